@@ -1,0 +1,1 @@
+"""Deploy Silverback bots from an Ape project."""

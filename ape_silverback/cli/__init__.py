@@ -1,0 +1,8 @@
+"""``ape silverback …``."""
+
+import click
+
+
+@click.group()
+def cli() -> None:
+    """Deploy Silverback bots."""

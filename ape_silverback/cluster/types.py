@@ -1,0 +1,366 @@
+"""What travels between a client and a cluster: the models of the HTTP API.
+
+Names, fields, bounds and defaults are those of the reference module ``silverback.cluster.types``. Where the wire format
+of today carries more than the reference, the model takes it with a default. Unknown fields are ignored, because the
+hosted side moves first. Nothing here does I/O, and the client and the local cluster's server share it.
+"""
+
+from __future__ import annotations
+
+import enum
+import re
+import uuid
+from datetime import datetime
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+
+from ape.logging import CLICK_STYLE_KWARGS, LogLevel
+from eth_pydantic_types.address import Address
+from pydantic import BaseModel, BeforeValidator, Field, computed_field, field_validator
+
+if TYPE_CHECKING:
+    from eth_typing import ChecksumAddress
+    from typing_extensions import Self
+else:
+    ChecksumAddress = str
+
+_ADDRESS = re.compile(r"0x[0-9a-fA-F]{40}")
+
+PRODUCT_PART_SIZE = 16
+"""Bytes of each half of a product code: the configuration, then its signature."""
+
+
+def _checksummed(value: Any) -> str:
+    """Check a 20-byte address and give its EIP-55 spelling.
+
+    The base type pads short input with zeros, which for the address of a payment contract would turn a typing error
+    into somebody else's account; and mixed case is a checksum that has to hold.
+    """
+    text = "0x" + bytes(value).hex() if isinstance(value, bytes | bytearray) else value
+    if not isinstance(text, str) or not _ADDRESS.fullmatch(text):
+        raise ValueError(f"not an address (0x and 40 hexadecimal digits): {value!r}")
+    checksummed = str(Address.to_checksum_address(text))
+    digits = text[2:]
+    if digits not in (digits.lower(), digits.upper()) and text != checksummed:
+        raise ValueError(f"address with a wrong checksum (EIP-55): {text}, expected {checksummed}")
+    return checksummed
+
+
+class WorkspaceInfo(BaseModel):
+    """A workspace of the platform: the place that owns clusters."""
+
+    id: uuid.UUID
+    owner_id: uuid.UUID
+    name: str
+    slug: str
+    created: datetime
+
+
+_UNITS = {"cpu": "vCPU", "memory": "GiB", "bandwidth": "KiB/sec", "duration": "months"}
+_OTHER_SPELLINGS = {"KiB/s": "KiB/sec", "vCPUs": "vCPU", "month": "months"}
+
+
+class ClusterConfiguration(BaseModel):
+    """Configuration of the cluster (represented as 16 byte value).
+
+    Amounts may be given with their unit, as ``"2 GiB"``, ``"1 vCPU"``, ``"5 KiB/sec"`` or ``"3 months"``.
+    """
+
+    version: int = 1
+    """Version of this configuration (used for encoding/decoding)"""
+
+    cpu: Annotated[int, Field(ge=1, le=64)] = 1
+    """Max vCPUs shared by all bots in cluster"""
+
+    memory: Annotated[int, Field(ge=1, le=128)] = 1
+    """Max memory (in GiB) shared by all bots in cluster"""
+
+    networks: Annotated[int, Field(ge=1, le=20)] = 1
+    """Maximum number of concurrent networks all bots can use"""
+
+    bots: Annotated[int, Field(ge=1, le=250)] = 1
+    """Maximum number of guaranteed concurrently running bots"""
+
+    bandwidth: Annotated[int, Field(ge=1, le=250)] = 1
+    """Rate at which data should be emitted by cluster (in KiB/sec)"""
+
+    duration: Annotated[int, Field(ge=1, le=120)] = 1
+    """Time to keep data recording duration (in months)"""
+
+    # Position in the encoded integer, lowest byte first. Byte 5 is reserved (zero). Not to be reordered.
+    _BYTES: ClassVar[dict[str, int]] = {
+        "version": 0,
+        "cpu": 1,
+        "memory": 2,
+        "networks": 3,
+        "bots": 4,
+        "bandwidth": 6,
+        "duration": 7,
+    }
+
+    @field_validator("cpu", "memory", "bandwidth", "duration", mode="before")
+    @classmethod
+    def _take_unit(cls, value: Any, info: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        unit = _UNITS[info.field_name]
+        match = re.fullmatch(r"\s*(\d+)\s*(\S*)\s*", value)
+        if not match or _OTHER_SPELLINGS.get(match[2], match[2]) not in ("", unit):
+            raise ValueError(f"expected a whole number, with or without the unit '{unit}'; got {value!r}")
+        return int(match[1])
+
+    @classmethod
+    def decode(cls, value: Any) -> ClusterConfiguration:
+        """Decode the configuration from 8 byte integer value.
+
+        Args:
+            value: the integer, its big-endian bytes, or a configuration (given back as it is).
+
+        Raises:
+            ValueError: for another type, an unknown version, or a byte out of its bounds.
+        """
+        if isinstance(value, ClusterConfiguration):
+            return value
+        if isinstance(value, bytes):
+            value = int.from_bytes(value, "big")
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise ValueError(f"can't decode a cluster configuration from {type(value).__name__}")  # noqa: TRY004
+        settings = {name: (value >> (8 * place)) & 0xFF for name, place in cls._BYTES.items()}
+        if settings["version"] != 1:
+            raise ValueError(f"unsupported version of a cluster configuration: {settings['version']}")
+        return cls(**settings)
+
+    def encode(self) -> int:
+        """Encode configuration as 8 byte integer value."""
+        return sum(getattr(self, name) << (8 * place) for name, place in self._BYTES.items())
+
+    def settings_display_dict(self) -> dict[str, Any]:
+        """Give the settings by the part of the cluster that they limit, amounts with units."""
+        return {
+            "version": self.version,
+            "runner": {"bots": self.bots, "networks": self.networks},
+            "cluster": {"cpu": f"{self.cpu} vCPU", "memory": f"{self.memory} GiB"},
+            "recorder": {"bandwidth": f"{self.bandwidth} KiB/sec", "duration": f"{self.duration} months"},
+        }
+
+    def _product_configuration(self) -> bytes:
+        encoded = self.encode()
+        return encoded.to_bytes((encoded.bit_length() + 7) // 8, "big").ljust(PRODUCT_PART_SIZE, b"\0")
+
+    def _product_signature(self, owner: str, cluster_id: uuid.UUID) -> bytes:
+        import hmac
+
+        message = bytes.fromhex(owner.removeprefix("0x")) + self._product_configuration()
+        return hmac.digest(cluster_id.bytes, message, "md5")
+
+    def get_product_code(self, owner: str, cluster_id: uuid.UUID) -> bytes:
+        """Give the ApePay product code of a cluster with this configuration.
+
+        Args:
+            owner: address of the account that funds the stream.
+            cluster_id: the cluster's id, the key of the signature. It is a shared secret of the workspace.
+
+        Returns:
+            32 bytes: 16 of configuration, 16 of HMAC-MD5 signature.
+        """
+        return bytes(self._product_configuration() + self._product_signature(owner, cluster_id))
+
+    def validate_product_code(self, owner: str, signature: bytes, cluster_id: uuid.UUID) -> bool:
+        """Say whether the signature half of a product code is right for this configuration, owner and cluster."""
+        import hmac
+
+        return hmac.compare_digest(self._product_signature(owner, cluster_id), bytes(signature))
+
+
+class ClusterTier(enum.IntEnum):
+    """Suggestions for different tier configurations."""
+
+    STANDARD = ClusterConfiguration(cpu=1, memory=2, networks=3, bots=5, bandwidth=1, duration=3).encode()
+    PREMIUM = ClusterConfiguration(cpu=4, memory=8, networks=10, bots=20, bandwidth=5, duration=12).encode()
+
+    def configuration(self) -> ClusterConfiguration:
+        """Give the configuration that this tier stands for."""
+        return ClusterConfiguration.decode(int(self))
+
+
+class ResourceStatus(enum.IntEnum):
+    """Generic enum that represents that status of any associated resource or service.
+
+    ``str(…)`` of it is for display.
+    """
+
+    CREATED = 0
+    """Resource record created, but not provisioning yet (likely awaiting payment)"""
+
+    PROVISIONING = 2
+    """Resource is provisioning infrastructure (on payment received)"""
+
+    STARTUP = 3
+    """Resource is being put into the RUNNING state"""
+
+    RUNNING = 4
+    """Resource is in good health (Resource itself should be reporting status now)"""
+
+    SHUTDOWN = 6
+    """Resource is being put into the STOPPED state"""
+
+    STOPPED = 7
+    """Resource has stopped (due to errors, user action, or resource contraints)"""
+
+    DEPROVISIONING = 8
+    """User removal action or payment expiration event triggered"""
+
+    REMOVED = 9
+    """Infrastructure de-provisioning complete (Cannot change from this state)"""
+
+    def __str__(self) -> str:
+        return self.name.capitalize()
+
+
+class StreamInfo(BaseModel):
+    """The ApePay payment stream of a cluster, as the platform names it. To be verified before it is believed."""
+
+    chain_id: int
+    manager: Annotated[ChecksumAddress, BeforeValidator(_checksummed)]
+    stream_id: int
+
+    def __str__(self) -> str:
+        return f"eip155:{self.chain_id}:{self.manager}/{self.stream_id}"
+
+
+class ClusterInfo(BaseModel):
+    """The platform's record of a cluster.
+
+    ``id`` is the key of the cluster's product code: treat it as a secret of the workspace.
+    """
+
+    id: uuid.UUID
+    version: str | None
+    configuration: ClusterConfiguration | None = None
+    name: str
+    slug: str
+    expiration: datetime | None = None
+    stream_id: uuid.UUID | None = None
+    created: datetime
+    status: ResourceStatus
+    last_updated: datetime
+
+
+class ServiceHealth(BaseModel):
+    """Health of one service."""
+
+    healthy: bool
+
+
+class ClusterHealth(BaseModel):
+    """Health of a cluster: of each network (``ecosystem:network``) and each bot, by name."""
+
+    networks: dict[str, ServiceHealth] = Field(default_factory=dict)
+    bots: dict[str, ServiceHealth] = Field(default_factory=dict)
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def cluster(self) -> ServiceHealth:
+        """Health of the whole: every network and every bot is healthy."""
+        return ServiceHealth(healthy=all(service.healthy for service in [*self.networks.values(), *self.bots.values()]))
+
+
+class RegistryCredentialsInfo(BaseModel):
+    """Credentials for a container registry, without the secret part."""
+
+    id: str
+    name: str
+    hostname: str
+    created: datetime
+    updated: datetime
+
+
+class VariableGroupInfo(BaseModel):
+    """A group of environment variables: names only, values are write-only."""
+
+    id: uuid.UUID
+    name: str
+    variables: list[str]
+    created: datetime
+
+
+class BotTaskStatus(BaseModel):
+    """What the cluster knows of the task (process, container) that runs a bot."""
+
+    last_status: str
+    exit_code: int | None
+    reason: str | None
+    started_at: datetime | None
+    stop_code: str | None
+    stopped_at: datetime | None
+    stopped_reason: str | None
+
+
+class BotInfo(BaseModel):
+    """A bot and its configuration on the cluster."""
+
+    id: uuid.UUID
+    name: str
+    created: datetime
+    image: str
+    credential_name: str | None
+    ecosystem: str
+    network: str
+    provider: str
+    account: str | None
+    environment: list[str]
+    cluster_access: bool = False
+    """Whether the bot gets the cluster's address and key. Newer than the reference."""
+
+    task: BotTaskStatus | None = None
+    """What runs the bot, from clusters that tell it in the same answer, as the local cluster does; else None."""
+
+
+def _log_level(value: Any) -> Any:
+    """Take a level as a number, as the digits of one, or as its name."""
+    if isinstance(value, str):
+        name = value.strip().upper()
+        if name in LogLevel.__members__:
+            return LogLevel[name]
+        if name.isdigit():
+            return int(name)
+    return value
+
+
+class BotLogEntry(BaseModel):
+    """One line of a bot's log."""
+
+    # A raw line is `TIMESTAMP LEVEL: message`, level and colon padded to nine characters, then a space. The message is
+    # kept as it is, leading spaces included, because lines that continue a message are indented.
+    _RAW_LINE: ClassVar[re.Pattern[str]] = re.compile(
+        r"(?P<timestamp>\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:[.,]\d+)?(?:Z|[+-]\d\d:?\d\d)?)"
+        r"(?: (?:(?P<level>DEBUG|INFO|SUCCESS|WARNING|ERROR): {1,5})?(?P<message>.*))?",
+        re.DOTALL,
+    )
+
+    level: Annotated[LogLevel | None, BeforeValidator(_log_level)] = None
+    timestamp: datetime | None = None
+    message: str
+
+    @classmethod
+    def parse_line(cls, line: str) -> Self:
+        """Read a raw line of a log. What is no log line becomes the message of an entry without level or time."""
+        if match := cls._RAW_LINE.fullmatch(line):
+            try:
+                return cls(
+                    timestamp=match["timestamp"].replace(",", "."),  # type: ignore[arg-type]
+                    level=match["level"],  # type: ignore[arg-type]
+                    message=match["message"] or "",
+                )
+            except ValueError:  # digits in the shape of a time that is none, such as a month 13
+                pass
+        return cls(message=line)
+
+    def __str__(self) -> str:
+        from click import style
+
+        time = style(f"{self.timestamp.astimezone():%x %X}", bold=True) if self.timestamp else ""
+        styles: dict[str, Any] = CLICK_STYLE_KWARGS.get(self.level, {}) if self.level is not None else {}
+        level = style(f"{self.level.name:<8}", **styles) if self.level is not None else ""
+        # 27 = the width of a time, of a level and of the spaces between them.
+        message = self.message.replace("\n", "\n" + " " * 27 + "| ")
+        return f"{time:<17} {level:<8} | {message}"

@@ -1,0 +1,173 @@
+"""Every error that a user of this package can meet.
+
+All of them are Ape errors, so that code written for Ape catches them and ``ape`` prints them without a traceback::
+
+    SilverbackError (ape.exceptions.ApeException)
+    ├── ConfigurationError (ape.exceptions.ConfigError)   the `silverback:` section or its environment variables
+    ├── ResolutionError       a bot's network, account or image can't be resolved from the project
+    ├── ProfileError          the profile file, or the choice of a profile or cluster
+    │   └── NoClusterError    nothing says which cluster to talk to
+    ├── LocalClusterError     the local cluster can't start, stop or be reached
+    ├── DeployError           a plan can't be made or wasn't carried out
+    └── ClusterError          a request to a cluster or to the platform failed: method, URL, status
+        ├── ConnectionFailed      no answer
+        │   ├── ConnectionRefused     nothing listens there
+        │   ├── NameNotResolved       the host name has no address
+        │   ├── TLSFailed             the certificate or the handshake was refused
+        │   ├── RequestTimeout        no answer in time
+        │   └── ConnectionBroken      the connection ended in the middle
+        ├── RedirectRefused       a redirect to another origin, which must not get the key
+        ├── UnexpectedAnswer      an answer that is not what the API promises
+        ├── ServerError           5xx
+        └── ClientError           4xx; the name that the public SDK uses
+            ├── Unauthorized          401
+            ├── Forbidden             403
+            ├── NotFound              404
+            ├── Conflict              409
+            ├── ValidationFailed      422, one line a field
+            └── RateLimited           429
+
+Nothing here imports more than Ape's own exceptions: every room imports this module.
+"""
+
+from __future__ import annotations
+
+from ape.exceptions import ApeException, ConfigError
+
+
+class SilverbackError(ApeException):
+    """Base of all errors of this package."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+
+    def __str__(self) -> str:
+        return self.message
+
+
+class ConfigurationError(SilverbackError, ConfigError):
+    """The ``silverback:`` section, or a variable ``APE_SILVERBACK_…``, can't be used. Names file and line where known."""
+
+
+class ResolutionError(SilverbackError):
+    """A value of a bot can't be resolved from the Ape project."""
+
+
+class ProfileError(SilverbackError):
+    """The profile file is broken, or the profile or cluster that was asked for isn't in it."""
+
+
+class NoClusterError(ProfileError):
+    """Nothing says which cluster to talk to: no option, no section, no environment, no profile."""
+
+
+class LocalClusterError(SilverbackError):
+    """The local cluster can't be started, stopped or reached."""
+
+
+class DeployError(SilverbackError):
+    """A deployment can't be planned, or not all of it was carried out."""
+
+
+class ClusterError(SilverbackError):
+    """A request to a cluster or to the platform failed.
+
+    Attributes:
+        method: HTTP method of the request, or None when no request was built.
+        url: its URL, without user info and query, so that no secret is in it.
+        status: HTTP status of the answer, or None when there was none.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        method: str | None = None,
+        url: str | None = None,
+        status: int | None = None,
+    ) -> None:
+        self.method = method
+        self.url = url
+        self.status = status
+        super().__init__(message)
+
+
+class ConnectionFailed(ClusterError):  # noqa: N818 - the name says what happened; the tree says that it is an error
+    """No answer came."""
+
+
+class ConnectionRefused(ConnectionFailed):
+    """Nothing listens at the address."""
+
+
+class NameNotResolved(ConnectionFailed):
+    """The host name has no address."""
+
+
+class TLSFailed(ConnectionFailed):
+    """The certificate or the TLS handshake was refused."""
+
+
+class RequestTimeout(ConnectionFailed):
+    """No answer in time."""
+
+
+class ConnectionBroken(ConnectionFailed):
+    """The connection ended before the answer was whole."""
+
+
+class RedirectRefused(ClusterError):  # noqa: N818
+    """A redirect to another origin. The key belongs to the configured origin only, so it isn't followed."""
+
+
+class UnexpectedAnswer(ClusterError):  # noqa: N818
+    """An answer that is not what the API promises: HTML from a proxy, truncated JSON, wrong types."""
+
+
+class ServerError(ClusterError):
+    """The cluster failed to answer (5xx)."""
+
+
+class ClientError(ClusterError):
+    """The cluster refused the request (4xx)."""
+
+
+class Unauthorized(ClientError):
+    """The key or the session isn't accepted (401)."""
+
+
+class Forbidden(ClientError):
+    """The key or the session isn't allowed to do this (403)."""
+
+
+class NotFound(ClientError):
+    """There is no such thing on the cluster (404)."""
+
+
+class Conflict(ClientError):
+    """It clashes with what the cluster holds, a name taken or a thing still in use (409)."""
+
+
+class ValidationFailed(ClientError):
+    """The cluster refused values (422).
+
+    Attributes:
+        fields: field path → what is wrong with it.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        fields: dict[str, str] | None = None,
+        method: str | None = None,
+        url: str | None = None,
+        status: int | None = None,
+    ) -> None:
+        self.fields = fields or {}
+        super().__init__(message, method=method, url=url, status=status)
+
+
+class RateLimited(ClientError):
+    """Too many requests (429)."""

@@ -1,0 +1,1 @@
+"""Where the bots of the local cluster run."""

@@ -1,0 +1,82 @@
+#!/usr/bin/env python
+"""Packaging of ape-silverback.
+
+setuptools, not another build back end: Ape finds the configuration hook of a plugin only through a distribution
+that has ``top_level.txt``.
+"""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+VERSION = "0.8.0"
+
+# What the server of the local cluster needs on top of the client.
+LOCAL = [
+    "cryptography>=42",
+    "fastapi>=0.115,<1",
+    "psutil>=5.9,<8",
+    "silverback>=0.7.38,<0.8",
+    "uvicorn>=0.30,<1",
+]
+# The real parts that the tests and the demo drive: `ape-foundry` connects a bot's process to anvil.
+TEST = [
+    "ape-foundry>=0.8.11,<0.9",
+    "build>=1.2",
+    "hypothesis>=6.100,<7",
+    "pytest>=8.0,<9",
+    "pytest-xdist>=3.5,<4",
+]
+LINT = [
+    "mypy>=1.11,<3",
+    "ruff>=0.8,<1",
+    "types-psutil",
+    "types-PyYAML",
+    "types-toml",
+]
+
+setup(
+    name="ape-silverback",
+    version=VERSION,
+    description="Deploy Silverback bots from an Ape project",
+    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    license_files=["LICENSE"],
+    python_requires=">=3.10,<4",
+    packages=find_packages(include=["ape_silverback", "ape_silverback.*"]),
+    package_data={"ape_silverback": ["py.typed"]},
+    include_package_data=True,
+    zip_safe=False,
+    # click, pydantic, PyYAML and packaging carry no bounds of their own: eth-ape pins them.
+    install_requires=[
+        "eth-ape>=0.8.40,<0.9",
+        "apepay>=0.3.9,<0.4",
+        "click",
+        "eth-pydantic-types",
+        "httpx>=0.27,<1",
+        "pydantic",
+        "PyYAML",
+        "tomlkit>=0.12,<1",
+        'toml; python_version < "3.11"',
+    ],
+    extras_require={
+        "local": LOCAL,
+        "test": [*LOCAL, *TEST],
+        "lint": LINT,
+        "dev": [*LOCAL, *TEST, *LINT],
+    },
+    entry_points={"ape_cli_subcommands": ["ape_silverback=ape_silverback.cli:cli"]},
+    keywords=["ape", "silverback", "ethereum", "bots", "deploy"],
+    classifiers=[
+        "Development Status :: 4 - Beta",
+        "Environment :: Console",
+        "Intended Audience :: Developers",
+        "Programming Language :: Python :: 3",
+        "Programming Language :: Python :: 3.10",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
+        "Typing :: Typed",
+    ],
+)
