@@ -1,8 +1,15 @@
-"""``ape silverback …``."""
+"""``ape silverback …``: parse, call, print. No decisions live here.
 
-import click
+This module is what ``ape`` itself imports, for ``ape --help`` too and unguarded, so it imports nothing but click and
+one module of our own that does the same. Commands are imported when they are used.
+"""
 
+from ape_silverback.cli.group import LazyGroup
 
-@click.group()
-def cli() -> None:
-    """Deploy Silverback bots."""
+cli = LazyGroup(
+    name="silverback",
+    help="Deploy Silverback bots from an Ape project and manage the clusters that run them.",
+    short_help="Deploy and manage Silverback bots",
+    version_of="ape-silverback",
+    commands_by_section={"Commands": {"cluster": "ape_silverback.cli.cluster:cluster"}},
+)

@@ -1,0 +1,46 @@
+# Two commands do all the set-up: `make demo` and `make test`. Both install what they need into this folder.
+PYTHON ?= python3
+ANVIL_VERSION := 1.7.1
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+ANVIL := .tools/.anvil-$(ANVIL_VERSION)
+
+.PHONY: help install demo test lint format clean
+
+help:
+	@echo "make demo    deploy this repository's bots to a local cluster on a real chain, then stop everything"
+	@echo "make test    lint, types and tests"
+	@echo "make install what both need: a virtual environment in $(VENV) and anvil in .tools"
+
+install: $(INSTALLED) $(ANVIL)
+
+$(INSTALLED): setup.py pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or later is needed: make PYTHON=…")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	touch $@
+
+# The binary is in the package for this platform, which npm picks as an optional dependency; no script has to run.
+$(ANVIL):
+	npm install --prefix .tools --no-save --no-audit --no-fund --ignore-scripts --loglevel=error @foundry-rs/anvil@$(ANVIL_VERSION)
+	touch $@
+
+demo: install
+	$(BIN)/python -m demo
+
+lint: $(INSTALLED)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+test: install lint
+	$(BIN)/python -m pytest -n auto --dist loadgroup
+
+format: $(INSTALLED)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean:
+	rm -rf $(VENV) .tools build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .silverback-sessions

@@ -1,0 +1,29 @@
+"""``ape silverback cluster``: the commands, by heading of its help."""
+
+from ape_silverback.cli.group import LazyGroup
+
+cluster = LazyGroup(
+    name="cluster",
+    help="""Deploy bots to a Silverback cluster, and manage them there.
+
+    The cluster is the one of `-p/--profile`, else of the `silverback:` section in ape-config.yaml, else of the
+    environment (SILVERBACK_PROFILE, or SILVERBACK_CLUSTER_URI and SILVERBACK_CLUSTER_API_KEY), else of the default
+    profile in ~/.silverback/profile.toml.
+
+    Start here: `ape silverback cluster up`, then `ape silverback cluster deploy`.
+    """,
+    short_help="Deploy bots to a cluster and manage them",
+    commands_by_section={
+        "Deploy": {
+            "deploy": "ape_silverback.cli.deploy:deploy",
+            "status": "ape_silverback.cli.status:status",
+        },
+        "Bots": {
+            "bots": "ape_silverback.cli.bots:bots",
+        },
+        "Local cluster": {
+            "up": "ape_silverback.cli.local:up",
+            "down": "ape_silverback.cli.local:down",
+        },
+    },
+)

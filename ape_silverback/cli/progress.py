@@ -1,0 +1,85 @@
+"""Live progress of bots: a table on a terminal, plain lines elsewhere. Both on stderr."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Protocol
+
+import click
+
+from ape_silverback.cli.output import note
+
+if TYPE_CHECKING:
+    from rich.spinner import Spinner
+    from rich.table import Table
+
+    from ape_silverback.deploy.apply import Event
+
+COLOURS = {"ready": "green", "failed": "red", "applied": None, "state": "yellow"}
+
+
+class Progress(Protocol):
+    """Shows events while they happen."""
+
+    def show(self, event: Event) -> None:
+        """Show one event."""
+
+
+class _Lines:
+    """A line an event."""
+
+    def show(self, event: Event) -> None:
+        note(f"{event.name}: {_first_line(event.text)}")
+
+
+class _Table:
+    """One row a bot, redrawn in place."""
+
+    def __init__(self) -> None:
+        self.rows: dict[str, Event] = {}
+        self.spinners: dict[str, Spinner] = {}  # kept between redraws, or they would not turn
+
+    def show(self, event: Event) -> None:
+        self.rows[event.name] = event
+
+    def __rich__(self) -> Table:
+        from rich.spinner import Spinner
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table.grid(padding=(0, 2))
+        for name, event in self.rows.items():
+            done = {"ready": Text("✓", "green"), "failed": Text("✗", "red")}.get(event.kind)
+            mark = done or self.spinners.setdefault(name, Spinner("dots"))
+            table.add_row(mark, Text(name, "bold"), Text(_first_line(event.text), COLOURS[event.kind] or ""))
+        return table
+
+
+@contextmanager
+def progress() -> Iterator[Progress]:
+    """Show progress for as long as the context lasts."""
+    if not sys.stderr.isatty():
+        yield _Lines()
+        return
+    from rich.console import Console
+    from rich.live import Live
+
+    table = _Table()
+    with Live(table, console=Console(stderr=True), refresh_per_second=8):
+        yield table
+
+
+def show_failure(event: Event) -> None:
+    """Show why a bot failed: the reason, its errors, its last log lines."""
+    click.secho(f"\n{event.name}: {event.text}", fg="red", err=True)
+    for heading, lines in (("errors", event.errors), ("last log lines", event.log)):
+        if lines:
+            note(f"  {heading}:")
+            for line in lines:
+                note("    " + line.replace("\n", "\n    "))
+
+
+def _first_line(text: str) -> str:
+    return text.partition("\n")[0]

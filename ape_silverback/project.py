@@ -1,0 +1,446 @@
+"""The bots of an Ape project, resolved: project, section and options give a ``DesiredState``.
+
+Every value says where it came from. Precedence, highest first: command-line option, the target's bot, the target, the
+bot, the section, the Ape project. Nothing here talks to a chain or to a cluster, and Ape is imported only when a
+project is really resolved, so that the types are cheap to import.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import os
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from ape_silverback.exceptions import ResolutionError
+from ape_silverback.networks import ConfigurationFiles, ResolvedNetwork, Sourced, did_you_mean, resolve_network
+
+if TYPE_CHECKING:
+    from ape_silverback.section import SectionReading
+
+ClusterKind = Literal["platform", "direct", "local"]
+"""How a cluster is reached, and so what can run on it: the hosted platform, a direct address, this machine."""
+
+IMAGE_REFERENCE = re.compile(
+    r"(?:[a-zA-Z0-9][a-zA-Z0-9.-]*(?::\d+)?/)?"  # registry
+    r"[a-z0-9]+(?:(?:\.|_{1,2}|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:\.|_{1,2}|-+)[a-z0-9]+)*)*"  # path
+    r"(?::[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?(?:@sha256:[0-9a-f]{64})?"  # tag, digest
+)
+"""An image reference as container registries take it (OCI distribution specification)."""
+
+
+@dataclass(frozen=True)
+class DesiredBot:
+    """One bot as it should be on the cluster.
+
+    Attributes:
+        name: its name on the cluster.
+        origin: what says that the project has this bot.
+        module: what ``silverback run`` takes to run it in the project's folder.
+        account: alias of its account, or None for a bot that signs nothing.
+        environment: names of its variable groups; of two that set one variable the later wins.
+        credential_name: registry credential of the cluster, or None for a public image.
+        origins: field of the API → where its value came from.
+    """
+
+    name: str
+    origin: str
+    module: str
+    image: str
+    ecosystem: str
+    network: str
+    provider: str
+    account: str | None
+    environment: tuple[str, ...]
+    credential_name: str | None
+    cluster_access: bool
+    origins: Mapping[str, str]
+
+    FIELDS = (
+        "image",
+        "ecosystem",
+        "network",
+        "provider",
+        "account",
+        "environment",
+        "credential_name",
+        "cluster_access",
+    )
+
+    def configuration(self) -> dict[str, Any]:
+        """Give what the cluster's API calls the bot's configuration."""
+        values = {name: getattr(self, name) for name in self.FIELDS}
+        return {**values, "environment": list(self.environment)}
+
+
+@dataclass(frozen=True)
+class DesiredGroup:
+    """A variable group that the project declares: names only."""
+
+    name: str
+    variables: tuple[str, ...]
+    origin: str
+
+
+@dataclass(frozen=True)
+class DesiredState:
+    """What the project wants on a cluster.
+
+    Attributes:
+        groups: the declared groups that the bots of this state use.
+        warnings: what is worth knowing but stops nothing, a line each.
+    """
+
+    project: str
+    folder: Path
+    bots: tuple[DesiredBot, ...]
+    groups: tuple[DesiredGroup, ...]
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Options:
+    """Values of one run, from the command line. They win over everything that is written down."""
+
+    network: str | None = None
+    account: str | None = None
+    tag: str | None = None
+
+
+@dataclass(frozen=True)
+class _Layer:
+    """One place that may say something about a bot."""
+
+    values: Any  # a model of the section, or Options
+    origin: Callable[[str], str]
+
+    def get(self, name: str) -> Any:
+        return getattr(self.values, name, None)
+
+
+@dataclass(frozen=True)
+class _Layers:
+    """The places that may say something about one bot, the one that wins first."""
+
+    layers: tuple[_Layer, ...]
+
+    def all(self, name: str) -> list[tuple[Any, str]]:
+        return [(value, layer.origin(name)) for layer in self.layers if (value := layer.get(name)) is not None]
+
+    def first(self, name: str, default: Any = None, origin: str = "default") -> tuple[Any, str]:
+        return next(iter(self.all(name)), (default, origin))
+
+
+def discover_bots(folder: Path) -> dict[str, str]:
+    """Find the project's bots where the bot SDK looks for them.
+
+    Args:
+        folder: the project's folder.
+
+    Returns:
+        Name of each bot → the path that says so. The name is what ``silverback run`` takes: modules and packages of
+        ``bots/``, else ``bot`` for ``bot.py`` or ``bot/``.
+    """
+
+    def is_bot(path: Path) -> bool:
+        is_module = path.suffix == ".py" and path.is_file()
+        return path.stem.isidentifier() and not path.stem.startswith("_") and (is_module or is_package(path))
+
+    def is_package(path: Path) -> bool:
+        return path.suffix == "" and (path / "__init__.py").is_file()
+
+    if (bots := folder / "bots").is_dir():
+        found = {path.stem: f"bots/{path.name}" for path in sorted(bots.iterdir()) if is_bot(path)}
+        if found:
+            return found
+    for path in (folder / "bot.py", folder / "bot"):
+        if is_bot(path):
+            return {"bot": path.name}
+    return {}
+
+
+def resolve(
+    reading: SectionReading,
+    folder: Path,
+    *,
+    kind: ClusterKind | None,
+    names: Sequence[str] = (),
+    target: str | None = None,
+    options: Options = Options(),
+    environ: Mapping[str, str] | None = None,
+) -> DesiredState:
+    """Resolve the bots of a project.
+
+    Args:
+        reading: the ``silverback:`` section of the project.
+        folder: the project's folder, which has to be Ape's active project.
+        kind: how the cluster is reached; None when none is chosen yet, which leaves out what depends on it.
+        names: bots to resolve, by name or glob; all of them when empty.
+        target: name of one of the section's targets.
+        options: values of the command line.
+        environ: the process's environment (default: the real one).
+
+    Raises:
+        ResolutionError: with every problem of every bot, a line each.
+    """
+    from ape.utils.basemodel import ManagerAccessMixin
+
+    section = reading.section
+    if target is not None and target not in section.targets:
+        raise ResolutionError(f"no target '{target}' in the section; {did_you_mean(target, section.targets)}")
+    of_target = section.targets[target].bots if target is not None else {}
+    declared = dict.fromkeys([*section.bots, *of_target])
+    resolver = _Resolver(
+        folder=folder,
+        project=ManagerAccessMixin.local_project.name,
+        kind=kind,
+        files=ConfigurationFiles.read(reading.file, os.environ if environ is None else environ),
+        found=discover_bots(folder),
+    )
+    chosen = _choose(names, list(declared or resolver.found))
+    bots = [
+        resolver.bot(
+            name,
+            _layers(reading, name, target, options),
+            f"silverback.bots.{name}" if declared else f"found at {resolver.found[name]}",
+        )
+        for name in chosen
+    ]
+    if resolver.problems:
+        raise ResolutionError("\n".join(resolver.problems))
+    resolved = tuple(bot for bot in bots if bot is not None)
+    return DesiredState(
+        project=resolver.project,
+        folder=folder,
+        bots=resolved,
+        groups=_groups(reading, target, resolved),
+        warnings=tuple(resolver.warnings),
+    )
+
+
+def _choose(names: Sequence[str], known: Sequence[str]) -> list[str]:
+    if not known:
+        raise ResolutionError(
+            "this project has no bots: put one at bots/NAME.py, or name them under `silverback: bots:` "
+            "in ape-config.yaml. (Ape reads only the current folder.)"
+        )
+    if not names:
+        return list(known)
+    chosen: dict[str, None] = {}
+    for name in names:
+        matches = [name] if name in known else fnmatch.filter(known, name)
+        if not matches:
+            raise ResolutionError(f"this project has no bot '{name}'; {did_you_mean(name, known)}")
+        chosen.update(dict.fromkeys(matches))
+    return list(chosen)
+
+
+def _layers(reading: SectionReading, bot: str, target: str | None, options: Options) -> _Layers:
+    section = reading.section
+
+    def at(*path: str) -> Callable[[str], str]:
+        def origin(name: str) -> str:
+            key = ".".join((*path, name)).replace("_", "-") if not path else ".".join((*path, name.replace("_", "-")))
+            place = reading.place_of(*path, name)
+            return f"{key} ({place})" if place else key
+
+        return origin
+
+    layers = [_Layer(options, lambda name: f"option --{name}")]
+    if target is not None:
+        wanted = section.targets[target]
+        layers.append(_Layer(wanted.bots.get(bot), at("targets", target, "bots", bot)))
+        layers.append(_Layer(wanted, at("targets", target)))
+    layers.append(_Layer(section.bots.get(bot), at("bots", bot)))
+    layers.append(_Layer(section, at()))
+    return _Layers(tuple(layers))
+
+
+@dataclass
+class _Resolver:
+    """Resolves bots one by one and collects what is wrong, so that one run tells all of it.
+
+    Attributes:
+        found: the bots that are in the project's folder, as ``discover_bots`` gives them.
+        warnings: in order, each once.
+    """
+
+    folder: Path
+    project: str
+    kind: ClusterKind | None
+    files: ConfigurationFiles
+    found: Mapping[str, str]
+    problems: list[str] = field(default_factory=list)
+    warnings: dict[str, None] = field(default_factory=dict)
+
+    def bot(self, name: str, layers: _Layers, origin: str) -> DesiredBot | None:
+        """Resolve one bot, or note what is wrong with it and give None."""
+        problems_before = len(self.problems)
+        network = self._network(name, layers)
+        account, account_origin = layers.first("account", origin="none given: the bot signs nothing")
+        account = account or None  # an empty text takes back what a wider place gives
+        if account and network:
+            self._check_account(name, account, account_origin, network)
+        module, module_origin = layers.first("module", default=name, origin=self.found.get(name, "the bot's name"))
+        image = self._image(name, layers, module, module_origin)
+        environment, environment_origin = layers.first("environment", default=(), origin="no group is named")
+        credential, credential_origin = layers.first("credential", origin="none given")
+        access, access_origin = layers.first("cluster_access", default=False)
+        if network is None or image is None or len(self.problems) > problems_before:
+            return None
+        return DesiredBot(
+            name=name,
+            origin=origin,
+            module=module,
+            image=image.value,
+            ecosystem=network.ecosystem.value,
+            network=network.network.value,
+            provider=network.provider.value,
+            account=account,
+            environment=tuple(environment),
+            credential_name=credential or None,
+            cluster_access=access,
+            origins={
+                "image": image.origin,
+                "ecosystem": network.ecosystem.origin,
+                "network": network.network.origin,
+                "provider": network.provider.origin,
+                "account": account_origin,
+                "environment": environment_origin,
+                "credential_name": credential_origin,
+                "cluster_access": access_origin,
+            },
+        )
+
+    def _problem(self, bot: str, text: str) -> None:
+        self.problems.append(f"{bot}: {text}")
+
+    def _warn(self, bot: str, text: str) -> None:
+        self.warnings[f"{bot}: {text}"] = None
+
+    def _network(self, bot: str, layers: _Layers) -> ResolvedNetwork | None:
+        try:
+            network = resolve_network([Sourced(*given) for given in layers.all("network")], self.files)
+        except ResolutionError as error:
+            self._problem(bot, str(error))
+            return None
+        for warning in network.warnings:
+            self._warn(bot, warning)
+        if reason := _out_of_reach(network):
+            if self.kind == "platform":
+                self._problem(bot, f"can't run on a hosted cluster: {reason}")
+            elif self.kind == "direct":
+                self._warn(bot, f"{reason}. It has to be reachable from where this cluster runs its bots")
+        return network
+
+    def _check_account(self, bot: str, account: str, origin: str, network: ResolvedNetwork) -> None:
+        from ape.utils.basemodel import ManagerAccessMixin
+
+        if account.startswith("TEST::"):
+            index = account.removeprefix("TEST::")
+            count = ManagerAccessMixin.config_manager.get_config("test").number_of_accounts
+            if not (index.isdecimal() and int(index) < count):
+                self._problem(
+                    bot, f"account '{account}' ({origin}): the test accounts are TEST::0 to TEST::{count - 1}"
+                )
+            elif not (network.is_local or network.is_fork):
+                self._problem(
+                    bot,
+                    f"account '{account}' ({origin}) is a test account, whose key everybody knows; "
+                    f"it is for local networks only, not for {network.ecosystem.value}:{network.network.value}",
+                )
+            return
+        aliases = set(ManagerAccessMixin.account_manager.aliases)
+        if account not in aliases:
+            hint = f"; {did_you_mean(account, aliases)}" if aliases else ""
+            self._warn(
+                bot, f"Ape knows no account '{account}' here ({origin}); it has to exist where the bot runs{hint}"
+            )
+
+    def _image(self, bot: str, layers: _Layers, module: str, module_origin: str) -> Sourced | None:
+        """Give a bot's image, or note what is wrong."""
+        image, image_origin = layers.first("image")
+        if self.kind == "local":
+            if image and image.startswith("project:"):
+                return Sourced(image, image_origin)
+            if image:
+                self._warn(
+                    bot, f"image '{image}' ({image_origin}) isn't used: the local cluster runs the project's folder"
+                )
+            return self._project_image(bot, module, module_origin, "the local cluster runs the project's folder")
+
+        registry, registry_origin = layers.first("registry")
+        default = f"{self.project}-{bot}".lower()  # as the bot SDK names what it builds
+        if image:
+            return self._reference(bot, image, image_origin)
+        if registry:
+            tag, tag_origin = layers.first("tag", default="latest", origin="the default")
+            origin = f"registry of {registry_origin}, names of project and bot, tag of {tag_origin}"
+            return self._reference(bot, f"{registry.rstrip('/')}/{default}:{tag}", origin)
+        if self.kind is None:
+            return self._project_image(bot, module, module_origin, "no registry is set: as a local cluster runs it")
+        self._problem(
+            bot,
+            f"has no image: set `registry:` (for '{{registry}}/{default}:{{tag}}') or `bots.{bot}.image` in the "
+            "silverback section; only a local cluster runs the project's folder itself",
+        )
+        return None
+
+    def _reference(self, bot: str, image: str, origin: str) -> Sourced | None:
+        if IMAGE_REFERENCE.fullmatch(image):
+            return Sourced(image, origin)
+        self._problem(bot, f"image '{image}' ({origin}) is no reference that a registry would take")
+        return None
+
+    def _project_image(self, bot: str, module: str, module_origin: str, origin: str) -> Sourced | None:
+        if module.partition(":")[0].removeprefix("bots.") in self.found:
+            return Sourced(f"project:{self.folder}#{module}", origin)
+        self._problem(
+            bot,
+            f"has no module '{module}' ({module_origin}) in this project; {did_you_mean(module, self.found)} "
+            "A bot is bots/NAME.py or a package in bots/; `module:` says where one of another name is",
+        )
+        return None
+
+
+def _out_of_reach(network: ResolvedNetwork) -> str | None:
+    """Say why a network is none that a bot on another machine could reach, and what to do; None if it is one."""
+    name, provider = network.network, network.provider
+    if network.is_adhoc:
+        return (
+            f"provider '{provider.value}' ({provider.origin}) is an address of its own; name a provider, and give its "
+            "address to the bot through a variable group"
+        )
+    if network.is_local:
+        return (
+            f"network '{name.value}' ({name.origin}) is a chain of one machine; "
+            f"name a public one, such as '{network.ecosystem.value}:mainnet'"
+        )
+    if network.is_fork:
+        upstream = f"{network.ecosystem.value}:{name.value.removesuffix('-fork')}"
+        return (
+            f"network '{name.value}' ({name.origin}) is a fork, which lives in the process of its provider; "
+            f"name '{upstream}' itself"
+        )
+    return None
+
+
+def _groups(reading: SectionReading, target: str | None, bots: Iterable[DesiredBot]) -> tuple[DesiredGroup, ...]:
+    """Give the declared groups that these bots use; a target's declaration of a group replaces the section's."""
+    used = dict.fromkeys(group for bot in bots for group in bot.environment)
+    places: dict[str, tuple[tuple[str, ...], Any]] = {
+        name: (("variables", name), names) for name, names in (reading.section.variables or {}).items()
+    }
+    if target is not None:
+        wanted = reading.section.targets[target].variables or {}
+        places |= {name: (("targets", target, "variables", name), names) for name, names in wanted.items()}
+    groups = []
+    for name in used:
+        if name in places:
+            path, names = places[name]
+            place = reading.place_of(*path)
+            groups.append(DesiredGroup(name, tuple(names), ".".join(path) + (f" ({place})" if place else "")))
+    return tuple(groups)

@@ -1,0 +1,135 @@
+"""The main job, end to end: this repository's bots on a local cluster and a real chain.
+
+Starts a chain and a local cluster, deploys the bots, makes something happen on the chain, shows that the bots handle
+it, and stops everything. Everything is temporary but the bots' own `.silverback-sessions`. Exit code 1 on any failure.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import psutil
+
+from demo.chain import find_anvil, running_anvil
+
+PROJECT = Path(__file__).parents[1]
+BOTS = ("blocks", "streams")
+BLOCK = re.compile(r"Block (\d+):")
+BLOCKS_TO_SEE = 2
+PATIENCE = 60.0
+"""Seconds to wait for log lines."""
+
+
+class Failed(Exception):  # noqa: N818
+    """The demo didn't show what it should."""
+
+
+def main() -> int:
+    """Run the demo; give its exit code."""
+    started = time.monotonic()
+    anvil = find_anvil()
+    if anvil is None:
+        print("anvil is missing: `make demo` installs it", file=sys.stderr)
+        return 1
+    with tempfile.TemporaryDirectory(prefix="ape-silverback-demo-") as folder, running_anvil(anvil) as chain:
+        print(f"A chain runs at {chain}.")
+        environment = {
+            **os.environ,
+            "HOME": folder,
+            "APE_DATA_FOLDER": f"{folder}/.ape",
+            "APE_FOUNDRY_HOST": chain,  # the value of the variable group that ape-config.yaml names
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        }
+        for name in [name for name in environment if name.startswith(("SILVERBACK_", "APE_SILVERBACK_"))]:
+            del environment[name]
+        try:
+            blocks = _show(environment, chain)
+        except (Failed, subprocess.CalledProcessError) as error:
+            print(f"\nThe demo failed: {error}", file=sys.stderr)
+            _ape(environment, "silverback", "cluster", "down", check=False)
+            return 1
+        left = _processes_of(folder)
+        if left:
+            print(f"\nThe demo failed: still running: {left}", file=sys.stderr)
+            return 1
+    print(
+        f"\nDone in {time.monotonic() - started:.0f} s: deployed {len(BOTS)} bots, running and healthy; they handled "
+        f"{', '.join(f'{count} blocks ({name})' for name, count in blocks.items())} and a payment stream; "
+        "a second deploy changed nothing; nothing is left running."
+    )
+    return 0
+
+
+def _show(environment: dict[str, str], chain: str) -> dict[str, int]:
+    """Do the main job and give how many blocks each bot was seen to handle."""
+    _ape(environment, "silverback", "cluster", "up")
+    _ape(environment, "silverback", "cluster", "deploy", "--yes")
+    print("\nMake something happen on the chain: deploy ApePay and open a payment stream.")
+    _ape(environment, "run", "activity", "--network", f"ethereum:local:{chain}", quiet=True)
+
+    logs = {name: _wait_for_log(environment, name) for name in BOTS}
+    _ape(environment, "silverback", "cluster", "status")
+    for name, lines in logs.items():
+        print(f"\nLast log lines of {name}:")
+        print("\n".join(f"  {line}" for line in lines[-8:]))
+    print()
+    again = _ape(environment, "silverback", "cluster", "deploy", "--yes")
+    if "Nothing changed" not in again:
+        raise Failed("a second deploy should change nothing")
+    _ape(environment, "silverback", "cluster", "down")
+    return {name: len({number for line in lines for number in BLOCK.findall(line)}) for name, lines in logs.items()}
+
+
+def _wait_for_log(environment: dict[str, str], name: str) -> list[str]:
+    """Give a bot's log once it shows handled blocks, and for `streams` the stream that was opened."""
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        log = _ape(environment, "silverback", "cluster", "bots", "logs", name, quiet=True)
+        blocks = set(BLOCK.findall(log))
+        if len(blocks) >= BLOCKS_TO_SEE and (name != "streams" or "opened by" in log):
+            return [line for line in log.splitlines() if "Block " in line or "opened by" in line]
+        if time.monotonic() > deadline:
+            raise Failed(f"the log of {name} shows no handled blocks after {PATIENCE:.0f} s:\n{log}")
+        time.sleep(1)
+
+
+def _ape(environment: dict[str, str], *arguments: str, quiet: bool = False, check: bool = True) -> str:
+    """Run an ``ape`` command in the project, show it unless quiet, and give what it printed on stdout."""
+    if not quiet:
+        print(f"\n$ ape {' '.join(arguments)}", flush=True)
+    result = subprocess.run(
+        [str(Path(sys.executable).with_name("ape")), *arguments],
+        cwd=PROJECT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE if quiet else None,
+        text=True,
+        check=False,
+    )
+    if check and result.returncode:
+        raise Failed(f"`ape {' '.join(arguments)}` ended with {result.returncode}\n{result.stdout}{result.stderr or ''}")
+    if not quiet:
+        print(result.stdout, end="", flush=True)
+    return result.stdout
+
+
+def _processes_of(home: str) -> list[str]:
+    """Name the processes that were started with this HOME."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.pid != os.getpid() and process.environ().get("HOME") == home:
+                found.append(" ".join(process.cmdline()))
+        except (psutil.Error, OSError):  # it ended, or belongs to somebody else
+            continue
+    return found
+
+
+if __name__ == "__main__":
+    sys.exit(main())
