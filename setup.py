@@ -22,10 +22,10 @@ LOCAL = [
 # The real parts that the tests and the demo drive: `ape-foundry` connects a bot's process to anvil.
 TEST = [
     "ape-foundry>=0.8.11,<0.9",
-    "build>=1.2",
     "hypothesis>=6.100,<7",
     "pytest>=8.0,<9",
     "pytest-xdist>=3.5,<4",
+    "setuptools>=75",
 ]
 LINT = [
     "mypy>=1.11,<3",

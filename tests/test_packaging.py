@@ -1,0 +1,102 @@
+"""What is installed: the wheel's files, what `ape` shows of the plugin, and what a broken install does to `ape`."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import zipfile
+from importlib.metadata import distribution, entry_points
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT, Ape
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
+    """A wheel built from this tree, outside of it."""
+    folder = tmp_path_factory.mktemp("wheel")
+    script = "from setuptools import build_meta; import sys; print(build_meta.build_wheel(sys.argv[1]))"
+    source = folder / "source"
+    tracked = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True).stdout
+    for name in filter(None, tracked.decode().split("\0")):
+        if name.startswith(("ape_silverback/", "setup", "pyproject", "README", "LICENSE", "MANIFEST")):
+            (source / name).parent.mkdir(parents=True, exist_ok=True)
+            (source / name).write_bytes((ROOT / name).read_bytes())
+    built = subprocess.run([sys.executable, "-c", script, folder], cwd=source, capture_output=True, text=True, check=True)
+    return zipfile.ZipFile(folder / built.stdout.split()[-1])
+
+
+def test_the_wheel_holds_what_ape_and_type_checkers_look_for(wheel: zipfile.ZipFile) -> None:
+    names = wheel.namelist()
+    assert "ape_silverback/py.typed" in names
+    [top_level] = [name for name in names if name.endswith(".dist-info/top_level.txt")]
+    assert wheel.read(top_level).decode().split() == ["ape_silverback"]
+    assert any("LICENSE" in name for name in names)
+
+
+def test_the_wheel_holds_every_module_and_nothing_else(wheel: zipfile.ZipFile) -> None:
+    shipped = {name for name in wheel.namelist() if name.endswith(".py")}
+    ours = {str(path.relative_to(ROOT)) for path in (ROOT / "ape_silverback").rglob("*.py")}
+    assert shipped == ours
+
+
+def test_the_version_is_one_that_ape_plugins_install_accepts() -> None:
+    assert distribution("ape-silverback").version.startswith("0.8.")
+
+
+def test_the_entry_point_is_the_one_that_ape_looks_for() -> None:
+    [found] = [entry for entry in entry_points(group="ape_cli_subcommands") if entry.name == "ape_silverback"]
+    assert found.value == "ape_silverback.cli:cli"
+
+
+def test_ape_help_lists_the_plugin(ape: Ape) -> None:
+    result = ape("--help")
+    assert result.returncode == 0
+    assert "silverback" in result.stdout
+
+
+def test_ape_plugins_list_shows_it(ape: Ape) -> None:
+    result = ape("plugins", "list")
+    assert result.returncode == 0
+    assert "silverback" in result.stdout
+
+
+def test_the_groups_help_shows_the_commands(ape: Ape) -> None:
+    assert "cluster" in ape("silverback", "--help").stdout
+    result = ape("silverback", "cluster", "--help")
+    assert result.returncode == 0
+    for command in ("deploy", "status", "bots", "up", "down"):
+        assert command in result.stdout
+
+
+def test_the_version_option_prints_the_version(ape: Ape) -> None:
+    assert ape("silverback", "--version").stdout.strip() == distribution("ape-silverback").version
+
+
+@pytest.fixture
+def broken(tmp_path: Path) -> str:
+    """A folder for PYTHONPATH in which what the commands need can't be imported."""
+    for name in ("httpx", "tomlkit"):
+        (tmp_path / f"{name}.py").write_text("raise ImportError('broken on purpose')\n")
+    return str(tmp_path)
+
+
+def test_an_import_error_in_this_package_never_breaks_apes_help(ape: Ape, broken: str) -> None:
+    result = ape("--help", PYTHONPATH=broken)
+    assert result.returncode == 0, result.stderr
+    assert "silverback" in result.stdout
+
+
+def test_a_command_that_can_not_be_loaded_says_so_without_a_traceback(ape: Ape, broken: str) -> None:
+    result = ape("silverback", "cluster", "status", "--profile", "x", PYTHONPATH=broken)
+    assert result.returncode == 1
+    assert "broken on purpose" in result.stderr
+    assert "Traceback" not in result.stderr + result.stdout
+
+
+def test_a_mistyped_command_gets_suggestions_from_its_own_group(ape: Ape) -> None:
+    result = ape("silverback", "cluster", "depoly")
+    assert result.returncode == 2
+    assert "Did you mean deploy?" in result.stderr
