@@ -29,7 +29,7 @@ PRODUCT_PART_SIZE = 16
 """Bytes of each half of a product code: the configuration, then its signature."""
 
 
-def _checksummed(value: Any) -> str:
+def checksummed_address(value: Any) -> str:
     """Check a 20-byte address and give its EIP-55 spelling.
 
     The base type pads short input with zeros, which for the address of a payment contract would turn a typing error
@@ -220,7 +220,7 @@ class StreamInfo(BaseModel):
     """The ApePay payment stream of a cluster, as the platform names it. To be verified before it is believed."""
 
     chain_id: int
-    manager: Annotated[ChecksumAddress, BeforeValidator(_checksummed)]
+    manager: Annotated[ChecksumAddress, BeforeValidator(checksummed_address)]
     stream_id: int
 
     def __str__(self) -> str:

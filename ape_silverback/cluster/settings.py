@@ -1,0 +1,376 @@
+"""Which cluster to talk to: the profile file, shared with the public SDK, and the environment.
+
+The file is ``~/.silverback/profile.toml``. It holds keys, so it is written with mode 0600, as a whole or not at all, by
+one writer at a time, and what the user wrote in it (comments, order, other keys) stays.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from ape_silverback.exceptions import NoClusterError, ProfileError
+
+if TYPE_CHECKING:
+    from tomlkit import TOMLDocument
+    from typing_extensions import Self
+
+DEFAULT_PROFILE = "default"
+LOCAL_PROFILE = "local"
+"""The profile that ``ape silverback cluster up`` writes."""
+
+PLATFORM_HOST = "https://silverback.apeworx.io"
+CURRENT_CLIENT_ID = "c9f9be0e-1f0a-474c-b79e-319778b37ae6"
+"""What the sign-in service of today knows the command line as; the class keeps the reference's default."""
+
+LOCK_TIMEOUT = 10.0
+"""Seconds to wait for another writer of the profile file."""
+
+HOW_TO_GET_A_CLUSTER = """\
+nothing says which cluster to talk to. There are three ways to one:
+  - a local cluster on this machine:  ape silverback cluster up
+  - a cluster with an address and a key: set SILVERBACK_CLUSTER_URI and SILVERBACK_CLUSTER_API_KEY,
+    or put a profile into ~/.silverback/profile.toml and name it with --profile, or `profile:` in the silverback section:
+        [profile.NAME]
+        host = "https://…"
+        api-key = "…"
+  - the hosted platform (https://silverback.apeworx.io): log in with `silverback login`"""
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(populate_by_name=True)
+
+
+class AuthenticationConfig(_Part):
+    """Authentication host configuration information (~/.silverback/profile.toml)."""
+
+    host: str = "https://account.apeworx.io"
+    client_id: str = Field(default="lcylrp34lnggGO-E-KKlMJgvAI4Q2Jhf6U2G6CB5uMg", alias="client-id")
+
+
+class BaseProfile(_Part):
+    """Profile information (~/.silverback/profile.toml)."""
+
+    host: str
+    allow_insecure: bool = Field(default=False, alias="allow-insecure")
+    """Whether a key may go over plain HTTP to another machine. Not in the reference."""
+
+
+class ClusterProfile(BaseProfile):
+    """A cluster that is reached directly, with a key."""
+
+    api_key: str = Field(alias="api-key", repr=False)
+
+
+class PlatformProfile(BaseProfile):
+    """The platform, with the clusters of its workspaces."""
+
+    auth: str
+    default_workspace: str = Field(default="", alias="default-workspace")
+    default_cluster: dict[str, str] = Field(default_factory=dict, alias="default-cluster")
+
+
+class ProfileSettings(_Part):
+    """Configuration settings for working with Bot Clusters and the Silverback Platform."""
+
+    auth: dict[str, AuthenticationConfig]
+    profile: dict[str, PlatformProfile | ClusterProfile]
+    default_profile: str = Field(default=DEFAULT_PROFILE, alias="default-profile")
+
+    @model_validator(mode="after")
+    def _know_every_auth(self) -> Self:
+        for name, profile in self.profile.items():
+            if isinstance(profile, PlatformProfile) and profile.auth not in self.auth:
+                known = ", ".join(self.auth) or "none"
+                raise ValueError(f"profile.{name}.auth names '{profile.auth}', but [auth] has: {known}")
+        return self
+
+    @classmethod
+    def from_config_file(cls) -> ProfileSettings:
+        """Read the profile file; without one, write the defaults first, as the public SDK does.
+
+        Raises:
+            ProfileError: the file is broken, or can't be written.
+        """
+        if not profile_path().exists():
+            with _locked_document():
+                pass  # a new document holds the defaults
+        return read_profiles()
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A profile that was chosen.
+
+    Attributes:
+        name: its name, or ``environment``.
+        origin: what chose it.
+    """
+
+    name: str
+    profile: PlatformProfile | ClusterProfile
+    origin: str
+
+
+def profile_path() -> Path:
+    """Give the path of the profile file."""
+    return Path.home() / ".silverback" / "profile.toml"
+
+
+def read_profiles() -> ProfileSettings:
+    """Read the profile file without writing anything; no file is one without profiles.
+
+    Raises:
+        ProfileError: the file is broken; names file, line and key.
+    """
+    path = profile_path()
+    document = _read_document(path)
+    if document is None:
+        return ProfileSettings(auth={}, profile={})
+    content = _hyphenated(document.unwrap())
+    try:
+        return ProfileSettings.model_validate({"auth": {}, "profile": {}, **content})
+    except ValidationError as error:
+        text = path.read_text(encoding="utf8")
+        raise ProfileError("\n".join(_problem(path, text, detail) for detail in error.errors())) from None
+
+
+def save_profile(name: str, profile: PlatformProfile | ClusterProfile) -> None:
+    """Write one profile into the file and leave the rest as it is.
+
+    Raises:
+        ProfileError: the file is broken, or can't be written.
+    """
+    import tomlkit
+
+    with _locked_document() as document:
+        profiles = document.setdefault("profile", tomlkit.table(is_super_table=True))
+        table = profiles.setdefault(name, tomlkit.table())
+        for key, value in profile.model_dump(by_alias=True, exclude_defaults=True).items():
+            table[key] = value
+
+
+def remove_profile(name: str) -> None:
+    """Take one profile out of the file, if it is there.
+
+    Raises:
+        ProfileError: the file is broken, or can't be written.
+    """
+    if name not in read_profiles().profile:
+        return
+    with _locked_document() as document:
+        document.get("profile", {}).pop(name, None)
+
+
+def choose_profile(
+    option: str | None = None,
+    section: str | None = None,
+    section_origin: str | None = None,
+    environ: Mapping[str, str] | None = None,
+) -> Choice:
+    """Choose a profile: the option, the section, the environment, the file's default, the local cluster.
+
+    Args:
+        option: option ``--profile``.
+        section: ``profile`` of the silverback section.
+        section_origin: where that was written.
+        environ: the process's environment (default: the real one).
+
+    Raises:
+        NoClusterError: nothing chooses one; says how to get a cluster.
+        ProfileError: the chosen one isn't there, or the profile file is broken.
+    """
+    from ape_silverback.cluster.auth import token_file
+
+    environ = os.environ if environ is None else environ
+    uri, key = environ.get("SILVERBACK_CLUSTER_URI"), environ.get("SILVERBACK_CLUSTER_API_KEY")
+    for name, origin in (
+        (option, "option --profile"),
+        (section, section_origin or "silverback.profile"),
+        (environ.get("SILVERBACK_PROFILE"), "environment variable SILVERBACK_PROFILE"),
+    ):
+        if name:
+            return _named(name, origin)
+    if uri and key:
+        profile = ClusterProfile(host=uri, api_key=key)
+        return Choice("environment", profile, "environment variable SILVERBACK_CLUSTER_URI")
+    if uri or key:
+        there, missing = ("URI", "API_KEY") if uri else ("API_KEY", "URI")
+        raise ProfileError(f"SILVERBACK_CLUSTER_{there} is set, but SILVERBACK_CLUSTER_{missing} is not")
+
+    settings = read_profiles()
+    default = settings.profile.get(settings.default_profile)
+    # The platform's profile is in every file that the public SDK wrote: it counts once somebody has logged in.
+    if isinstance(default, ClusterProfile) or (default and token_file(default.auth).exists()):
+        return Choice(settings.default_profile, default, "the default profile")
+    if LOCAL_PROFILE in settings.profile:
+        return _named(LOCAL_PROFILE, "the only profile that can be used")
+    raise NoClusterError(HOW_TO_GET_A_CLUSTER)
+
+
+def choose_cluster(profile: PlatformProfile, option: str | None = None, section: str | None = None) -> tuple[str, str]:
+    """Choose a cluster of the platform: the option, the section, the profile's defaults.
+
+    Args:
+        profile: the platform's profile.
+        option: option ``--cluster``: ``WORKSPACE/NAME``, or ``NAME`` in the default workspace.
+        section: ``cluster`` of the silverback section, likewise.
+
+    Returns:
+        Slugs of workspace and cluster.
+
+    Raises:
+        ProfileError: nothing chooses one.
+    """
+    given = option or section or ""
+    workspace, _, name = given.rpartition("/")
+    workspace = workspace or profile.default_workspace
+    if not workspace:
+        raise ProfileError(
+            "say which cluster: --cluster WORKSPACE/NAME, `cluster:` in the silverback section, or `default-workspace` "
+            f"in {profile_path()}"
+        )
+    name = name or profile.default_cluster.get(workspace, "")
+    if not name or "/" in workspace:
+        raise ProfileError(
+            f"say which cluster of workspace '{workspace}': --cluster {workspace}/NAME, `cluster:` in the silverback "
+            f"section, or `default-cluster.{workspace}` in {profile_path()}"
+        )
+    return workspace, name
+
+
+def warn_of_plain_http(profile: BaseProfile) -> None:
+    """Warn when a key would go over plain HTTP to another machine."""
+    import httpx
+
+    from ape_silverback.cluster.transport import is_loopback
+
+    url = httpx.URL(profile.host)
+    if url.scheme == "http" and not is_loopback(url) and not profile.allow_insecure:
+        from ape.logging import logger
+
+        logger.warning(
+            f"{profile.host} is plain HTTP: everybody on the way can read the key. "
+            "Use https, or say `allow-insecure = true` in the profile."
+        )
+
+
+def _named(name: str, origin: str) -> Choice:
+    settings = read_profiles()
+    if profile := settings.profile.get(name):
+        return Choice(name, profile, origin)
+    if name == LOCAL_PROFILE:
+        raise ProfileError(f"the local cluster isn't there ({origin}): start it with `ape silverback cluster up`")
+    known = ", ".join(sorted(settings.profile)) or "none"
+    raise ProfileError(f"no profile '{name}' ({origin}) in {profile_path()}; it has: {known}")
+
+
+def _read_document(path: Path) -> TOMLDocument | None:
+    import tomlkit
+    from tomlkit.exceptions import ParseError, TOMLKitError
+
+    try:
+        return tomlkit.parse(path.read_text(encoding="utf8"))
+    except FileNotFoundError:
+        return None
+    except ParseError as error:
+        raise ProfileError(f"{path}:{error.line}: not TOML: {error}") from None
+    except (TOMLKitError, ValueError) as error:
+        raise ProfileError(f"{path}: not TOML: {error}") from None
+    except OSError as error:
+        raise ProfileError(f"{path}: can't be read: {error.strerror}") from None
+
+
+def _defaults() -> TOMLDocument:
+    """Give what a new file holds, as the public SDK writes it."""
+    import tomlkit
+
+    document = tomlkit.document()
+    auth = AuthenticationConfig(client_id=CURRENT_CLIENT_ID)
+    platform = PlatformProfile(host=PLATFORM_HOST, auth=DEFAULT_PROFILE)
+    document["auth"] = {DEFAULT_PROFILE: auth.model_dump(by_alias=True)}
+    document["profile"] = {
+        DEFAULT_PROFILE: platform.model_dump(by_alias=True, exclude={"allow_insecure", "default_cluster"})
+    }
+    return document
+
+
+@contextmanager
+def _locked_document() -> Iterator[TOMLDocument]:
+    """Give the file's content to change, alone, and write it back when the context ends well."""
+    path = profile_path()
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with _lock(path.with_suffix(".lock")):
+            document = _read_document(path) or _defaults()
+            yield document
+            _write(path, document.as_string())
+    except OSError as error:
+        raise ProfileError(f"{path}: can't be written: {error.strerror}") from error
+
+
+@contextmanager
+def _lock(path: Path) -> Iterator[None]:
+    import fcntl
+
+    with path.open("a") as file:
+        deadline = time.monotonic() + LOCK_TIMEOUT
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise ProfileError(f"another program has been writing {path.parent} for too long") from None
+                time.sleep(0.02)
+        yield
+
+
+def _write(path: Path, text: str) -> None:
+    """Replace a file as a whole; ``mkstemp`` makes it readable for its owner only."""
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=path.name)
+    try:
+        with os.fdopen(handle, "w", encoding="utf8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def _hyphenated(content: Any) -> Any:
+    """Give the keys of the models in their own spelling; names of profiles and workspaces stay."""
+
+    def part(values: Any) -> Any:
+        return {key.replace("_", "-"): value for key, value in values.items()} if isinstance(values, dict) else values
+
+    content = part(content)
+    for key in ("auth", "profile"):
+        if isinstance(content.get(key), dict):
+            content[key] = {name: part(values) for name, values in content[key].items()}
+    return content
+
+
+def _problem(path: Path, text: str, detail: Mapping[str, Any]) -> str:
+    """Say one of pydantic's findings with file, line and key."""
+    keys = [str(key) for key in detail["loc"] if key not in ("PlatformProfile", "ClusterProfile")]
+    line = next((number for number, row in enumerate(text.splitlines(), 1) if keys and _is_at(row, keys)), 1)
+    message = str(detail.get("ctx", {}).get("error", detail["msg"]))
+    return f"{path}:{line}: {'.'.join(keys) + ': ' if keys else ''}{message}"
+
+
+def _is_at(row: str, keys: list[str]) -> bool:
+    """Say whether a line has a key, or is the head of the table that should have it."""
+    row = row.strip()
+    table = ".".join(keys[:2])
+    return row.startswith(f"[{table}]") or (len(keys) == 1 and row.partition("=")[0].strip() == keys[0])

@@ -1,0 +1,39 @@
+"""The section as Ape knows it: ``project.config.silverback``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ape.api import PluginConfig
+from pydantic_settings import SettingsConfigDict
+
+from ape_silverback.config import Section
+from ape_silverback.section import VARIABLE_PREFIX, check_section
+
+
+class SilverbackConfig(PluginConfig, Section):
+    """The fields of ``Section``, read by Ape.
+
+    In Ape values of the files win over those of the environment by default; here the environment wins.
+    """
+
+    model_config = SettingsConfigDict(extra="forbid", env_prefix=VARIABLE_PREFIX)
+
+    @classmethod
+    def from_overrides(
+        cls, overrides: Any, plugin_name: str | None = None, project_path: Path | None = None
+    ) -> SilverbackConfig:
+        """Make the section from what Ape read.
+
+        Args:
+            overrides: what stands under the section's key; None for a key without a value.
+            plugin_name: not needed, the section has one name.
+            project_path: the project's folder, to tell where keys were written.
+
+        Raises:
+            ConfigurationError: a key or a value isn't right.
+        """
+        section = check_section(overrides, project_path)
+        values = {name: getattr(section, name) for name in Section.model_fields}
+        return cls.model_construct(_fields_set=section.model_fields_set, **values)

@@ -1,0 +1,270 @@
+"""The light reader: the ``silverback:`` section, read without Ape's own configuration.
+
+It reads what Ape would read: the files of one folder, Ape's global file underneath, ``$VAR`` expanded. Ape takes most
+of a second for that, which is too much for a command that only has to know which cluster to talk to. The environment
+(``APE_SILVERBACK_…``) wins over the files. Every key is known by its file and line.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ape_silverback.config import Section, near_match, spelling, validate_section
+from ape_silverback.exceptions import ConfigurationError
+
+KEY = "silverback"
+VARIABLE_PREFIX = "APE_SILVERBACK_"
+FILES = ("ape-config.yaml", "ape-config.yml", "ape-config.json")
+"""A project's configuration files, in the order in which Ape looks for them."""
+
+Places = dict[tuple[str, ...], str]
+"""Place of each key below the section, in one spelling → where it was written."""
+
+
+@dataclass(frozen=True)
+class SectionReading:
+    """The section with where each of its keys was written.
+
+    Attributes:
+        file: the project's configuration file, with a section or without; None when there is no file.
+    """
+
+    section: Section
+    file: Path | None
+    places: Places = field(default_factory=dict)
+
+    def place_of(self, *path: str) -> str | None:
+        """Tell where a key was written, as ``ape-config.yaml:12``, or None when it wasn't given."""
+        return self.places.get(spelling(path))
+
+
+def read_section(project: Path) -> SectionReading:
+    """Read the section of a project.
+
+    Args:
+        project: the project's folder. Only this folder is read, as by Ape.
+
+    Raises:
+        ConfigurationError: a file can't be read, or a key or a value isn't right. Names file, line and key.
+    """
+    file = configuration_file(project)
+    data, places = _read_files(file)
+    data = _overlay(data, os.environ, places)
+    section = validate_section(data, lambda path: places.get(spelling(path))) if data is not None else Section()
+    return SectionReading(section, file, places)
+
+
+def check_section(data: Any, project: Path | None) -> Section:
+    """Check a section that Ape read, with the environment laid over it.
+
+    Args:
+        data: what Ape found under ``silverback``, merged from its files and from code.
+        project: the project's folder, to tell where keys were written.
+
+    Raises:
+        ConfigurationError: as ``read_section``; keys that code set have no place.
+    """
+    try:
+        _, places = _read_files(configuration_file(project) if project else None)
+    except ConfigurationError:
+        places = {}
+    data = _overlay(data, os.environ, places)
+    return validate_section(data, lambda path: places.get(spelling(path)))
+
+
+def configuration_file(project: Path) -> Path | None:
+    """Find the file that Ape would read in a folder: a ``pyproject.toml`` with a table of Ape's replaces all others."""
+    pyproject = project / "pyproject.toml"
+    if pyproject.is_file() and "[tool.ape" in _text(pyproject, pyproject.name):
+        return pyproject
+    return next((project / name for name in FILES if (project / name).is_file()), None)
+
+
+def _read_files(file: Path | None) -> tuple[Any, Places]:
+    """Read the section of the project's file over that of Ape's global one. None when neither has it."""
+    data_folder = Path(os.environ.get("APE_DATA_FOLDER") or Path.home() / ".ape")
+    data: Any = None
+    places: Places = {}
+    for path, label in ((data_folder / FILES[0], f"{data_folder / FILES[0]}"), (file, file.name if file else "")):
+        if path is None or not path.is_file():
+            continue
+        found, its_places = _read_file(path, label)
+        if not found:
+            continue
+        [below] = found
+        if not isinstance(below, Mapping):
+            # Here and not after the merge, where it would be hidden or have hidden the other.
+            validate_section(below, lambda path, its_places=its_places: its_places.get(spelling(path)))  # type: ignore[misc]
+        data = below if data is None else _merge(data, below)
+        places.update(its_places)
+    return data, places
+
+
+def _read_file(path: Path, label: str) -> tuple[list[Any], Places]:
+    """Give what stands under the section's key, in a list that is empty when the file doesn't have it."""
+    text = os.path.expandvars(_text(path, label))
+    if path.suffix == ".toml":
+        return _read_toml(text, label)
+    if path.suffix == ".json":
+        try:
+            json.loads(text)
+        except json.JSONDecodeError as error:
+            raise ConfigurationError(f"{label}:{error.lineno}: not JSON: {error.msg}") from None
+        text = text.replace("\t", " ")  # YAML reads JSON, but for tabs between tokens
+    return _read_yaml(text, label)
+
+
+def _text(path: Path, label: str) -> str:
+    try:
+        return path.read_text(encoding="utf8")
+    except UnicodeDecodeError as error:
+        line = path.read_bytes()[: error.start].count(b"\n") + 1
+        raise ConfigurationError(f"{label}:{line}: not UTF-8 text") from None
+    except OSError as error:
+        raise ConfigurationError(f"{label}: can't be read: {error.strerror}") from None
+
+
+def _read_yaml(text: str, label: str) -> tuple[list[Any], Places]:
+    import yaml
+
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)(text)
+    try:
+        root = loader.get_single_node()
+        if not isinstance(root, yaml.MappingNode):
+            return [], {}
+        for key, value in root.value:
+            if str(key.value).replace("-", "_") == KEY:
+                places: Places = {(): f"{label}:{key.start_mark.line + 1}"}
+                _check_twice(value, label)
+                data = loader.construct_document(value)
+                _yaml_places(value, (), label, places)
+                return [data], places
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        line = mark.line + 1 if mark else 1
+        raise ConfigurationError(f"{label}:{line}: not YAML: {error.problem or error.context}") from None
+    except yaml.YAMLError as error:
+        raise ConfigurationError(f"{label}: not YAML: {error}") from None
+    except (ValueError, RecursionError) as error:
+        raise ConfigurationError(f"{label}: can't be read: {error}") from None
+    finally:
+        loader.dispose()
+    return [], {}
+
+
+def _check_twice(node: Any, label: str) -> None:
+    """Refuse a key that is there twice, of which YAML's loader would quietly take the last."""
+    import yaml
+
+    seen: dict[str, int] = {}
+    for key, value in node.value if isinstance(node, yaml.MappingNode) else ():
+        line = key.start_mark.line + 1
+        if key.value in seen and key.value != "<<":
+            raise ConfigurationError(f"{label}:{line}: key '{key.value}' is there twice, first in line {seen[key.value]}")
+        if isinstance(key.value, str):
+            seen[key.value] = line
+        _check_twice(value, label)
+
+
+def _yaml_places(node: Any, path: tuple[str, ...], label: str, places: Places) -> None:
+    import yaml
+
+    for key, value in node.value if isinstance(node, yaml.MappingNode) else ():
+        here = spelling((*path, str(key.value)))
+        places[here] = f"{label}:{key.start_mark.line + 1}"
+        _yaml_places(value, here, label, places)
+
+
+def _read_toml(text: str, label: str) -> tuple[list[Any], Places]:
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:
+        import toml as tomllib  # what Ape reads it with there
+    try:
+        tables = tomllib.loads(text).get("tool", {}).get("ape", {})
+    except ValueError as error:
+        line = match[1] if (match := re.search(r"line (\d+)", str(error))) else "1"
+        raise ConfigurationError(f"{label}:{line}: not TOML: {error}") from None
+    for key, value in tables.items():
+        if key.replace("-", "_") == KEY:
+            return [value], _toml_places(text, label)
+    return [], {}
+
+
+_TOML_TABLE = re.compile(r"\s*\[+\s*([^\]]+?)\s*\]+\s*(?:#.*)?")
+_TOML_KEY = re.compile(r"""\s*((?:[A-Za-z0-9_-]+|"[^"]*"|'[^']*')(?:\s*\.\s*(?:[A-Za-z0-9_-]+|"[^"]*"|'[^']*'))*)\s*=""")
+
+
+def _toml_places(text: str, label: str) -> Places:
+    """Find the line of each key. The parsers for TOML don't tell; a key in an inline table has the line of its table."""
+    places: Places = {}
+    prefix: tuple[str, ...] = ()
+    for number, line in enumerate(text.splitlines(), start=1):
+        if match := _TOML_TABLE.fullmatch(line):
+            prefix = path = _toml_path(match[1])
+        elif match := _TOML_KEY.match(line):
+            path = (*prefix, *_toml_path(match[1]))
+        else:
+            continue
+        if spelling(path[:3]) == ("tool", "ape", KEY):
+            for end in range(3, len(path) + 1):
+                places.setdefault(spelling(path[3:end]), f"{label}:{number}")
+    return places
+
+
+def _toml_path(text: str) -> tuple[str, ...]:
+    return tuple(part.strip("\"'") for part in re.findall(r"""[A-Za-z0-9_-]+|"[^"]*"|'[^']*'""", text))
+
+
+def _merge(base: Any, over: Any) -> Any:
+    """Lay one section over another as Ape merges its files: mappings key by key, all else replaced."""
+    if not isinstance(base, Mapping) or not isinstance(over, Mapping):
+        return over
+    return {**base, **{key: _merge(base[key], value) if key in base else value for key, value in over.items()}}
+
+
+def _overlay(data: Any, environ: Mapping[str, str], places: Places) -> Any:
+    """Lay the variables ``APE_SILVERBACK_…`` over a section; two underscores lead to a key below."""
+    variables = sorted(name for name in environ if name.startswith(VARIABLE_PREFIX))
+    if not variables or not (data is None or isinstance(data, Mapping)):
+        return data
+    result = _own_spelling(data or {})
+    for variable in variables:
+        path = tuple(variable.removeprefix(VARIABLE_PREFIX).lower().split("__"))
+        place = f"environment variable {variable}"
+        if path[0] not in Section.model_fields:
+            raise ConfigurationError(f"{place}: unknown key '{path[0]}'; {near_match(path[0], Section.model_fields)}")
+        at = result
+        for key in path[:-1]:
+            below = at.get(key)
+            at[key] = at = dict(below) if isinstance(below, Mapping) else {}
+        at[path[-1]] = _value(variable, path, environ[variable])
+        for known in [known for known in places if known[: len(path)] == path]:
+            del places[known]
+        places[path] = place
+    return result
+
+
+def _own_spelling(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Give the keys of the section itself their own names where that makes no two of them one."""
+    renamed = {str(key).replace("-", "_"): value for key, value in data.items()}
+    return renamed if len(renamed) == len(data) else dict(data)
+
+
+def _value(variable: str, path: tuple[str, ...], text: str) -> Any:
+    """Read a variable: mappings and lists as JSON, lists also as words between commas."""
+    if text.lstrip().startswith(("{", "[")):
+        try:
+            return json.loads(text)
+        except json.JSONDecodeError as error:
+            raise ConfigurationError(f"environment variable {variable}: not JSON: {error.msg}") from None
+    if path[-1] == "environment" or path[-2:-1] == ("variables",):
+        return [word.strip() for word in text.split(",") if word.strip()]
+    return text
