@@ -1,0 +1,282 @@
+"""Starts and stops the local cluster's server, from the command line's side. Imports no part of the server."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ape_silverback.exceptions import LocalClusterError
+from ape_silverback.version import __version__
+
+if TYPE_CHECKING:
+    import psutil
+
+HOST = "127.0.0.1"
+NEEDED = ("fastapi", "uvicorn", "psutil", "cryptography", "silverback")
+"""What the extra `local` brings."""
+
+LOG_LINES = 15
+"""Lines of the server's log that are shown when it doesn't start."""
+
+
+@dataclass(frozen=True)
+class Running:
+    """A server that runs.
+
+    Attributes:
+        host: its address, as a profile has it.
+    """
+
+    host: str
+    pid: int
+    started_at: datetime
+    version: str
+
+
+@dataclass(frozen=True)
+class Started:
+    """What ``up`` gives.
+
+    Attributes:
+        already: it ran before.
+    """
+
+    running: Running
+    api_key: str = field(repr=False)
+    already: bool
+
+
+class LocalCluster:
+    """The local cluster of this user.
+
+    Args:
+        folder: everything that it keeps; by default ``~/.silverback/local``.
+    """
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self.folder = folder or Path.home() / ".silverback" / "local"
+
+    @property
+    def server_log(self) -> Path:
+        """What the server printed."""
+        return self.folder / "server.log"
+
+    def running(self) -> Running | None:
+        """Give the server that runs, or None."""
+        state = _read(_state_file(self.folder))
+        if state is None or _process(state) is None:
+            return None
+        started = datetime.fromisoformat(state["started"])
+        return Running(f"http://{HOST}:{state['port']}", state["pid"], started, state["version"])
+
+    def up(self, port: int | None = None, timeout: float = 30.0) -> Started:
+        """Start the server in the background and wait until it answers; one that runs already stays.
+
+        Args:
+            port: to listen on; by default the last one, or a free one when that is taken.
+            timeout: seconds to wait.
+
+        Raises:
+            LocalClusterError: it can't be started; says why.
+        """
+        if missing := [name for name in NEEDED if find_spec(name) is None]:
+            raise LocalClusterError(
+                f'the local cluster needs {", ".join(missing)}: pip install "ape-silverback[local]"'
+            )
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with self._alone(timeout):
+            if running := self.running():
+                return Started(running, key_file(self.folder).read_text(encoding="utf8"), already=True)
+            chosen = self._choose_port(port)
+            api_key = secrets.token_urlsafe(32)
+            _write_private(key_file(self.folder), api_key)
+            return Started(self._spawn(chosen, timeout), api_key, already=False)
+
+    def down(self, timeout: float = 60.0) -> bool:
+        """Stop the bots, then the server.
+
+        Args:
+            timeout: seconds to wait.
+
+        Returns:
+            Whether anything ran.
+
+        Raises:
+            LocalClusterError: it didn't stop in time.
+        """
+        if not self.folder.exists() or find_spec("psutil") is None:
+            return False
+        with self._alone(timeout):
+            state = _read(_state_file(self.folder))
+            process = _process(state) if state else None
+            if process is not None:
+                import psutil
+
+                process.terminate()
+                try:
+                    process.wait(timeout)
+                except psutil.TimeoutExpired:
+                    raise LocalClusterError(
+                        f"the local cluster (pid {process.pid}) didn't stop within {timeout:g} s; its log: "
+                        f"{self.server_log}"
+                    ) from None
+            left = self._end_orphans()
+            _state_file(self.folder).unlink(missing_ok=True)
+            key_file(self.folder).unlink(missing_ok=True)
+            return process is not None or left
+
+    def _end_orphans(self) -> bool:
+        """End the bots that a killed server left."""
+        from ape_silverback.local.runtimes.process import ProcessRuntime
+
+        return bool(ProcessRuntime(self.folder / "bots").end_all(grace=10.0))
+
+    def _choose_port(self, wanted: int | None) -> int:
+        if wanted is not None:
+            if not _is_free(wanted):
+                raise LocalClusterError(f"port {wanted} of {HOST} is in use; name another with --port")
+            return wanted
+        last = _read(_port_file(self.folder))
+        if last and _is_free(last["port"]):
+            return int(last["port"])
+        with socket.socket() as probe:
+            probe.bind((HOST, 0))
+            return int(probe.getsockname()[1])
+
+    def _spawn(self, port: int, timeout: float) -> Running:
+        _state_file(self.folder).unlink(missing_ok=True)
+        log = os.open(self.server_log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        try:
+            server = subprocess.Popen(
+                [sys.executable, "-m", "ape_silverback.local", str(self.folder), str(port)],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd=self.folder,
+                start_new_session=True,
+            )
+        finally:
+            os.close(log)
+        deadline = time.monotonic() + timeout
+        while time.monotonic() < deadline:
+            if server.poll() is not None:
+                raise LocalClusterError(f"the local cluster ended at once, with code {server.returncode}{self._said()}")
+            if (running := self.running()) and _answers(port):
+                return running
+            time.sleep(0.05)
+        server.terminate()
+        raise LocalClusterError(f"the local cluster didn't answer within {timeout:g} s{self._said()}")
+
+    def _said(self) -> str:
+        lines = self.server_log.read_text(encoding="utf8", errors="replace").splitlines()[-LOG_LINES:]
+        return "; its log says:\n" + "\n".join(f"  {line}" for line in lines) if lines else ""
+
+    @contextmanager
+    def _alone(self, timeout: float) -> Iterator[None]:
+        """Keep two commands from starting or stopping it at once."""
+        import fcntl
+
+        with (self.folder / "lock").open("a") as file:
+            deadline = time.monotonic() + timeout
+            while True:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    if time.monotonic() > deadline:
+                        raise LocalClusterError("another command is starting or stopping the local cluster") from None
+                    time.sleep(0.05)
+            yield
+
+
+def key_file(folder: Path) -> Path:
+    """Give the file that holds the key of the server that runs."""
+    return folder / "api-key"
+
+
+def write_state(folder: Path, port: int) -> None:
+    """Write down that this process is the server, so that it is found."""
+    import psutil
+
+    process = psutil.Process()
+    state = {
+        "pid": process.pid,
+        "created": process.create_time(),
+        "port": port,
+        "started": datetime.now(timezone.utc).isoformat(),
+        "version": __version__,
+    }
+    _write_private(_state_file(folder), json.dumps(state))
+    _write_private(_port_file(folder), json.dumps({"port": port}))
+
+
+def _state_file(folder: Path) -> Path:
+    return folder / "server.json"
+
+
+def _port_file(folder: Path) -> Path:
+    return folder / "port.json"
+
+
+def _process(state: dict[str, Any]) -> psutil.Process | None:
+    """Give the process of a state if it is there: after a crash its pid could be another's."""
+    import psutil
+
+    try:
+        process = psutil.Process(state["pid"])
+        same = abs(process.create_time() - state["created"]) < 0.01
+        return process if same and process.status() != psutil.STATUS_ZOMBIE else None
+    except psutil.NoSuchProcess:
+        return None
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except OSError:
+            return False
+        return True
+
+
+def _answers(port: int) -> bool:
+    from http.client import HTTPConnection, HTTPException
+
+    connection = HTTPConnection(HOST, port, timeout=2)
+    try:
+        connection.request("GET", "/openapi.json")
+        return connection.getresponse().status == 200
+    except (OSError, HTTPException):
+        return False
+    finally:
+        connection.close()
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    try:
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf8"))
+    except (FileNotFoundError, ValueError):
+        return None
+    return content
+
+
+def _write_private(path: Path, text: str) -> None:
+    """Replace a file, readable for its owner only from its first moment."""
+    draft = path.with_suffix(".new")
+    draft.unlink(missing_ok=True)
+    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf8") as file:
+        file.write(text)
+    draft.replace(path)
