@@ -167,7 +167,9 @@ def _check_twice(node: Any, label: str) -> None:
     for key, value in node.value if isinstance(node, yaml.MappingNode) else ():
         line = key.start_mark.line + 1
         if key.value in seen and key.value != "<<":
-            raise ConfigurationError(f"{label}:{line}: key '{key.value}' is there twice, first in line {seen[key.value]}")
+            raise ConfigurationError(
+                f"{label}:{line}: key '{key.value}' is there twice, first in line {seen[key.value]}"
+            )
         if isinstance(key.value, str):
             seen[key.value] = line
         _check_twice(value, label)
@@ -199,7 +201,9 @@ def _read_toml(text: str, label: str) -> tuple[list[Any], Places]:
 
 
 _TOML_TABLE = re.compile(r"\s*\[+\s*([^\]]+?)\s*\]+\s*(?:#.*)?")
-_TOML_KEY = re.compile(r"""\s*((?:[A-Za-z0-9_-]+|"[^"]*"|'[^']*')(?:\s*\.\s*(?:[A-Za-z0-9_-]+|"[^"]*"|'[^']*'))*)\s*=""")
+_TOML_KEY = re.compile(
+    r"""\s*((?:[A-Za-z0-9_-]+|"[^"]*"|'[^']*')(?:\s*\.\s*(?:[A-Za-z0-9_-]+|"[^"]*"|'[^']*'))*)\s*="""
+)
 
 
 def _toml_places(text: str, label: str) -> Places:

@@ -100,7 +100,7 @@ def _wait_for_log(environment: dict[str, str], name: str) -> list[str]:
 
 
 def _ape(environment: dict[str, str], *arguments: str, quiet: bool = False, check: bool = True) -> str:
-    """Run an ``ape`` command in the project, show it unless quiet, and give what it printed on stdout."""
+    """Run an ``ape`` command in the project, show it unless quiet, and give what it printed."""
     if not quiet:
         print(f"\n$ ape {' '.join(arguments)}", flush=True)
     result = subprocess.run(
@@ -108,12 +108,14 @@ def _ape(environment: dict[str, str], *arguments: str, quiet: bool = False, chec
         cwd=PROJECT,
         env=environment,
         stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE if quiet else None,
+        stderr=subprocess.PIPE if quiet else subprocess.STDOUT,
         text=True,
         check=False,
     )
     if check and result.returncode:
-        raise Failed(f"`ape {' '.join(arguments)}` ended with {result.returncode}\n{result.stdout}{result.stderr or ''}")
+        raise Failed(
+            f"`ape {' '.join(arguments)}` ended with {result.returncode}\n{result.stdout}{result.stderr or ''}"
+        )
     if not quiet:
         print(result.stdout, end="", flush=True)
     return result.stdout

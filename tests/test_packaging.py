@@ -24,7 +24,9 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
         if name.startswith(("ape_silverback/", "setup", "pyproject", "README", "LICENSE", "MANIFEST")):
             (source / name).parent.mkdir(parents=True, exist_ok=True)
             (source / name).write_bytes((ROOT / name).read_bytes())
-    built = subprocess.run([sys.executable, "-c", script, folder], cwd=source, capture_output=True, text=True, check=True)
+    built = subprocess.run(
+        [sys.executable, "-c", script, folder], cwd=source, capture_output=True, text=True, check=True
+    )
     return zipfile.ZipFile(folder / built.stdout.split()[-1])
 
 

@@ -108,10 +108,10 @@ def _deploy(
     from ape_silverback.deploy.live import read_live_state
     from ape_silverback.deploy.plan import make_plan
 
+    if dry_run:
+        _show_desired(desired)  # before anything that can fail: it is what was asked for
     live = read_live_state(connection.client, connection.label, (bot.name for bot in desired.bots))
     plan = make_plan(desired, live, values.keys())
-    if dry_run:
-        _show_desired(desired)
     _show_plan(plan)
     if dry_run:
         note("Dry run: nothing was changed.")

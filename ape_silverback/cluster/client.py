@@ -442,9 +442,7 @@ class PlatformClient(ApiClient):
     def create_workspace(self, workspace_slug: str | None = None, workspace_name: str | None = None) -> Workspace:
         """Make a workspace."""
         content = {"slug": workspace_slug, "name": workspace_name}
-        found = self.create(
-            Workspace, "/workspaces", lambda: self.workspaces.get(workspace_slug or ""), data=content
-        )
+        found = self.create(Workspace, "/workspaces", lambda: self.workspaces.get(workspace_slug or ""), data=content)
         return found._bind(self)
 
     def get_cluster_client(self, workspace_name: str, cluster_name: str) -> ClusterClient:
@@ -470,7 +468,9 @@ class PlatformClient(ApiClient):
 
     def get_stream_manager(self, chain_id: int) -> ChecksumAddress:
         """Give the address that the platform names as its StreamManager on a chain."""
-        return self.ask(Annotated[ChecksumAddress, BeforeValidator(checksummed_address)], f"/streams/manager/{chain_id}")  # type: ignore[arg-type]
+        return self.ask(
+            Annotated[ChecksumAddress, BeforeValidator(checksummed_address)], f"/streams/manager/{chain_id}"
+        )  # type: ignore[arg-type]
 
     def get_accepted_tokens(self, chain_id: int) -> dict[str, ChecksumAddress]:
         """Give the tokens that are accepted for payment on a chain: symbol → address."""

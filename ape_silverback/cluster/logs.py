@@ -57,7 +57,9 @@ def _text(line: bytes | bytearray, cut: bool) -> str:
     return text + CUT if cut else text
 
 
-def follow(connect: Connect, since: datetime | None, delays: Callable[[], Iterator[float]], sleep: Callable[[float], None]) -> Iterator[BotLogEntry]:
+def follow(
+    connect: Connect, since: datetime | None, delays: Callable[[], Iterator[float]], sleep: Callable[[float], None]
+) -> Iterator[BotLogEntry]:
     """Follow a log: when the connection breaks, go on where it broke, without losing or repeating an entry.
 
     Args:

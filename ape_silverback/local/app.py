@@ -1,6 +1,7 @@
-"""The cluster's HTTP surface. What travels is defined in ``cluster/types.py``."""
+"""The cluster's HTTP surface. What travels is defined in ``cluster/types.py``.
 
-from __future__ import annotations
+No postponed annotations here: FastAPI reads those of functions that are made inside functions.
+"""
 
 import hmac
 import re

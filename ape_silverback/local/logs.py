@@ -42,12 +42,12 @@ class Filter:
             return False
         if entry.timestamp is None:
             return True
-        return (self.start is None or entry.timestamp >= self.start) and (self.end is None or entry.timestamp <= self.end)
+        return (self.start is None or entry.timestamp >= self.start) and (
+            self.end is None or entry.timestamp <= self.end
+        )
 
 
-async def stream(
-    file: Path, wanted: Filter, stays: Callable[[], bool] | None = None
-) -> AsyncIterator[bytes]:
+async def stream(file: Path, wanted: Filter, stays: Callable[[], bool] | None = None) -> AsyncIterator[bytes]:
     """Give a log as the API sends it, a JSON entry a line.
 
     Args:

@@ -65,7 +65,9 @@ class ProcessRuntime:
             raise ImageError(f"'{image}' can't be run here: there is no folder {project}")
         places = [project / "bots" / module] if (project / "bots").is_dir() else []
         places += [project / module] if module == "bot" else []
-        if not any(place.with_name(f"{place.name}.py").is_file() or (place / "__init__.py").is_file() for place in places):
+        if not any(
+            place.with_name(f"{place.name}.py").is_file() or (place / "__init__.py").is_file() for place in places
+        ):
             raise ImageError(f"'{image}' can't be run here: {project} has no bot '{module}'")
 
     def start(self, bot: UUID, image: str, variables: Mapping[str, str]) -> None:
