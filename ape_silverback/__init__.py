@@ -25,7 +25,7 @@ _PUBLIC = {
 __all__ = sorted(_PUBLIC)  # noqa: PLE0605 - the names are above
 
 
-@plugins.register(plugins.Config)
+@plugins.register(plugins.Config)  # type: ignore[attr-defined]
 def config_class() -> Iterator[type]:
     """Give Ape the class of the ``silverback:`` section."""
     from ape_silverback.plugin import SilverbackConfig

@@ -47,7 +47,7 @@ class SilverbackError(ApeException):
 
 
 class ConfigurationError(SilverbackError, ConfigError):
-    """The ``silverback:`` section, or a variable ``APE_SILVERBACK_…``, can't be used. Names file and line where known."""
+    """The section, or a variable ``APE_SILVERBACK_…``, can't be used. Names file and line where they are known."""
 
 
 class ResolutionError(SilverbackError):
@@ -93,7 +93,7 @@ class ClusterError(SilverbackError):
         super().__init__(message)
 
 
-class ConnectionFailed(ClusterError):  # noqa: N818 - the name says what happened; the tree says that it is an error
+class ConnectionFailed(ClusterError):
     """No answer came."""
 
 
@@ -117,11 +117,11 @@ class ConnectionBroken(ConnectionFailed):
     """The connection ended before the answer was whole."""
 
 
-class RedirectRefused(ClusterError):  # noqa: N818
+class RedirectRefused(ClusterError):
     """A redirect to another origin. The key belongs to the configured origin only, so it isn't followed."""
 
 
-class UnexpectedAnswer(ClusterError):  # noqa: N818
+class UnexpectedAnswer(ClusterError):
     """An answer that is not what the API promises: HTML from a proxy, truncated JSON, wrong types."""
 
 

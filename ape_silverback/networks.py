@@ -209,11 +209,13 @@ def _ecosystem(given: Sourced) -> EcosystemAPI:
 
     manager = ManagerAccessMixin.network_manager
     try:
-        return manager.get_ecosystem(given.value)
+        found: EcosystemAPI = manager.get_ecosystem(given.value)
     except NetworkError:
         known = manager.ecosystem_names
         if given.value in known:  # its own definition is broken: Ape's words say how
             raise
+    else:
+        return found
     message = f"Ape knows no ecosystem '{given.value}' ({given.origin}); {did_you_mean(given.value, known)}"
     if given.value in manager.default_ecosystem.networks:
         message += f" It is a network of {manager.default_ecosystem_name}: write ':{given.value}'."

@@ -22,7 +22,10 @@ class SilverbackConfig(PluginConfig, Section):
 
     @classmethod
     def from_overrides(
-        cls, overrides: Any, plugin_name: str | None = None, project_path: Path | None = None
+        cls,
+        overrides: Any,
+        plugin_name: str | None = None,  # noqa: ARG003 - Ape's signature
+        project_path: Path | None = None,
     ) -> SilverbackConfig:
         """Make the section from what Ape read.
 

@@ -207,7 +207,7 @@ _TOML_KEY = re.compile(
 
 
 def _toml_places(text: str, label: str) -> Places:
-    """Find the line of each key. The parsers for TOML don't tell; a key in an inline table has the line of its table."""
+    """Find the line of each key, which TOML's parsers don't tell. A key in an inline table has its table's line."""
     places: Places = {}
     prefix: tuple[str, ...] = ()
     for number, line in enumerate(text.splitlines(), start=1):

@@ -26,7 +26,7 @@ PATIENCE = 60.0
 """Seconds to wait for log lines."""
 
 
-class Failed(Exception):  # noqa: N818
+class Failed(Exception):
     """The demo didn't show what it should."""
 
 

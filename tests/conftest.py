@@ -30,8 +30,11 @@ Ape = Callable[..., CompletedProcess[str]]
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _remove_home() -> Iterator[None]:
+def _temporary_home() -> Iterator[None]:
+    # Ape's active project is the folder at its first use, once for a process: an empty one, not this repository.
+    os.chdir(_HOME)
     yield
+    os.chdir(ROOT)
     shutil.rmtree(_HOME, ignore_errors=True)
 
 

@@ -80,11 +80,12 @@ def connected(
     section_profile, origin = _of_section(reading, target, "profile")
     section_cluster, _ = _of_section(reading, target, "cluster")
     choice = choose_profile(profile, section_profile, origin)
-    is_platform = isinstance(choice.profile, PlatformProfile)
-    path = choose_cluster(choice.profile, cluster, section_cluster) if is_platform else None
+    path = None
+    if isinstance(choice.profile, PlatformProfile):
+        path = choose_cluster(choice.profile, cluster, section_cluster)
     label = f"{'/'.join(path)} on {choice.profile.host}" if path else f"{choice.name} ({choice.profile.host})"
     with connect(choice, path) as client:
-        yield Connection(client, label, is_platform)
+        yield Connection(client, label, is_platform=path is not None)
 
 
 def _of_section(reading: SectionReading, target: str | None, key: str) -> tuple[str | None, str | None]:

@@ -61,7 +61,7 @@ def age(moment: datetime | None, now: datetime | None = None) -> str:
     if moment is None:
         return ""
     seconds = max(0, int(((now or datetime.now(timezone.utc)) - moment).total_seconds()))
-    parts = []
+    parts: list[str] = []
     for unit, size in (("d", 86400), ("h", 3600), ("m", 60), ("s", 1)):
         if seconds >= size or (unit == "s" and not parts):
             parts.append(f"{seconds // size}{unit}")

@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, cast
 
 import httpx
 from ape.logging import LogLevel
 from eth_typing import ChecksumAddress
-from pydantic import BaseModel, BeforeValidator, PrivateAttr
+from pydantic import BaseModel, BeforeValidator, PrivateAttr, RootModel
 
 from ape_silverback.cluster.logs import follow, read_entry, read_lines
 from ape_silverback.cluster.settings import ClusterProfile, PlatformProfile
@@ -360,7 +360,7 @@ class Workspace(WorkspaceInfo, _Bound):
     @property
     def client(self) -> PlatformClient:
         """The client that made this object."""
-        return self.cluster  # type: ignore[return-value] - the same look-up, of another client
+        return cast("PlatformClient", self.cluster)  # the same look-up, of a client of the other kind
 
     @property
     def owner(self) -> str:
@@ -415,7 +415,7 @@ class Workspace(WorkspaceInfo, _Bound):
 
     def get_stream_info(self, cluster: ClusterInfo) -> StreamInfo | None:
         """Give the payment stream that the platform names for a cluster. To be verified before it is believed."""
-        return self.client.ask(StreamInfo | None, f"/clusters/{cluster.id}/stream", params=self._of_this())  # type: ignore[arg-type]
+        return self.client.ask(_MaybeStream, f"/clusters/{cluster.id}/stream", params=self._of_this()).root
 
     def update(self, name: str | None = None, slug: str | None = None) -> Workspace:
         """Rename it; None keeps a value."""
@@ -468,14 +468,20 @@ class PlatformClient(ApiClient):
 
     def get_stream_manager(self, chain_id: int) -> ChecksumAddress:
         """Give the address that the platform names as its StreamManager on a chain."""
-        return self.ask(
-            Annotated[ChecksumAddress, BeforeValidator(checksummed_address)], f"/streams/manager/{chain_id}"
-        )  # type: ignore[arg-type]
+        return self.ask(_Address, f"/streams/manager/{chain_id}").root
 
     def get_accepted_tokens(self, chain_id: int) -> dict[str, ChecksumAddress]:
         """Give the tokens that are accepted for payment on a chain: symbol → address."""
         tokens = self.ask_all(_Token, f"/streams/tokens/{chain_id}")
         return {token.symbol: token.address for token in tokens}
+
+
+class _MaybeStream(RootModel[StreamInfo | None]):
+    pass
+
+
+class _Address(RootModel[Annotated[ChecksumAddress, BeforeValidator(checksummed_address)]]):
+    pass
 
 
 class _Token(BaseModel):

@@ -89,7 +89,6 @@ def follow(
                     at_last.append(entry.message)
                     waiting = delays()
                     yield entry
-            return  # the server ended it: the bot is gone
         except NotFound:
             if broken:
                 return
@@ -99,3 +98,5 @@ def follow(
             if (delay := next(waiting, None)) is None:
                 raise
             sleep(delay)
+        else:
+            return  # the server ended it: the bot is gone

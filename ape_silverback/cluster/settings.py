@@ -38,7 +38,7 @@ HOW_TO_GET_A_CLUSTER = """\
 nothing says which cluster to talk to. There are three ways to one:
   - a local cluster on this machine:  ape silverback cluster up
   - a cluster with an address and a key: set SILVERBACK_CLUSTER_URI and SILVERBACK_CLUSTER_API_KEY,
-    or put a profile into ~/.silverback/profile.toml and name it with --profile, or `profile:` in the silverback section:
+    or put a profile into ~/.silverback/profile.toml, to be named by --profile or `profile:` of the section:
         [profile.NAME]
         host = "https://…"
         api-key = "…"

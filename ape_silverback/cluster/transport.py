@@ -200,7 +200,7 @@ class ApiClient(httpx.Client):
         while following is not None and following not in seen:
             seen.add(following)
             response = self.call("GET", following, **kwargs)
-            content = read_answer(Any, response)  # type: ignore[arg-type]
+            content = read_answer(Any, response)
             page = content.get("items") if isinstance(content, dict) else content
             found += _validated(list[kind], page, response)  # type: ignore[valid-type]
             following = response.links.get("next", {}).get("url")

@@ -347,8 +347,8 @@ class BotLogEntry(BaseModel):
         if match := cls._RAW_LINE.fullmatch(line):
             try:
                 return cls(
-                    timestamp=match["timestamp"].replace(",", "."),  # type: ignore[arg-type]
-                    level=match["level"],  # type: ignore[arg-type]
+                    timestamp=match["timestamp"].replace(",", "."),
+                    level=match["level"],
                     message=match["message"] or "",
                 )
             except ValueError:  # digits in the shape of a time that is none, such as a month 13

@@ -364,7 +364,7 @@ def _credential_info(one: CredentialRecord) -> RegistryCredentialsInfo:
 
 def _level(text: str) -> int:
     if text.upper() in LogLevel.__members__:
-        return LogLevel[text.upper()]
+        return int(LogLevel[text.upper()])
     if text.isdecimal():
         return int(text)
     problem = {"loc": ["query", "log_level"], "msg": f"'{text}' is no log level", "type": "value_error"}

@@ -303,8 +303,8 @@ def _group(row: sqlite3.Row) -> GroupRecord:
 
 def _credential(row: sqlite3.Row) -> CredentialRecord:
     values = {key: row[key] for key in ("id", "name", "hostname", "email", "username")}
-    times = {key: datetime.fromisoformat(row[key]) for key in ("created", "updated")}
-    return CredentialRecord(**values, **times)
+    created, updated = (datetime.fromisoformat(row[key]) for key in ("created", "updated"))
+    return CredentialRecord(**values, created=created, updated=updated)
 
 
 def _secret_key(file: Path) -> bytes:

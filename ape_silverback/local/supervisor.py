@@ -36,7 +36,7 @@ BY_USER, BY_CLUSTER, BY_ITSELF, BY_SIGNAL, NEVER_RAN = "user", "cluster", "exite
 """Stop codes."""
 
 
-class ImpossibleTransition(Exception):  # noqa: N818
+class ImpossibleTransition(Exception):
     """A state that can't follow the one before: a defect, never a bot's doing."""
 
 

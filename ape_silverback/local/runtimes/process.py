@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -128,10 +129,8 @@ class ProcessRuntime:
         if run is None:
             return
         if self._shim(run) is not None or (there and _is_in_group(there["pid"], run["pid"])):
-            try:
+            with suppress(ProcessLookupError):
                 os.killpg(run["pid"], signal.SIGKILL)
-            except ProcessLookupError:
-                pass
 
     def discard(self, bot: UUID) -> None:
         """Delete a bot's folder."""
