@@ -22,9 +22,6 @@ for _name in [name for name in os.environ if name.startswith(("SILVERBACK_", "AP
 from demo.chain import find_anvil, running_anvil  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[1]
-os.chdir(
-    _HOME
-)  # Ape's active project is the folder at its first use, once for a process: an empty one, not this repository
 
 Ape = Callable[..., CompletedProcess[str]]
 
