@@ -30,7 +30,7 @@ from ape_silverback.cluster.types import (
 from ape_silverback.local.logs import Filter, stream
 from ape_silverback.local.runtimes import ImageError
 from ape_silverback.local.store import BotRecord, CredentialRecord, GroupRecord, NameTakenError
-from ape_silverback.local.supervisor import Supervisor
+from ape_silverback.local.supervisor import BusyError, Supervisor
 from ape_silverback.version import __version__
 
 NO_CHANGE = "<no-change>"
@@ -157,6 +157,10 @@ def make_app(supervisor: Supervisor, api_key: str, on_start: Callable[[], None] 
     @app.exception_handler(NameTakenError)
     def name_taken(_: Request, __: Exception) -> JSONResponse:
         return JSONResponse({"detail": "the name is taken"}, 409)
+
+    @app.exception_handler(BusyError)
+    def busy(_: Request, error: Exception) -> JSONResponse:
+        return JSONResponse({"detail": str(error)}, 409)
 
     @app.exception_handler(LookupError)
     def removed(_: Request, error: Exception) -> JSONResponse:

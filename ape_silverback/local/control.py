@@ -95,7 +95,8 @@ class LocalCluster:
             raise LocalClusterError(
                 f'the local cluster needs {", ".join(missing)}: pip install "ape-silverback[local]"'
             )
-        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)  # a mode is only for the last folder
+        self.folder.mkdir(mode=0o700, exist_ok=True)
         with self._alone(timeout):
             if running := self.running():
                 return Started(running, key_file(self.folder).read_text(encoding="utf8"), already=True)
@@ -188,7 +189,7 @@ class LocalCluster:
         """Keep two commands from starting or stopping it at once."""
         import fcntl
 
-        with (self.folder / "lock").open("a") as file:
+        with os.fdopen(os.open(self.folder / "lock", os.O_WRONLY | os.O_CREAT, 0o600), "w") as file:
             deadline = time.monotonic() + timeout
             while True:
                 try:

@@ -40,6 +40,10 @@ class ImpossibleTransition(Exception):
     """A state that can't follow the one before: a defect, never a bot's doing."""
 
 
+class BusyError(Exception):
+    """A bot is in a state in which what was asked can't be done now."""
+
+
 class Supervisor:
     """Keeps bots in the state that they should be in, and writes down each change.
 
@@ -77,11 +81,15 @@ class Supervisor:
         self._thread = threading.Thread(target=self._watch, name="supervisor", daemon=True)
 
     def begin(self) -> None:
-        """Take up the bots of the last server, start those that ran when the cluster was taken down, and watch."""
+        """Take up the bots of the last server, and watch."""
+        self.take_up()
+        self._thread.start()
+
+    def take_up(self) -> None:
+        """Find out how the bots of the last server are, and start those that ran when it was taken down."""
         with self._lock:
             for bot in self.store.bots():
                 self._take_up(bot)
-        self._thread.start()
 
     def end(self) -> None:
         """Stop all bots and then watching. The next server starts those again that ran."""
@@ -108,12 +116,22 @@ class Supervisor:
             return self._again(bot)
 
     def start(self, bot: BotRecord) -> None:
-        """Start a bot; one that runs or starts stays as it is, one that is stopping is started once it has stopped."""
-        self._wait_while(bot, SHUTDOWN)
-        with self._lock:
-            bot = self._again(bot)
-            if bot.status is STOPPED:
-                self._start(bot)
+        """Start a bot; one that runs or starts stays as it is, one that is stopping is started once it has stopped.
+
+        Raises:
+            BusyError: it is being removed, or it doesn't stop.
+        """
+        deadline = time.monotonic() + self.stop_grace + 2.0
+        while True:
+            with self._lock:
+                bot = self._again(bot)
+                if bot.status is STOPPED:
+                    self._start(bot)
+                if bot.status not in (SHUTDOWN, DEPROVISIONING):
+                    return
+            if bot.status is DEPROVISIONING or time.monotonic() > deadline:
+                raise BusyError(f"bot '{bot.name}' is in state {bot.status} and can't be started")
+            time.sleep(self.poll / 2)
 
     def stop(self, bot: BotRecord) -> None:
         """Begin to stop a bot; one that doesn't run stays as it is."""
@@ -123,9 +141,15 @@ class Supervisor:
                 self._shut_down(bot, BY_USER, wanted=False)
 
     def remove(self, bot: BotRecord) -> None:
-        """Stop a bot if it runs, and remove it with its log."""
+        """Stop a bot if it runs, and remove it with its log.
+
+        Raises:
+            LookupError: it was removed, or another request removes it already.
+        """
         with self._lock:
             bot = self._again(bot)
+            if bot.status is DEPROVISIONING:
+                raise LookupError(f"bot '{bot.name}' is being removed")
             self._enter(bot, DEPROVISIONING, wanted=False)
             self.runtime.stop(bot.id)
         deadline = time.monotonic() + self.remove_grace
@@ -144,12 +168,16 @@ class Supervisor:
         found = errors_of_run(self.runtime.log_file(bot.id), bot.task.started_at, died)
         return [bot.task.stopped_reason, *found] if died and bot.task.stopped_reason else found
 
+    def look(self) -> None:
+        """Look at all bots once and write down what changed. The watch does this all the time."""
+        with self._lock:
+            for bot in self.store.bots():
+                if bot.status in ALIVE:
+                    self._look_at(bot)
+
     def _watch(self) -> None:
         while not self._ended.wait(self.poll):
-            with self._lock:
-                for bot in self.store.bots():
-                    if bot.status in ALIVE:
-                        self._look_at(bot)
+            self.look()
 
     def _look_at(self, bot: BotRecord) -> None:
         seen = self.runtime.observe(bot.id)
@@ -246,11 +274,6 @@ class Supervisor:
         if (now := self.store.bot(bot.id)) is None:
             raise LookupError(f"bot '{bot.name}' was removed")
         return now
-
-    def _wait_while(self, bot: BotRecord, status: ResourceStatus) -> None:
-        deadline = time.monotonic() + self.stop_grace + 2.0
-        while self._again(bot).status is status and time.monotonic() < deadline:
-            time.sleep(self.poll / 2)
 
 
 def _seconds_since(moment: datetime | None) -> float:
