@@ -14,6 +14,7 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -161,14 +162,16 @@ class LifeOfBots(RuleBasedStateMachine):
                 assert bot.status is STATUS.SHUTDOWN
             else:
                 after = self.store.bot(bot.id)
-                assert after and (after.status in (STATUS.STARTUP, STATUS.RUNNING) or self.machine.broken)
+                assert after
+                assert after.status in (STATUS.STARTUP, STATUS.RUNNING) or self.machine.broken
 
     @rule(index=bots)
     def stop(self, index: int) -> None:
         if bot := self.some(index):
             self.supervisor.stop(bot)
             after = self.store.bot(bot.id)
-            assert after and after.status in (STATUS.SHUTDOWN, STATUS.STOPPED)
+            assert after
+            assert after.status in (STATUS.SHUTDOWN, STATUS.STOPPED)
 
     @rule(index=bots)
     def remove(self, index: int) -> None:
@@ -221,9 +224,9 @@ class LifeOfBots(RuleBasedStateMachine):
 
     @invariant()
     def states_follow_the_table(self) -> None:
-        for states in getattr(self, "store", None) and self.store.written.values() or ():
-            for before, after in zip(states, states[1:], strict=False):
-                assert after in TRANSITIONS[before]
+        if hasattr(self, "store"):
+            for states in self.store.written.values():
+                assert all(after in TRANSITIONS[before] for before, after in pairwise(states))
 
     @invariant()
     def whoever_runs_has_a_record(self) -> None:
