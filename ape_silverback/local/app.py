@@ -5,7 +5,7 @@ No postponed annotations here: FastAPI reads those of functions that are made in
 
 import hmac
 import re
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import Annotated, Any
@@ -188,6 +188,9 @@ def _bots(supervisor: Supervisor) -> APIRouter:
 
     Bot = Annotated[BotRecord, Depends(found)]  # noqa: N806 - a type
 
+    def credential_ids() -> dict[str, str]:
+        return {one.name: one.id for one in store.credentials()}
+
     def check(configuration: dict[str, Any]) -> None:
         groups = {group.name for group in store.groups()}
         credentials = {name for one in store.credentials() for name in (one.name, one.id)}
@@ -208,7 +211,8 @@ def _bots(supervisor: Supervisor) -> APIRouter:
 
     @router.get("")
     def bots() -> list[BotInfo]:
-        return [_bot_info(bot) for bot in store.bots() if bot.status < ResourceStatus.DEPROVISIONING]
+        ids = credential_ids()
+        return [_bot_info(bot, ids) for bot in store.bots() if bot.status < ResourceStatus.DEPROVISIONING]
 
     @router.post("")
     def new_bot(body: NewBot) -> BotInfo:
@@ -216,7 +220,7 @@ def _bots(supervisor: Supervisor) -> APIRouter:
         check(configuration)
         if any(bot.name == body.name for bot in store.bots()):
             raise HTTPException(409, f"there is a bot '{body.name}' already")
-        return _bot_info(supervisor.create(body.name, configuration))
+        return _bot_info(supervisor.create(body.name, configuration), credential_ids())
 
     @router.patch("/{bot}")
     def update_bot(bot: Bot, body: BotChanges) -> BotInfo:
@@ -229,7 +233,7 @@ def _bots(supervisor: Supervisor) -> APIRouter:
         configuration = {**bot.configuration, **changes}
         check(configuration)
         store.change_bot(bot.id, body.name or bot.name, configuration)
-        return _bot_info(found(bot.id))
+        return _bot_info(found(bot.id), credential_ids())
 
     @router.delete("/{bot}")
     def remove_bot(bot: Bot) -> Response:
@@ -352,8 +356,11 @@ def _is_healthy(bot: BotRecord) -> ServiceHealth:
     return ServiceHealth(healthy=bot.status is ResourceStatus.RUNNING)
 
 
-def _bot_info(bot: BotRecord) -> BotInfo:
-    return BotInfo(id=bot.id, name=bot.name, created=bot.created, task=bot.task, **bot.configuration)
+def _bot_info(bot: BotRecord, credential_ids: Mapping[str, str]) -> BotInfo:
+    """Give a bot as the API shows it: credentials are named in a request, and given by id in an answer."""
+    name = bot.configuration["credential_name"]
+    shown = {**bot.configuration, "credential_name": credential_ids.get(name, name)}
+    return BotInfo(id=bot.id, name=bot.name, created=bot.created, task=bot.task, **shown)
 
 
 def _group_info(group: GroupRecord) -> VariableGroupInfo:

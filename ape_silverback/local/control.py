@@ -98,7 +98,7 @@ class LocalCluster:
         self.folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)  # a mode is only for the last folder
         self.folder.mkdir(mode=0o700, exist_ok=True)
         with self._alone(timeout):
-            if running := self.running():
+            if running := self._answering(timeout):
                 return Started(running, key_file(self.folder).read_text(encoding="utf8"), already=True)
             chosen = self._choose_port(port)
             api_key = secrets.token_urlsafe(32)
@@ -143,6 +143,24 @@ class LocalCluster:
         from ape_silverback.local.runtimes.process import ProcessRuntime
 
         return bool(ProcessRuntime(self.folder / "bots").end_all(grace=10.0))
+
+    def _answering(self, timeout: float) -> Running | None:
+        """Give the server that runs once it answers, or None when there is none or it ends.
+
+        Raises:
+            LocalClusterError: it runs but doesn't answer in time.
+        """
+        deadline = time.monotonic() + timeout
+        while running := self.running():
+            if _answers(int(running.host.rpartition(":")[2])):
+                return running
+            if time.monotonic() > deadline:
+                raise LocalClusterError(
+                    f"the local cluster runs (pid {running.pid}) but doesn't answer at {running.host}; "
+                    "`ape silverback cluster down` stops it"
+                )
+            time.sleep(0.05)
+        return None
 
     def _choose_port(self, wanted: int | None) -> int:
         if wanted is not None:

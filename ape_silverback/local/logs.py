@@ -103,8 +103,16 @@ def errors_of_run(file: Path, started: datetime | None, died: bool) -> list[str]
 
 
 def last_error_line(errors: list[str]) -> str | None:
-    """Give the one line that says most about an end: of the last error the last line that names one."""
-    lines = [line.strip() for error in errors for line in error.splitlines() if line.strip()]
+    """Give the one line that says most about an end: of the last error the last line that names one.
+
+    A line that ends with a colon only announces the next one, and takes it along.
+    """
+    lines: list[str] = []
+    for line in (line.strip() for error in errors for line in error.splitlines()):
+        if line and lines and lines[-1].endswith(":"):
+            lines[-1] += f" {line}"
+        elif line:
+            lines.append(line)
     named = [line for line in lines if line.partition(":")[0].endswith(("Error", "Exception", "ERROR", "Halt"))]
     return next(reversed(named or lines), None)
 

@@ -23,7 +23,7 @@ from ape_silverback.local.runtimes import ImageError, Observation
 IMAGE = re.compile(r"project:(?P<folder>/[^#]*)#(?P<module>[A-Za-z_][\w.]*(?::[A-Za-z_]\w*)?)")
 """``project:PATH#MODULE``: a folder, and a bot as ``silverback run`` takes it."""
 
-SDK = (sys.executable, "-c", "from silverback._cli import cli; cli()", "run")
+SDK = (sys.executable, "-c", "from ape_silverback.local.runtimes.sdk import main; main()", "run")
 """The bot SDK's own command, run by the interpreter that runs the server."""
 
 SHIM = Path(__file__).with_name("shim.py")
