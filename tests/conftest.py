@@ -6,9 +6,9 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from subprocess import CompletedProcess, run
+from subprocess import DEVNULL, CompletedProcess, run
 
 import pytest
 
@@ -66,17 +66,26 @@ def project(tmp_path: Path) -> Path:
 @pytest.fixture
 def ape(home: Path, project: Path) -> Ape:
     """The real ``ape`` command, run in the project folder with a home of its own."""
+    return lambda *arguments, **more: run_ape(home, project, arguments, **more)
 
-    def run_ape(*arguments: str, timeout: float = 120, **environment: str) -> CompletedProcess[str]:
-        return run(
-            [str(Path(sys.executable).with_name("ape")), *arguments],
-            cwd=project,
-            env={**os.environ, "COLUMNS": "200", **environment},
-            stdin=-3,
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-            check=False,
-        )
 
-    return run_ape
+def run_ape(
+    home: Path, project: Path, arguments: Sequence[str], timeout: float = 120, **environment: str
+) -> CompletedProcess[str]:
+    """Run the real ``ape`` command in a project, with a home and more of the environment."""
+    return run(
+        [str(Path(sys.executable).with_name("ape")), *arguments],
+        cwd=project,
+        env={
+            **os.environ,
+            "HOME": str(home),
+            "APE_DATA_FOLDER": str(home / ".ape"),
+            "COLUMNS": "200",
+            **environment,
+        },
+        stdin=DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )

@@ -1,0 +1,396 @@
+"""The main job through the real `ape` command: up, deploy, look, stop, remove, down, on a real chain."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from subprocess import CompletedProcess
+from threading import Thread
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.conftest import Ape, run_ape
+
+pytestmark = pytest.mark.xdist_group("deploy")
+
+BOT = """
+from ape import chain
+from ape.logging import logger
+from silverback import SilverbackBot
+
+bot = SilverbackBot()
+
+@bot.on_(chain.blocks)
+def watch(block):
+    logger.info(f"Saw block {block.number}")
+"""
+
+CRASHING = """
+raise RuntimeError("the pool has no such token")
+"""
+
+
+class Place:
+    """A project, a home with a running local cluster, and the real `ape` in both."""
+
+    def __init__(self, folder: Path, anvil: str) -> None:
+        self.project = folder / "project"
+        self.home = folder / "home"
+        self.anvil = anvil
+        (self.project / "bots").mkdir(parents=True)
+        self.home.mkdir()
+        for name in ("left", "right"):
+            (self.project / "bots" / f"{name}.py").write_text(BOT)
+        self.configure()
+
+    def configure(self, section: str = "", foundry: str | None = None) -> None:
+        (self.project / "ape-config.yaml").write_text(
+            f"name: pair\nethereum:\n  local:\n    default_provider: foundry\nfoundry:\n"
+            f"  host: {foundry or self.anvil}\n{section}"
+        )
+
+    def ape(self, *arguments: str, **environment: str) -> CompletedProcess[str]:
+        return run_ape(self.home, self.project, arguments, **environment)
+
+    def cluster(self, *arguments: str, code: int = 0, **environment: str) -> CompletedProcess[str]:
+        result = self.ape("silverback", "cluster", *arguments, **environment)
+        assert result.returncode == code, f"{result.stdout}\n{result.stderr}"
+        assert "ape_silverback/cli" not in result.stderr, "a traceback of ours"
+        return result
+
+    def pid_of(self, bot: str) -> int:
+        folder = self.home / ".silverback" / "local"
+        with sqlite3.connect(folder / "cluster.db") as db:
+            [[identity]] = db.execute("SELECT id FROM bots WHERE name = ?", (bot,)).fetchall()
+        return int(json.loads((folder / "bots" / identity / "bot.json").read_text())["pid"])
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory, anvil: str) -> Iterator[Place]:
+    place = Place(tmp_path_factory.mktemp("place"), anvil)
+    place.cluster("up")
+    yield place
+    place.cluster("down")
+
+
+@pytest.fixture(autouse=True)
+def _clean(place: Place) -> Iterator[None]:
+    place.configure()
+    yield
+    place.cluster("bots", "remove", "--all", "--yes")
+
+
+@contextmanager
+def recording(upstream: str) -> Iterator[tuple[str, list[str]]]:
+    """A proxy that writes down each request; gives its address and the list."""
+    seen: list[str] = []
+
+    class Proxy(BaseHTTPRequestHandler):
+        def answer(self) -> None:
+            body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            headers = {"X-API-Key": self.headers.get("X-API-Key", ""), "Content-Type": "application/json"}
+            reply = httpx.request(self.command, upstream + self.path, content=body, headers=headers, timeout=30)
+            seen.append(f"{self.command} {self.path}")
+            self.send_response(reply.status_code)
+            self.send_header("Content-Length", str(len(reply.content)))
+            self.end_headers()
+            self.wfile.write(reply.content)
+
+        do_GET = do_POST = do_PATCH = do_DELETE = answer  # noqa: N815 - the names that the base class calls
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Proxy)
+    Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}", seen
+    server.shutdown()
+    server.server_close()
+
+
+def local_profile(place: Place) -> dict[str, str]:
+    text = (place.home / ".silverback" / "profile.toml").read_text()
+    [host] = re.findall(r'host = "(http://127[^"]+)"', text)
+    [key] = re.findall(r'api-key = "([^"]+)"', text)
+    return {"host": host, "key": key}
+
+
+# Deploy
+
+
+def test_deploy_twice_and_the_second_time_writes_nothing(place: Place) -> None:
+    profile = local_profile(place)
+    with recording(profile["host"]) as (address, requests):
+        environment = {"SILVERBACK_CLUSTER_URI": address, "SILVERBACK_CLUSTER_API_KEY": profile["key"]}
+        first = place.cluster("deploy", "--yes", **environment)
+        assert [request for request in requests if not request.startswith("GET")] == ["POST /bots", "POST /bots"]
+        assert "+ create bot left" in first.stdout
+        assert "left: running and healthy" in first.stderr
+        assert "2 of 2 bots running and healthy" in first.stdout
+        assert not re.search(r"\x1b|\r", first.stdout + first.stderr), "plain lines when not a terminal"
+
+        requests.clear()
+        second = place.cluster("deploy", "--yes", **environment)
+        assert "Nothing to change" in second.stdout
+        assert "Nothing changed: 2 of 2 bots running and healthy" in second.stdout
+        assert requests
+        assert [request for request in requests if not request.startswith("GET")] == []
+
+
+def test_a_changed_account_is_shown_old_and_new_and_the_bot_restarts(place: Place) -> None:
+    place.cluster("deploy", "left", "--yes")
+    old = place.pid_of("left")
+    place.configure("silverback:\n  bots:\n    left: {account: 'TEST::1'}\n")
+    result = place.cluster("deploy", "--yes")
+    assert "~ update bot left and restart" in result.stdout
+    assert "account: - -> TEST::1" in result.stdout
+    assert place.pid_of("left") != old
+    assert "TEST::1" in place.cluster("bots", "info", "left").stdout
+
+
+def test_a_stopped_bot_is_started_again(place: Place) -> None:
+    place.cluster("deploy", "left", "--yes")
+    place.cluster("bots", "stop", "left", "--yes")
+    result = place.cluster("deploy", "left", "--yes")
+    assert "> start bot left, which is stopped" in result.stdout
+    assert "1 of 1 bots running and healthy" in result.stdout
+
+
+def test_groups_of_the_section_get_their_values_and_show_none(place: Place, tmp_path: Path) -> None:
+    place.configure(
+        "silverback:\n  environment: [rpc]\n  variables:\n    rpc: [RPC_KEY, RPC_URL]\n  bots:\n    left:\n"
+    )
+    missing = place.cluster("deploy", "--yes", code=1)
+    assert "variable 'RPC_KEY' of group 'rpc' (variables.rpc (ape-config.yaml:10)) has no value" in missing.stderr
+    assert place.cluster("bots", "list").stdout == ""
+
+    (tmp_path / "values.env").write_text("RPC_URL=https://rpc.example/from-file\n")
+    result = place.cluster("deploy", "--yes", "--env-file", str(tmp_path / "values.env"), RPC_KEY="from-environment")
+    assert "+ create variable group rpc: RPC_KEY, RPC_URL" in result.stdout
+    assert "from-" not in result.stdout + result.stderr
+
+    place.configure("silverback:\n  environment: [rpc]\n  variables:\n    rpc: [RPC_KEY]\n  bots:\n    left:\n")
+    changed = place.cluster("deploy", "--yes")
+    assert "~ update variable group rpc: -RPC_URL" in changed.stdout
+    assert "~ restart bot left: variables of rpc change" in changed.stdout
+
+
+def test_a_dry_run_shows_bots_origins_and_plan_and_changes_nothing(place: Place) -> None:
+    place.configure("silverback:\n  account: TEST::0\n  bots:\n    left:\n")
+    result = place.cluster("deploy", "--dry-run")
+    assert re.search(r"network +local +", result.stdout)
+    assert re.search(r"account +TEST::0 +account \(ape-config.yaml:8\)", result.stdout)
+    assert "+ create bot left" in result.stdout
+    assert "nothing was changed" in result.stderr
+    assert place.cluster("bots", "list").stdout == ""
+
+
+def test_a_bot_that_fails_shows_its_last_lines_and_the_command_fails(place: Place) -> None:
+    (place.project / "bots" / "broken.py").write_text(CRASHING)
+    try:
+        result = place.cluster("deploy", "left", "broken", "--yes", code=1)
+    finally:
+        (place.project / "bots" / "broken.py").unlink()
+    output = result.stdout + result.stderr
+    assert "broken: it stopped: exited with code 2: RuntimeError: the pool has no such token" in result.stderr
+    assert "the pool has no such token" in output
+    assert "left: running and healthy" in result.stderr, "one failure doesn't stop the others"
+    assert "broken failed; 1 of 2 bots running and healthy" in result.stderr
+
+
+def test_without_yes_and_nobody_to_ask_nothing_is_done(place: Place) -> None:
+    result = place.cluster("deploy", code=2)
+    assert "say --yes" in result.stderr
+    assert place.cluster("bots", "list").stdout == ""
+
+
+def test_a_bot_that_isnt_in_the_project_is_left_alone(place: Place) -> None:
+    place.cluster("deploy", "--yes")
+    place.configure("silverback:\n  bots:\n    left:\n")
+    result = place.cluster("deploy", "--yes")
+    assert "Nothing changed: 1 of 1" in result.stdout
+    assert re.search(r"^right +running", place.cluster("bots", "list").stdout, re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["deploy", "leftt"], "no bot 'leftt'"),
+        (["deploy", "--target", "prod"], "no target 'prod'"),
+        (["deploy", "--network", "ethereum:sepola"], "sepolia"),
+        (["deploy", "--profile", "nowhere"], "nowhere"),
+        (["bots", "info", "nobody"], "no bot 'nobody'"),
+        (["bots", "logs", "nobody"], "no bot 'nobody'"),
+        (["bots", "remove", "nobody", "--yes"], "no bot 'nobody'"),
+    ],
+)
+def test_what_isnt_there_is_named_in_one_clear_error(place: Place, arguments: list[str], says: str) -> None:
+    result = place.cluster(*arguments, code=1)
+    assert result.stderr.startswith("Error: ")
+    assert says in result.stderr
+
+
+# Bots
+
+
+def test_a_killed_bot_is_shown_as_stopped_with_its_reason_within_five_seconds(place: Place) -> None:
+    place.cluster("deploy", "--yes")
+    os.kill(place.pid_of("left"), signal.SIGKILL)
+    killed = time.monotonic()
+    pattern = r"left +stopped .*killed by signal 9 \(SIGKILL\)"
+    while not re.search(pattern, (listed := place.cluster("bots", "list").stdout)):
+        assert time.monotonic() - killed < 5, listed
+    status = place.cluster("status").stdout
+    assert re.search(pattern, status)
+    assert re.search(r"^right +running", status, re.MULTILINE)
+    assert "not healthy: " in status
+    assert "left: not healthy" in place.cluster("bots", "health", code=1).stdout
+
+
+def test_the_life_of_a_bot_by_commands(place: Place) -> None:
+    place.cluster("deploy", "--yes")
+    assert "left: healthy" in place.cluster("bots", "health", "left").stdout
+    deadline = time.monotonic() + 20
+    while "Saw block" not in (log := place.cluster("bots", "logs", "left").stdout):
+        assert time.monotonic() < deadline, log
+    assert "Saw block" not in place.cluster("bots", "logs", "left", "--log-level", "ERROR").stdout
+    info = place.cluster("bots", "info", "left").stdout
+    assert f"project:{place.project}#left" in info
+    assert re.search(r"network: +ethereum:local:foundry", info)
+
+    assert "left: stopped" in place.cluster("bots", "stop", "l*", "--yes").stdout
+    assert re.search(r"left +stopped .*stopped by its user", place.cluster("bots", "list").stdout)
+    assert "left: running and healthy" in place.cluster("bots", "start", "left").stderr
+    assert "left: removed" in place.cluster("bots", "remove", "left", "--yes").stdout
+    assert "left" not in place.cluster("bots", "list").stdout
+
+
+def test_a_followed_log_shows_new_lines_and_ends_with_an_interrupt(place: Place) -> None:
+    place.cluster("deploy", "left", "--yes")
+    command = [str(Path(sys.executable).with_name("ape")), "silverback", "cluster", "bots", "logs", "left", "-f"]
+    environment = {**os.environ, "HOME": str(place.home), "APE_DATA_FOLDER": str(place.home / ".ape")}
+    with subprocess.Popen(
+        command, cwd=place.project, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as reader:
+        assert reader.stdout is not None
+        assert reader.stderr is not None
+        blocks: list[int] = []
+        for line in reader.stdout:
+            blocks += [int(number) for number in re.findall(r"Saw block (\d+)", line)]
+            if len(blocks) == 4:
+                break
+        reader.send_signal(signal.SIGINT)
+        assert reader.wait(10) in (0, 130)
+        assert "Traceback" not in reader.stderr.read()
+    assert blocks == list(range(blocks[0], blocks[0] + 4)), "no line lost, none twice"
+
+
+def answer(place: Place, text: str, *arguments: str) -> str:
+    """Run a command at a terminal of its own and answer its question; gives all that it showed."""
+    import pty
+
+    control, terminal = pty.openpty()
+    environment = {**os.environ, "HOME": str(place.home), "APE_DATA_FOLDER": str(place.home / ".ape")}
+    command = [str(Path(sys.executable).with_name("ape")), "silverback", "cluster", *arguments]
+    with subprocess.Popen(
+        command, cwd=place.project, env=environment, stdin=terminal, stdout=terminal, stderr=terminal
+    ) as process:
+        os.close(terminal)
+        shown = ""
+        while True:
+            try:
+                chunk = os.read(control, 4096).decode()
+            except OSError:  # the other end is closed
+                break
+            if not chunk:
+                break
+            shown += chunk
+            if "[y/N]" in shown and text:
+                os.write(control, text.encode() + b"\n")
+                text = ""
+        process.wait(30)
+    os.close(control)
+    return shown
+
+
+def test_no_means_no_and_yes_means_yes(place: Place) -> None:
+    place.cluster("deploy", "--yes")
+    assert "Stop left on local" in answer(place, "n", "bots", "stop", "left")
+    assert re.search(r"left +running", place.cluster("bots", "list").stdout)
+    answer(place, "y", "bots", "stop", "left")
+    assert re.search(r"left +stopped", place.cluster("bots", "list").stdout)
+    assert "Remove left from local" in answer(place, "n", "bots", "remove", "left")
+    assert "left" in place.cluster("bots", "list").stdout
+    answer(place, "y", "bots", "remove", "left")
+    assert "left" not in place.cluster("bots", "list").stdout
+    answer(place, "n", "deploy", "left")
+    assert "left" not in place.cluster("bots", "list").stdout
+    assert "1 of 1 bots running and healthy" in answer(place, "y", "deploy", "left")
+
+
+@pytest.mark.parametrize("command", ["start", "stop", "remove"])
+def test_every_bot_has_to_be_asked_for(place: Place, command: str) -> None:
+    assert "--all" in place.cluster("bots", command, code=2).stderr
+
+
+# The cluster
+
+
+def test_up_says_that_it_runs_already_and_status_shows_it(place: Place) -> None:
+    again = place.cluster("up")
+    assert "runs already at http://127.0.0.1:" in again.stdout
+    status = place.cluster("status").stdout
+    assert re.search(r"Cluster +local \(http://127.0.0.1:\d+\), version 0.8", status)
+    profile = place.home / ".silverback" / "profile.toml"
+    assert profile.stat().st_mode & 0o777 == 0o600
+    assert local_profile(place)["key"] not in again.stdout + again.stderr + status
+
+
+def test_without_any_cluster_it_says_how_to_get_one(ape: Ape, project: Path) -> None:
+    (project / "bots").mkdir()
+    (project / "bots" / "a.py").write_text(BOT)
+    for command in (["deploy", "--yes"], ["status"], ["bots", "list"]):
+        result = ape("silverback", "cluster", *command)
+        assert result.returncode == 1
+        assert "ape silverback cluster up" in result.stderr
+        assert "profile" in result.stderr
+
+
+def test_a_cluster_that_went_away_is_named_at_once(place: Place) -> None:
+    environment = {"SILVERBACK_CLUSTER_URI": "http://127.0.0.1:9", "SILVERBACK_CLUSTER_API_KEY": "x"}
+    result = place.cluster("bots", "list", code=1, **environment)
+    assert "nothing listens at http://127.0.0.1:9" in result.stderr
+
+
+def test_the_public_command_line_works_against_it(place: Place) -> None:
+    place.cluster("deploy", "left", "--yes")
+    silverback = [str(Path(sys.executable).with_name("silverback")), "cluster", "bots"]
+    environment = {**os.environ, "HOME": str(place.home), "APE_DATA_FOLDER": str(place.home / ".ape")}
+
+    def public(*arguments: str) -> str:
+        result = subprocess.run(
+            [*silverback, *arguments, "--profile", "local"],
+            cwd=place.project,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert result.returncode == 0, result.stderr + result.stdout
+        return result.stdout
+
+    assert "left" in public("list")
+    assert f"image: project:{place.project}#left" in public("info", "left")
+    assert "Startup complete" in public("logs", "left")
