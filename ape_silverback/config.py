@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Annotated, Any
 
@@ -200,7 +201,7 @@ def validate_section(data: Any, place_of: PlaceOf) -> Section:
         found = "is empty: give it keys or take it out" if data is None else f"is {_kind(data)}, not keys and values"
         raise ConfigurationError(_line((), found, place_of))
     problems: list[str] = []
-    normalised = _normalise(data, Section, (), place_of, problems)
+    normalised = _Normaliser(place_of, problems).part(data, Section, ())
     try:
         section = Section.model_validate(normalised)
     except ValidationError as error:
@@ -208,6 +209,19 @@ def validate_section(data: Any, place_of: PlaceOf) -> Section:
     if problems:
         raise ConfigurationError("\n".join(problems))
     return section
+
+
+def refuse_doubles(data: Any, place_of: PlaceOf) -> None:
+    """Refuse a key that one file gives in both spellings. Of two files each may have its own.
+
+    Raises:
+        ConfigurationError: with a line for each.
+    """
+    normaliser = _Normaliser(place_of)
+    if isinstance(data, Mapping):
+        normaliser.part(data, Section, ())
+    if normaliser.doubles:
+        raise ConfigurationError("\n".join(normaliser.doubles))
 
 
 def spelling(path: Iterable[str]) -> Path:
@@ -223,33 +237,43 @@ def near_match(name: str, known: Iterable[str]) -> str:
     return f"known keys: {', '.join(known)}"
 
 
-def _normalise(
-    data: Mapping[Any, Any], model: type[_Part], path: Path, place_of: PlaceOf, problems: list[str]
-) -> dict[str, Any]:
-    """Give the keys of a part their own names, and note those that it doesn't have."""
-    result: dict[str, Any] = {}
-    for written, value in data.items():
-        key = str(written).replace("-", "_")
-        here = (*path, str(written))
-        if key not in model.model_fields:
-            problems.append(_line(here, f"unknown key; {near_match(str(written), model.model_fields)}", place_of))
-        elif key in result:
-            problems.append(_line(here, "given twice, with '-' and with '_'", place_of))
-        else:
-            result[key] = _below(key, value, here, place_of, problems)
-    return result
+@dataclass(frozen=True)
+class _Normaliser:
+    """Gives the keys of a section their own names.
 
+    Attributes:
+        unknown: gets a line for each key that isn't there.
+        doubles: gets a line for each key that is given in both spellings; the later one is taken.
+    """
 
-def _below(key: str, value: Any, path: Path, place_of: PlaceOf, problems: list[str]) -> Any:
-    if key not in _NESTED or not isinstance(value, Mapping):
-        return value
-    model, named = _NESTED[key]
-    if not named:
-        return _normalise(value, model, path, place_of, problems)
-    return {
-        name: _normalise(part, model, (*path, str(name)), place_of, problems) if isinstance(part, Mapping) else part
-        for name, part in value.items()
-    }
+    place_of: PlaceOf
+    unknown: list[str] = field(default_factory=list)
+    doubles: list[str] = field(default_factory=list)
+
+    def part(self, data: Mapping[Any, Any], model: type[_Part], path: Path) -> dict[str, Any]:
+        result: dict[str, Any] = {}
+        for written, value in data.items():
+            key = str(written).replace("-", "_")
+            here = (*path, str(written))
+            if key not in model.model_fields:
+                text = f"unknown key; {near_match(str(written), model.model_fields)}"
+                self.unknown.append(_line(here, text, self.place_of))
+                continue
+            if key in result:
+                self.doubles.append(_line(here, "given twice, with '-' and with '_'", self.place_of))
+            result[key] = self._below(key, value, here)
+        return result
+
+    def _below(self, key: str, value: Any, path: Path) -> Any:
+        if key not in _NESTED or not isinstance(value, Mapping):
+            return value
+        model, named = _NESTED[key]
+        if not named:
+            return self.part(value, model, path)
+        return {
+            name: self.part(below, model, (*path, str(name))) if isinstance(below, Mapping) else below
+            for name, below in value.items()
+        }
 
 
 def _problem(detail: Mapping[str, Any], place_of: PlaceOf) -> str:

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ape_silverback.config import Section, near_match, spelling, validate_section
+from ape_silverback.config import PlaceOf, Section, near_match, refuse_doubles, spelling, validate_section
 from ape_silverback.exceptions import ConfigurationError
 
 KEY = "silverback"
@@ -57,7 +57,7 @@ def read_section(project: Path) -> SectionReading:
     file = configuration_file(project)
     data, places = _read_files(file)
     data = _overlay(data, os.environ, places)
-    section = validate_section(data, lambda path: places.get(spelling(path))) if data is not None else Section()
+    section = validate_section(data, _finder(places)) if data is not None else Section()
     return SectionReading(section, file, places)
 
 
@@ -76,7 +76,11 @@ def check_section(data: Any, project: Path | None) -> Section:
     except ConfigurationError:
         places = {}
     data = _overlay(data, os.environ, places)
-    return validate_section(data, lambda path: places.get(spelling(path)))
+    return validate_section(data, _finder(places))
+
+
+def _finder(places: Places) -> PlaceOf:
+    return lambda path: places.get(spelling(path))
 
 
 def configuration_file(project: Path) -> Path | None:
@@ -99,9 +103,10 @@ def _read_files(file: Path | None) -> tuple[Any, Places]:
         if not found:
             continue
         [below] = found
+        # Here and not after the merge, where one file would hide what is wrong in the other.
         if not isinstance(below, Mapping):
-            # Here and not after the merge, where it would be hidden or have hidden the other.
-            validate_section(below, lambda path, its_places=its_places: its_places.get(spelling(path)))  # type: ignore[misc]
+            validate_section(below, _finder(its_places))
+        refuse_doubles(below, _finder(its_places))
         data = below if data is None else _merge(data, below)
         places.update(its_places)
     return data, places
@@ -192,7 +197,8 @@ def _read_toml(text: str, label: str) -> tuple[list[Any], Places]:
     try:
         tables = tomllib.loads(text).get("tool", {}).get("ape", {})
     except ValueError as error:
-        line = match[1] if (match := re.search(r"line (\d+)", str(error))) else "1"
+        # Without a line it is the end of the document that the parser stumbled over.
+        line = match[1] if (match := re.search(r"line (\d+)", str(error))) else max(1, len(text.splitlines()))
         raise ConfigurationError(f"{label}:{line}: not TOML: {error}") from None
     for key, value in tables.items():
         if key.replace("-", "_") == KEY:
@@ -246,9 +252,11 @@ def _overlay(data: Any, environ: Mapping[str, str], places: Places) -> Any:
         if path[0] not in Section.model_fields:
             raise ConfigurationError(f"{place}: unknown key '{path[0]}'; {near_match(path[0], Section.model_fields)}")
         at = result
-        for key in path[:-1]:
+        for depth, key in enumerate(path[:-1], start=1):
             below = at.get(key)
-            at[key] = at = dict(below) if isinstance(below, Mapping) else {}
+            if not isinstance(below, Mapping):  # what the file says there is replaced
+                below, places[path[:depth]] = {}, place
+            at[key] = at = dict(below)
         at[path[-1]] = _value(variable, path, environ[variable])
         for known in [known for known in places if known[: len(path)] == path]:
             del places[known]
