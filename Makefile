@@ -1,19 +1,20 @@
 # Two commands do all the set-up: `make demo` and `make test`. Both install what they need into this folder.
 PYTHON ?= python3
 ANVIL_VERSION := 1.7.1
+OIDC_PROVIDER_VERSION := 9.13.3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
-ANVIL := .tools/.anvil-$(ANVIL_VERSION)
+TOOLS := .tools/.anvil-$(ANVIL_VERSION)-oidc-provider-$(OIDC_PROVIDER_VERSION)
 
 .PHONY: help install demo test lint format clean
 
 help:
 	@echo "make demo    deploy this repository's bots to a local cluster on a real chain, then stop everything"
 	@echo "make test    lint, types and tests"
-	@echo "make install what both need: a virtual environment in $(VENV) and anvil in .tools"
+	@echo "make install what both need: a virtual environment in $(VENV), anvil and oidc-provider in .tools"
 
-install: $(INSTALLED) $(ANVIL)
+install: $(INSTALLED) $(TOOLS)
 
 $(INSTALLED): setup.py pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or later is needed: make PYTHON=…")'
@@ -22,9 +23,12 @@ $(INSTALLED): setup.py pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	touch $@
 
-# The binary is in the package for this platform, which npm picks as an optional dependency; no script has to run.
-$(ANVIL):
-	npm install --prefix .tools --no-save --no-audit --no-fund --ignore-scripts --loglevel=error @foundry-rs/anvil@$(ANVIL_VERSION)
+# A chain for the demo and the tests, and an OpenID provider for the tests. One command: a second one would remove what
+# the first installed. anvil's binary is in the package for this platform, which npm picks as an optional dependency; no
+# script has to run.
+$(TOOLS):
+	npm install --prefix .tools --no-save --no-audit --no-fund --ignore-scripts --loglevel=error \
+		@foundry-rs/anvil@$(ANVIL_VERSION) oidc-provider@$(OIDC_PROVIDER_VERSION)
 	touch $@
 
 demo: install

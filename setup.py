@@ -52,9 +52,11 @@ setup(
     install_requires=[
         "eth-ape>=0.8.40,<0.9",
         "apepay>=0.3.9,<0.4",
+        "Authlib>=1.9,<2",
         "click",
         "eth-pydantic-types",
         "httpx>=0.27,<1",
+        "joserfc>=1.6.8,<2",
         "pydantic",
         "PyYAML",
         "tomlkit>=0.12,<1",

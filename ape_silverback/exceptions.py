@@ -17,6 +17,7 @@ All of them are Ape errors, so that code written for Ape catches them and ``ape`
         │   ├── RequestTimeout        no answer in time
         │   └── ConnectionBroken      the connection ended in the middle
         ├── RedirectRefused       a redirect to another origin, which must not get the key
+        ├── LoginFailed           a login that was refused, given up, or answered by somebody else
         ├── UnexpectedAnswer      an answer that is not what the API promises
         ├── ServerError           5xx
         └── ClientError           4xx; the name that the public SDK uses
@@ -123,6 +124,10 @@ class RedirectRefused(ClusterError):
 
 class UnexpectedAnswer(ClusterError):
     """An answer that is not what the API promises: HTML from a proxy, truncated JSON, wrong types."""
+
+
+class LoginFailed(ClusterError):
+    """A login that didn't end well: refused, given up, out of time, or answered by somebody else."""
 
 
 class ServerError(ClusterError):

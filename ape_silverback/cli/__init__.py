@@ -11,5 +11,12 @@ cli = LazyGroup(
     help="Deploy Silverback bots from an Ape project and manage the clusters that run them.",
     short_help="Deploy and manage Silverback bots",
     version_of="ape-silverback",
-    commands_by_section={"Commands": {"cluster": "ape_silverback.cli.cluster:cluster"}},
+    commands_by_section={
+        "Commands": {"cluster": "ape_silverback.cli.cluster:cluster"},
+        "Account": {
+            "login": "ape_silverback.cli.login:login",
+            "logout": "ape_silverback.cli.login:logout",
+            "whoami": "ape_silverback.cli.login:whoami",
+        },
+    },
 )

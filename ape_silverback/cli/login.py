@@ -1,0 +1,123 @@
+"""``ape silverback login``, ``logout`` and ``whoami``."""
+
+from __future__ import annotations
+
+import sys
+from datetime import datetime, timezone
+
+import click
+from ape.cli import verbosity_option
+
+from ape_silverback.cli.output import note, warn
+
+profile_option = click.option(
+    "-p",
+    "--profile",
+    metavar="PROFILE",
+    help="Profile of the platform, of ~/.silverback/profile.toml. Default: where [auth.default] of it says.",
+)
+
+
+@click.command(short_help="Log in to the platform")
+@profile_option
+@click.option(
+    "--no-browser",
+    is_flag=True,
+    help="Show the address to log in at, and ask for the one that the browser ends at. For machines without a browser.",
+)
+@click.option(
+    "--port",
+    type=click.IntRange(1, 65535),
+    help="Port of the redirect. Default: a free one if the provider allows that, else the registered one.",
+)
+@click.option(
+    "--timeout",
+    metavar="SECONDS",
+    type=click.FloatRange(min=0, min_open=True),
+    default=300,
+    show_default=True,
+    help="How long to wait for the browser.",
+)
+@verbosity_option()
+def login(profile: str | None, no_browser: bool, port: int | None, timeout: float) -> None:
+    """Log in to the platform with a browser.
+
+    Who is logged in here is logged in with `silverback` too, and the other way round.
+
+    \b
+    Example:
+        ape silverback login
+        ape silverback login --no-browser
+    """
+    from ape_silverback.cluster.auth import choose_auth, log_in, log_in_by_hand
+    from ape_silverback.cluster.settings import ProfileSettings
+
+    ProfileSettings.from_config_file()  # writes one with the platform's address for a new user
+    auth = choose_auth(profile)
+    done = log_in_by_hand(auth, _ask, port) if no_browser else log_in(auth, _open, timeout, port)
+    click.echo(f"Logged in to {auth.host} as {done.user}.")
+
+
+@click.command(short_help="Log out of the platform")
+@profile_option
+@verbosity_option()
+def logout(profile: str | None) -> None:
+    """Forget the login on this machine, and end it at the provider.
+
+    \b
+    Example:
+        ape silverback logout
+    """
+    from ape_silverback.cluster.auth import choose_auth, log_out
+
+    auth = choose_auth(profile)
+    done = log_out(auth)
+    if done.warning:
+        warn(f"the login is forgotten here, but {auth.host} may still accept its tokens until they end: {done.warning}")
+    click.echo(f"Logged out of {auth.host}." if done.was_logged_in else f"Nobody was logged in to {auth.host}.")
+
+
+@click.command(short_help="Show who is logged in to the platform")
+@profile_option
+@verbosity_option()
+def whoami(profile: str | None) -> None:
+    """Show who is logged in, after the provider's signature was verified, and until when.
+
+    \b
+    Example:
+        ape silverback whoami
+    """
+    from ape_silverback.cluster.auth import choose_auth, who_am_i
+
+    auth = choose_auth(profile)
+    found = who_am_i(auth)
+    end = "unknown"
+    if found.expires is not None:
+        end = f"{datetime.fromtimestamp(found.expires, timezone.utc):%Y-%m-%d %H:%M:%S} UTC"
+    click.echo(f"User:     {found.user}")
+    click.echo(f"Auth:     {auth.name}")
+    click.echo(f"Host:     {auth.host}")
+    click.echo(f"Expires:  {end}{', then renewed' if found.refresh_token else ''}")
+
+
+def _open(address: str) -> None:
+    """Open the browser. Some browsers hold up who opened them: it is done aside."""
+    import threading
+    import webbrowser
+
+    note(f"Log in with the browser. If none opens, open this address:\n{address}")
+    threading.Thread(target=webbrowser.open, args=(address,), daemon=True).start()
+
+
+def _ask(address: str) -> str:
+    """Ask for the address that the browser ends at; it holds a code, so it isn't shown."""
+    note(f"Open this address in a browser and log in:\n{address}\n")
+    note(
+        "The browser then goes to an address at localhost, which it may fail to show. "
+        "Copy that one from its address bar."
+    )
+    if sys.stdin.isatty():
+        pasted: str = click.prompt("Paste it here (it isn't shown)", hide_input=True, err=True)
+    else:
+        pasted = sys.stdin.readline()
+    return pasted
