@@ -183,11 +183,11 @@ def resolve_network(givens: Sequence[Sourced], files: ConfigurationFiles) -> Res
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Say which known names are near, or which there are, as the end of an error."""
+    """Say which known names are near, or which there are, as the end of a sentence."""
     known = sorted(known)
     if near := difflib.get_close_matches(name, known, n=3):
         return "did you mean " + " or ".join(f"'{match}'" for match in near) + "?"
-    return "known: " + (", ".join(known) if known else "none")
+    return f"known: {', '.join(known) or 'none'}."
 
 
 def _default_ecosystem(files: ConfigurationFiles) -> Sourced:
