@@ -374,6 +374,27 @@ def test_a_cluster_that_went_away_is_named_at_once(place: Place) -> None:
     assert "nothing listens at http://127.0.0.1:9" in result.stderr
 
 
+def test_commands_that_only_talk_to_the_cluster_stay_light(place: Place) -> None:
+    place.cluster("deploy", "left", "--yes")
+    script = (
+        "import atexit, sys; atexit.register(lambda: print(*sys.modules, file=sys.stderr));"
+        "from ape._cli import cli; sys.argv[0] = 'ape'; cli()"
+    )
+    for command in ("status", "bots list", "bots info left", "bots logs left", "bots health", "bots start left"):
+        result = subprocess.run(
+            [sys.executable, "-c", script, "silverback", "cluster", *command.split()],
+            cwd=place.project,
+            env={**os.environ, "HOME": str(place.home), "APE_DATA_FOLDER": str(place.home / ".ape")},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        loaded = set(result.stderr.split())
+        assert "ape_silverback.cluster.client" in loaded
+        heavy = {"web3", "pandas", "numpy", "ape.contracts", "ape.managers", "fastapi", "starlette", "uvicorn"}
+        assert not loaded & heavy, command
+
+
 def test_the_public_command_line_works_against_it(place: Place) -> None:
     place.cluster("deploy", "left", "--yes")
     silverback = [str(Path(sys.executable).with_name("silverback")), "cluster", "bots"]
