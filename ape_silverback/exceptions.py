@@ -7,6 +7,7 @@ All of them are Ape errors, so that code written for Ape catches them and ``ape`
     ├── ResolutionError       a bot's network, account or image can't be resolved from the project
     ├── ProfileError          the profile file, or the choice of a profile or cluster
     │   └── NoClusterError    nothing says which cluster to talk to
+    ├── FileError             a file of `~/.silverback` can't be locked or written
     ├── LocalClusterError     the local cluster can't start, stop or be reached
     ├── DeployError           a plan can't be made or wasn't carried out
     └── ClusterError          a request to a cluster or to the platform failed: method, URL, status
@@ -61,6 +62,10 @@ class ProfileError(SilverbackError):
 
 class NoClusterError(ProfileError):
     """Nothing says which cluster to talk to: no option, no section, no environment, no profile."""
+
+
+class FileError(SilverbackError):
+    """A file of ``~/.silverback`` can't be locked or written."""
 
 
 class LocalClusterError(SilverbackError):

@@ -14,9 +14,10 @@ from tests.conftest import ROOT
 
 PACKAGE = "ape_silverback"
 
-# Room → the rooms that it may import. `exceptions` and `version` belong to everybody.
+# Room → the rooms that it may import. `exceptions`, `files` and `version` belong to everybody.
 MAY_IMPORT: dict[str, set[str]] = {
     "exceptions": set(),
+    "files": set(),
     "version": set(),
     "config": set(),
     "section": {"config"},
@@ -29,7 +30,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "cli": {"config", "section", "project", "cluster", "deploy", "local"},
     "": {"config", "section", "plugin"},  # the package itself, lazily
 }
-EVERYBODYS = {"exceptions", "version"}
+EVERYBODYS = {"exceptions", "files", "version"}
 
 
 def module_name(path: Path) -> str:

@@ -21,7 +21,7 @@ from ape_silverback.cluster.tokens import (
     token_file,
     write_login,
 )
-from ape_silverback.exceptions import ClusterError, ProfileError, Unauthorized, UnexpectedAnswer
+from ape_silverback.exceptions import ClusterError, FileError, ProfileError, Unauthorized, UnexpectedAnswer
 
 if TYPE_CHECKING:
     from ape_silverback.cluster.oidc import Provider
@@ -253,7 +253,7 @@ def log_out(auth: Auth) -> Logout:
     """Forget the tokens here, and make them worthless at the provider.
 
     Raises:
-        ProfileError: the file can't be removed.
+        FileError: the file can't be removed.
     """
     file = token_file(auth.name)
     if not file.exists():
@@ -266,11 +266,11 @@ def log_out(auth: Auth) -> Logout:
                 if login.refresh_token:
                     provider.revoke(login.refresh_token, "refresh_token")
                 provider.revoke(login.access_token, "access_token")
-        except (ClusterError, ProfileError) as error:
+        except (ClusterError, FileError, ProfileError) as error:
             warning = str(error)
         finally:
             try:
                 file.unlink(missing_ok=True)
             except OSError as error:
-                raise ProfileError(f"{file}: can't be removed: {error.strerror}") from None
+                raise FileError(f"{file}: can't be removed: {error.strerror}") from None
     return Logout(was_logged_in=True, warning=warning)

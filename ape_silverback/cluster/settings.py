@@ -7,8 +7,6 @@ one writer at a time, and what the user wrote in it (comments, order, other keys
 from __future__ import annotations
 
 import os
-import tempfile
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ape_silverback.exceptions import NoClusterError, ProfileError
+from ape_silverback.files import locked, write_private
 
 if TYPE_CHECKING:
     from tomlkit import TOMLDocument
@@ -42,7 +41,7 @@ nothing says which cluster to talk to. There are three ways to one:
         [profile.NAME]
         host = "https://…"
         api-key = "…"
-  - the hosted platform (https://silverback.apeworx.io): log in with `silverback login`"""
+  - the hosted platform (https://silverback.apeworx.io): log in with `ape silverback login`"""
 
 
 class _Part(BaseModel):
@@ -98,7 +97,8 @@ class ProfileSettings(_Part):
         """Read the profile file; without one, write the defaults first, as the public SDK does.
 
         Raises:
-            ProfileError: the file is broken, or can't be written.
+            ProfileError: the file is broken.
+        FileError: it can't be written.
         """
         if not profile_path().exists():
             with _locked_document():
@@ -147,7 +147,8 @@ def save_profile(name: str, profile: PlatformProfile | ClusterProfile) -> None:
     """Write one profile into the file and leave the rest as it is.
 
     Raises:
-        ProfileError: the file is broken, or can't be written.
+        ProfileError: the file is broken.
+        FileError: it can't be written.
     """
     import tomlkit
 
@@ -162,7 +163,8 @@ def remove_profile(name: str) -> None:
     """Take one profile out of the file, if it is there.
 
     Raises:
-        ProfileError: the file is broken, or can't be written.
+        ProfileError: the file is broken.
+        FileError: it can't be written.
     """
     if name not in read_profiles().profile:
         return
@@ -307,45 +309,10 @@ def _defaults() -> TOMLDocument:
 def _locked_document() -> Iterator[TOMLDocument]:
     """Give the file's content to change, alone, and write it back when the context ends well."""
     path = profile_path()
-    try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with _lock(path.with_suffix(".lock")):
-            document = _read_document(path) or _defaults()
-            yield document
-            _write(path, document.as_string())
-    except OSError as error:
-        raise ProfileError(f"{path}: can't be written: {error.strerror}") from error
-
-
-@contextmanager
-def _lock(path: Path) -> Iterator[None]:
-    import fcntl
-
-    with path.open("a") as file:
-        deadline = time.monotonic() + LOCK_TIMEOUT
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    raise ProfileError(f"another program has been writing {path.parent} for too long") from None
-                time.sleep(0.02)
-        yield
-
-
-def _write(path: Path, text: str) -> None:
-    """Replace a file as a whole; ``mkstemp`` makes it readable for its owner only."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=path.name)
-    try:
-        with os.fdopen(handle, "w", encoding="utf8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+    with locked(path.with_suffix(".lock"), LOCK_TIMEOUT):
+        document = _read_document(path) or _defaults()
+        yield document
+        write_private(path, document.as_string())
 
 
 def _hyphenated(content: Any) -> Any:

@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ape_silverback.cluster.files import locked, write_private
 from ape_silverback.exceptions import Unauthorized
+from ape_silverback.files import locked, write_private
 
 LOG_IN = "log in with `ape silverback login`"
 
@@ -95,7 +95,7 @@ def locked_tokens(auth: str) -> AbstractContextManager[None]:
     """Hold a token file against other processes of this package.
 
     Raises:
-        ProfileError: another process held it for too long.
+        FileError: another process held it for too long.
     """
     return locked(token_file(auth).with_suffix(".lock"), LOCK_TIMEOUT)
 
@@ -126,7 +126,7 @@ def write_login(auth: str, login: Login) -> None:
     """Store a login, for its owner only.
 
     Raises:
-        ProfileError: the file can't be written.
+        FileError: the file can't be written.
     """
     content = {"userinfo": dict(login.userinfo), "tokens": dict(login.tokens)}
     write_private(token_file(auth), json.dumps(content))

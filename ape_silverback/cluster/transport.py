@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
+from ipaddress import ip_address
 from typing import Any, NoReturn, TypeVar
 
 import httpx
@@ -381,7 +382,10 @@ def public_url(url: httpx.URL) -> str:
 
 def is_loopback(url: httpx.URL) -> bool:
     """Say whether an address is of this machine only."""
-    return url.host in ("localhost", "::1") or url.host.startswith("127.")
+    try:
+        return url.host == "localhost" or ip_address(url.host).is_loopback
+    except ValueError:  # another name, such as 127.example.org
+        return False
 
 
 def _is_temporary(error: ClusterError) -> bool:

@@ -9,8 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from importlib.util import find_spec
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ape_silverback.exceptions import LocalClusterError
+from ape_silverback.files import locked, make_private_folder, write_private
 from ape_silverback.version import __version__
 
 if TYPE_CHECKING:
@@ -95,14 +95,13 @@ class LocalCluster:
             raise LocalClusterError(
                 f'the local cluster needs {", ".join(missing)}: pip install "ape-silverback[local]"'
             )
-        self.folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)  # a mode is only for the last folder
-        self.folder.mkdir(mode=0o700, exist_ok=True)
+        make_private_folder(self.folder)
         with self._alone(timeout):
             if running := self._answering(timeout):
                 return Started(running, key_file(self.folder).read_text(encoding="utf8"), already=True)
             chosen = self._choose_port(port)
             api_key = secrets.token_urlsafe(32)
-            _write_private(key_file(self.folder), api_key)
+            write_private(key_file(self.folder), api_key)
             return Started(self._spawn(chosen, timeout), api_key, already=False)
 
     def down(self, timeout: float = 60.0) -> bool:
@@ -202,22 +201,9 @@ class LocalCluster:
         lines = self.server_log.read_text(encoding="utf8", errors="replace").splitlines()[-LOG_LINES:]
         return "; its log says:\n" + "\n".join(f"  {line}" for line in lines) if lines else ""
 
-    @contextmanager
-    def _alone(self, timeout: float) -> Iterator[None]:
+    def _alone(self, timeout: float) -> AbstractContextManager[None]:
         """Keep two commands from starting or stopping it at once."""
-        import fcntl
-
-        with os.fdopen(os.open(self.folder / "lock", os.O_WRONLY | os.O_CREAT, 0o600), "w") as file:
-            deadline = time.monotonic() + timeout
-            while True:
-                try:
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    break
-                except BlockingIOError:
-                    if time.monotonic() > deadline:
-                        raise LocalClusterError("another command is starting or stopping the local cluster") from None
-                    time.sleep(0.05)
-            yield
+        return locked(self.folder / "lock", timeout)
 
 
 def key_file(folder: Path) -> Path:
@@ -237,8 +223,8 @@ def write_state(folder: Path, port: int) -> None:
         "started": datetime.now(timezone.utc).isoformat(),
         "version": __version__,
     }
-    _write_private(_state_file(folder), json.dumps(state))
-    _write_private(_port_file(folder), json.dumps({"port": port}))
+    write_private(_state_file(folder), json.dumps(state))
+    write_private(_port_file(folder), json.dumps({"port": port}))
 
 
 def _state_file(folder: Path) -> Path:
@@ -290,12 +276,3 @@ def _read(path: Path) -> dict[str, Any] | None:
     except (FileNotFoundError, ValueError):
         return None
     return content
-
-
-def _write_private(path: Path, text: str) -> None:
-    """Replace a file, readable for its owner only from its first moment."""
-    draft = path.with_suffix(".new")
-    draft.unlink(missing_ok=True)
-    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf8") as file:
-        file.write(text)
-    draft.replace(path)

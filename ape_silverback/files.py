@@ -9,7 +9,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ape_silverback.exceptions import ProfileError
+from ape_silverback.exceptions import FileError
+
+
+def make_private_folder(folder: Path) -> None:
+    """Make a folder, and those above it that aren't there, for their owner only; one that is there stays as it is."""
+    for missing in reversed([folder, *folder.parents]):
+        missing.mkdir(mode=0o700, exist_ok=True)  # with `parents` the mode would be for the last one only
 
 
 @contextmanager
@@ -21,15 +27,15 @@ def locked(path: Path, timeout: float) -> Iterator[None]:
         timeout: seconds to wait for who holds it.
 
     Raises:
-        ProfileError: it was held for too long, or can't be made.
+        FileError: it was held for too long, or can't be made.
     """
     import fcntl
 
     try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        file = path.open("a")
+        make_private_folder(path.parent)
+        file = os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600), "w")
     except OSError as error:
-        raise ProfileError(f"{path}: can't be written: {error.strerror}") from error
+        raise FileError(f"{path}: can't be written: {error.strerror}") from error
     with file:
         deadline = time.monotonic() + timeout
         while True:
@@ -38,7 +44,7 @@ def locked(path: Path, timeout: float) -> Iterator[None]:
                 break
             except BlockingIOError:
                 if time.monotonic() > deadline:
-                    raise ProfileError(f"another program has been holding {path} for {timeout:g} s") from None
+                    raise FileError(f"another program has been holding {path} for {timeout:g} s") from None
                 time.sleep(0.02)
         yield
 
@@ -47,10 +53,10 @@ def write_private(path: Path, text: str) -> None:
     """Replace a file as a whole, with mode 0600.
 
     Raises:
-        ProfileError: it can't be written.
+        FileError: it can't be written.
     """
     try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_private_folder(path.parent)
         # mkstemp makes a file that only its owner can read.
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         try:
@@ -63,4 +69,4 @@ def write_private(path: Path, text: str) -> None:
             Path(name).unlink(missing_ok=True)
             raise
     except OSError as error:
-        raise ProfileError(f"{path}: can't be written: {error.strerror}") from error
+        raise FileError(f"{path}: can't be written: {error.strerror}") from error
