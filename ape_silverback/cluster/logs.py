@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from datetime import datetime
@@ -16,6 +17,9 @@ LONGEST_LINE = 1 << 20
 """Bytes of one line that are kept; the rest is cut off, with a mark."""
 
 CUT = "… (cut)"
+
+MOST_AT_ONE_TIME = 10_000
+"""Lines of one time that are remembered, to know them again after a broken connection."""
 
 Connect = Callable[["datetime | None"], AbstractContextManager[httpx.Response]]
 """Opens the log's stream at a time on."""
@@ -72,7 +76,8 @@ def follow(
         ClusterError: the log can't be had (any more); the end of the bot is the end of the log and no error.
     """
     last: datetime | None = since
-    at_last: list[str] = []  # the messages at the last time seen: more than one may share it
+    # The messages at the last time seen, of which more than one may share it or have none of their own.
+    at_last: deque[str] = deque(maxlen=MOST_AT_ONE_TIME)
     waiting = delays()
     broken = False
     while True:
@@ -81,11 +86,12 @@ def follow(
                 repeated = list(at_last) if broken else []
                 for line in read_lines(response):
                     entry = read_entry(line)
-                    if repeated and entry.timestamp == last and entry.message in repeated:
+                    if entry.message in repeated and entry.timestamp in (last, None):
                         repeated.remove(entry.message)
                         continue
                     if entry.timestamp is not None and entry.timestamp != last:
-                        last, at_last, repeated = entry.timestamp, [], []
+                        last, repeated = entry.timestamp, []
+                        at_last.clear()
                     at_last.append(entry.message)
                     waiting = delays()
                     yield entry

@@ -72,7 +72,7 @@ class Retries:
 
     Attributes:
         attempts: most requests for one call.
-        deadline: seconds after which no further attempt begins.
+        deadline: seconds after which no further attempt begins, and after which an answer has to be whole.
         first_delay: seconds before the second attempt; doubled each time, with jitter.
         longest_delay: most seconds between two attempts, also where the server asks for more.
         sleep: waits for some seconds.
@@ -123,13 +123,14 @@ class ApiClient(httpx.Client):
             RedirectRefused: the answer leads to another origin.
         """
         kwargs["follow_redirects"] = False
+        kwargs["end"] = time.monotonic() + self.retries.deadline
         repeatable = request.extensions.get("idempotent", request.method in IDEMPOTENT_METHODS)
         delays = self.retries.delays()
         while True:
             try:
                 response = self._follow(request, args, kwargs)
-            except ConnectionFailed:
-                if not repeatable or (delay := next(delays, None)) is None:
+            except ConnectionFailed as error:
+                if not repeatable or not _is_temporary(error) or (delay := next(delays, None)) is None:
                     raise
             else:
                 if not repeatable or response.status_code not in RETRIED_STATUSES:
@@ -142,8 +143,7 @@ class ApiClient(httpx.Client):
 
     def _follow(self, request: httpx.Request, args: Any, kwargs: Any) -> httpx.Response:
         for _ in range(MOST_REDIRECTS + 1):
-            with mapped_errors(request):
-                response = super().send(request, *args, **kwargs)
+            response = self._send_once(request, *args, **kwargs)
             following = response.next_request
             if following is None:
                 return response
@@ -161,6 +161,20 @@ class ApiClient(httpx.Client):
             f"{request.method} {public_url(request.url)} was redirected more than {MOST_REDIRECTS} times",
             **_where(request, response),
         )
+
+    def _send_once(
+        self, request: httpx.Request, *args: Any, end: float, stream: bool = False, **kwargs: Any
+    ) -> httpx.Response:
+        """Send a request once; read its answer until the end of the time for the whole call, unless it is a stream."""
+        with mapped_errors(request):
+            response = super().send(request, *args, stream=True, **kwargs)
+            if not stream:
+                try:
+                    response.stream = _Timed(response.stream, request, end)
+                    response.read()
+                finally:
+                    response.close()
+            return response
 
     def call(self, method: str, path: str, *, idempotent: bool | None = None, **kwargs: Any) -> httpx.Response:
         """Make a request and give its answer if it is a good one.
@@ -293,6 +307,24 @@ class ApiClient(httpx.Client):
         raise UnexpectedAnswer(f"{what} (status {status})", **where)
 
 
+class _Timed(httpx.SyncByteStream):
+    """The body of an answer that has to be whole by some time: httpx's time-outs are for each byte."""
+
+    def __init__(self, stream: Any, request: httpx.Request, end: float) -> None:
+        self._stream = stream
+        self._request = request
+        self._end = end
+
+    def __iter__(self) -> Iterator[bytes]:
+        for chunk in self._stream:
+            if time.monotonic() > self._end:
+                raise httpx.ReadTimeout("the whole answer took too long", request=self._request)
+            yield chunk
+
+    def close(self) -> None:
+        self._stream.close()
+
+
 def read_answer(kind: type[T], response: httpx.Response) -> T:
     """Read the JSON of an answer as a type.
 
@@ -389,6 +421,11 @@ def is_loopback(url: httpx.URL) -> bool:
 
 
 def _is_temporary(error: ClusterError) -> bool:
+    """Say whether another attempt makes sense: a bad name, a bad certificate and a local cluster that is down stay."""
+    if isinstance(error, NameNotResolved | TLSFailed):
+        return False
+    if isinstance(error, ConnectionRefused):
+        return error.url is None or not is_loopback(httpx.URL(error.url))
     return isinstance(error, ConnectionFailed) or error.status in RETRIED_STATUSES
 
 
