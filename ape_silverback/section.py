@@ -18,6 +18,7 @@ from typing import Any
 
 from ape_silverback.config import PlaceOf, Section, near_match, refuse_doubles, spelling, validate_section
 from ape_silverback.exceptions import ConfigurationError
+from ape_silverback.toml_lines import toml_lines
 
 KEY = "silverback"
 VARIABLE_PREFIX = "APE_SILVERBACK_"
@@ -202,35 +203,12 @@ def _read_toml(text: str, label: str) -> tuple[list[Any], Places]:
         raise ConfigurationError(f"{label}:{line}: not TOML: {error}") from None
     for key, value in tables.items():
         if key.replace("-", "_") == KEY:
-            return [value], _toml_places(text, label)
+            return [value], {
+                spelling(path[3:]): f"{label}:{line}"
+                for path, line in toml_lines(text).items()
+                if spelling(path[:3]) == ("tool", "ape", KEY)
+            }
     return [], {}
-
-
-_TOML_TABLE = re.compile(r"\s*\[+\s*([^\]]+?)\s*\]+\s*(?:#.*)?")
-_TOML_KEY = re.compile(
-    r"""\s*((?:[A-Za-z0-9_-]+|"[^"]*"|'[^']*')(?:\s*\.\s*(?:[A-Za-z0-9_-]+|"[^"]*"|'[^']*'))*)\s*="""
-)
-
-
-def _toml_places(text: str, label: str) -> Places:
-    """Find the line of each key, which TOML's parsers don't tell. A key in an inline table has its table's line."""
-    places: Places = {}
-    prefix: tuple[str, ...] = ()
-    for number, line in enumerate(text.splitlines(), start=1):
-        if match := _TOML_TABLE.fullmatch(line):
-            prefix = path = _toml_path(match[1])
-        elif match := _TOML_KEY.match(line):
-            path = (*prefix, *_toml_path(match[1]))
-        else:
-            continue
-        if spelling(path[:3]) == ("tool", "ape", KEY):
-            for end in range(3, len(path) + 1):
-                places.setdefault(spelling(path[3:end]), f"{label}:{number}")
-    return places
-
-
-def _toml_path(text: str) -> tuple[str, ...]:
-    return tuple(part.strip("\"'") for part in re.findall(r"""[A-Za-z0-9_-]+|"[^"]*"|'[^']*'""", text))
 
 
 def _merge(base: Any, over: Any) -> Any:

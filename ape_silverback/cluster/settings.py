@@ -14,9 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
 
 from ape_silverback.exceptions import NoClusterError, ProfileError
 from ape_silverback.files import locked, write_private
+from ape_silverback.toml_lines import toml_lines
 
 if TYPE_CHECKING:
     from tomlkit import TOMLDocument
@@ -45,7 +47,8 @@ nothing says which cluster to talk to. There are three ways to one:
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(populate_by_name=True)
+    # An error must not show a key.
+    model_config = ConfigDict(populate_by_name=True, hide_input_in_errors=True)
 
 
 class AuthenticationConfig(_Part):
@@ -89,7 +92,8 @@ class ProfileSettings(_Part):
         for name, profile in self.profile.items():
             if isinstance(profile, PlatformProfile) and profile.auth not in self.auth:
                 known = ", ".join(self.auth) or "none"
-                raise ValueError(f"profile.{name}.auth names '{profile.auth}', but [auth] has: {known}")
+                text = f"profile.{name}.auth names '{profile.auth}', but [auth] has: {known}"
+                raise PydanticCustomError("unknown_auth", "{text}", {"text": text, "keys": ("profile", name, "auth")})
         return self
 
     @classmethod
@@ -139,8 +143,8 @@ def read_profiles() -> ProfileSettings:
     try:
         return ProfileSettings.model_validate({"auth": {}, "profile": {}, **content})
     except ValidationError as error:
-        text = path.read_text(encoding="utf8")
-        raise ProfileError("\n".join(_problem(path, text, detail) for detail in error.errors())) from None
+        problems = _problems(path, content, toml_lines(document.as_string()), error)
+        raise ProfileError("\n".join(problems)) from None
 
 
 def save_profile(name: str, profile: PlatformProfile | ClusterProfile) -> None:
@@ -328,16 +332,27 @@ def _hyphenated(content: Any) -> Any:
     return content
 
 
-def _problem(path: Path, text: str, detail: Mapping[str, Any]) -> str:
-    """Say one of pydantic's findings with file, line and key."""
-    keys = [str(key) for key in detail["loc"] if key not in ("PlatformProfile", "ClusterProfile")]
-    line = next((number for number, row in enumerate(text.splitlines(), 1) if keys and _is_at(row, keys)), 1)
-    message = str(detail.get("ctx", {}).get("error", detail["msg"]))
-    return f"{path}:{line}: {'.'.join(keys) + ': ' if keys else ''}{message}"
-
-
-def _is_at(row: str, keys: list[str]) -> bool:
-    """Say whether a line has a key, or is the head of the table that should have it."""
-    row = row.strip()
-    table = ".".join(keys[:2])
-    return row.startswith(f"[{table}]") or (len(keys) == 1 and row.partition("=")[0].strip() == keys[0])
+def _problems(path: Path, content: Any, lines: Mapping[tuple[str, ...], int], error: ValidationError) -> list[str]:
+    """Say pydantic's findings with file, line and key."""
+    said: dict[str, None] = {}
+    for detail in error.errors(include_url=False, include_input=False):
+        keys = tuple(str(key) for key in detail["loc"])
+        if keys[:1] == ("profile",) and len(keys) > 3:  # profile, name, class that was tried, key
+            values = content["profile"][keys[1]]
+            if not {"api-key", "auth"} & set(values):
+                keys, message = (
+                    keys[:2],
+                    f"{'.'.join(keys[:2])}: needs `api-key`, or `auth` for a profile of the platform",
+                )
+            elif keys[2] != ("ClusterProfile" if "api-key" in values else "PlatformProfile"):
+                continue
+            else:
+                keys, message = (*keys[:2], *keys[3:]), f"{'.'.join((*keys[:2], *keys[3:]))}: {detail['msg']}"
+        elif keys[:1] == ("profile",) and len(keys) == 3:
+            keys, message = keys[:2], f"{'.'.join(keys[:2])}: expected keys and values"
+        else:
+            message = f"{'.'.join(keys)}: {detail['msg']}" if keys else detail["msg"]
+            keys = detail.get("ctx", {}).get("keys", keys)
+        line = next((lines[keys[:end]] for end in range(len(keys), 0, -1) if keys[:end] in lines), 1)
+        said[f"{path}:{line}: {message}"] = None
+    return list(said)
