@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 from ape.cli import verbosity_option
 
+from ape_silverback.cli.output import warn
+
 if TYPE_CHECKING:
     from ape_silverback.cluster.client import ClusterClient
     from ape_silverback.project import ClusterKind
@@ -84,7 +86,7 @@ def connected(
     if isinstance(choice.profile, PlatformProfile):
         path = choose_cluster(choice.profile, cluster, section_cluster)
     label = f"{'/'.join(path)} on {choice.profile.host}" if path else f"{choice.name} ({choice.profile.host})"
-    with connect(choice, path) as client:
+    with connect(choice, path, warn) as client:
         yield Connection(client, label, is_platform=path is not None)
 
 

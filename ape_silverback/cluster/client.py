@@ -6,13 +6,13 @@ it works here. What the clients answer is in ``resources``. A property of a clie
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
 import httpx
-from ape.logging import LogLevel
+from ape.logging import LogLevel, logger
 from eth_typing import ChecksumAddress
 from pydantic import BaseModel, BeforeValidator, RootModel
 
@@ -245,21 +245,29 @@ class _Token(BaseModel):
     address: Annotated[ChecksumAddress, BeforeValidator(checksummed_address)]
 
 
-def connect(choice: Choice, cluster: tuple[str, str] | None) -> ClusterClient:
+_warned: set[str] = set()
+
+
+def connect(
+    choice: Choice, cluster: tuple[str, str] | None, warn: Callable[[str], None] = logger.warning
+) -> ClusterClient:
     """Give the client for a profile that was chosen.
 
     Args:
         choice: the profile.
         cluster: slugs of workspace and cluster, for a profile of the platform.
+        warn: takes a warning about the profile; it comes once in a process.
 
     Raises:
         Unauthorized: nobody is logged in to the platform.
     """
     from ape_silverback.cluster.auth import LOG_IN, read_access_token
-    from ape_silverback.cluster.settings import warn_of_plain_http
+    from ape_silverback.cluster.settings import danger_of
 
     profile = choice.profile
-    warn_of_plain_http(profile)
+    if (danger := danger_of(profile)) and danger not in _warned:
+        _warned.add(danger)
+        warn(danger)
     if isinstance(profile, ClusterProfile):
         hint = f"check `api-key` of profile '{choice.name}'"
         if choice.name == "environment":

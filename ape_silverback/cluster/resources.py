@@ -42,6 +42,13 @@ class _Bound(BaseModel):
 
     _client: Any = PrivateAttr(default=None)
 
+    def __eq__(self, other: object) -> bool:
+        """Compare what they say, not who made them."""
+        return type(self) is type(other) and self.__dict__ == other.__dict__
+
+    def __hash__(self) -> int:
+        return hash(self.__dict__["id"])  # which every one of them has
+
     def __getstate__(self) -> dict[Any, Any]:
         nothing = dict.fromkeys(self.__private_attributes__)
         return {**super().__getstate__(), "__pydantic_private__": nothing}
@@ -62,9 +69,6 @@ class _Bound(BaseModel):
 class RegistryCredentials(RegistryCredentialsInfo, _Bound):
     """Credentials of a cluster for a container registry."""
 
-    def __hash__(self) -> int:
-        return hash(self.id)
-
     def update(
         self,
         hostname: str | None = None,
@@ -84,9 +88,6 @@ class RegistryCredentials(RegistryCredentialsInfo, _Bound):
 
 class VariableGroup(VariableGroupInfo, _Bound):
     """A group of environment variables of a cluster."""
-
-    def __hash__(self) -> int:
-        return hash(self.id)
 
     def update(self, **variables: str | None) -> VariableGroup:
         """Set variables, and remove those that are None. Gives the group's new revision."""
@@ -120,9 +121,6 @@ class Bot(BotInfo, _Bound):
     """A bot of a cluster."""
 
     _listing: Listing | None = PrivateAttr(default=None)
-
-    def __hash__(self) -> int:
-        return hash(self.id)
 
     def _list_in(self, listing: Listing) -> Bot:
         self._listing = listing
@@ -230,9 +228,6 @@ class Bot(BotInfo, _Bound):
 
 class Workspace(WorkspaceInfo, _Bound):
     """A workspace of the platform."""
-
-    def __hash__(self) -> int:
-        return hash(self.id)
 
     @property
     def client(self) -> PlatformClient:

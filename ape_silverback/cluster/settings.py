@@ -253,20 +253,19 @@ def choose_cluster(profile: PlatformProfile, option: str | None = None, section:
     return workspace, name
 
 
-def warn_of_plain_http(profile: BaseProfile) -> None:
-    """Warn when a key would go over plain HTTP to another machine."""
+def danger_of(profile: BaseProfile) -> str | None:
+    """Say what is dangerous about a profile, that its key goes over plain HTTP to another machine; None for nothing."""
     import httpx
 
     from ape_silverback.cluster.transport import is_loopback
 
     url = httpx.URL(profile.host)
-    if url.scheme == "http" and not is_loopback(url) and not profile.allow_insecure:
-        from ape.logging import logger
-
-        logger.warning(
-            f"{profile.host} is plain HTTP: everybody on the way can read the key. "
-            "Use https, or say `allow-insecure = true` in the profile."
-        )
+    if url.scheme != "http" or is_loopback(url) or profile.allow_insecure:
+        return None
+    return (
+        f"{profile.host} is plain HTTP: everybody on the way can read the key. "
+        "Use https, or say `allow-insecure = true` in the profile."
+    )
 
 
 def _named(name: str, origin: str) -> Choice:

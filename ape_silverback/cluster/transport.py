@@ -53,7 +53,7 @@ SLOW_TIMEOUT = httpx.Timeout(5.0, read=10.0)
 
 IDEMPOTENT_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE"})
 RETRIED_STATUSES = frozenset({429, 502, 503, 504})
-NEVER_ARRIVED = (ConnectionRefused, NameNotResolved, TLSFailed, RateLimited)
+NEVER_ARRIVED = (ConnectionRefused, NameNotResolved, TLSFailed)
 """Errors after which the server certainly did nothing."""
 
 MOST_REDIRECTS = 5
@@ -123,7 +123,7 @@ class ApiClient(httpx.Client):
             RedirectRefused: the answer leads to another origin.
         """
         kwargs["follow_redirects"] = False
-        kwargs["end"] = time.monotonic() + self.retries.deadline
+        kwargs["end"] = end = time.monotonic() + self.retries.deadline
         repeatable = request.extensions.get("idempotent", request.method in IDEMPOTENT_METHODS)
         delays = self.retries.delays()
         while True:
@@ -133,11 +133,15 @@ class ApiClient(httpx.Client):
                 if not repeatable or not _is_temporary(error) or (delay := next(delays, None)) is None:
                     raise
             else:
-                if not repeatable or response.status_code not in RETRIED_STATUSES:
+                # Who has too many requests did nothing with this one.
+                again = repeatable or response.status_code == httpx.codes.TOO_MANY_REQUESTS
+                if not again or response.status_code not in RETRIED_STATUSES:
                     return response
                 if (delay := next(delays, None)) is None:
                     return response
                 delay = min(max(delay, retry_after(response)), self.retries.longest_delay)
+                if time.monotonic() + delay > end:
+                    return response
                 response.close()
             self.retries.sleep(delay)
 
@@ -244,7 +248,7 @@ class ApiClient(httpx.Client):
                 if maybe_there and (found := find()) is not None:
                     return found
                 raise
-            except (ConnectionFailed, ServerError, RateLimited) as error:
+            except (ConnectionFailed, ServerError) as error:
                 if not isinstance(error, NEVER_ARRIVED):
                     maybe_there = True
                     if (found := find()) is not None:
@@ -268,7 +272,7 @@ class ApiClient(httpx.Client):
                 if maybe_gone:
                     return
                 raise
-            except (ConnectionFailed, ServerError, RateLimited) as error:
+            except (ConnectionFailed, ServerError) as error:
                 maybe_gone = True
                 if not _is_temporary(error) or (delay := next(delays, None)) is None:
                     raise

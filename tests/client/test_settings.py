@@ -14,7 +14,9 @@ from typing import Any
 import pytest
 
 from ape_silverback.cluster import settings
+from ape_silverback.cluster.client import connect
 from ape_silverback.cluster.settings import (
+    Choice,
     ClusterProfile,
     PlatformProfile,
     ProfileSettings,
@@ -25,7 +27,7 @@ from ape_silverback.cluster.settings import (
     remove_profile,
     save_profile,
 )
-from ape_silverback.exceptions import FileError, NoClusterError, ProfileError
+from ape_silverback.exceptions import FileError, NoClusterError, ProfileError, Unauthorized
 
 WRITTEN_BY_HAND = """\
 # My clusters
@@ -302,3 +304,34 @@ def test_threads_can_save_too(file: Path) -> None:
     for thread in threads:
         thread.join()
     assert len(read_profiles().profile) == 9
+
+
+# Plain HTTP
+
+
+@pytest.mark.parametrize(
+    ("host", "insecure", "warned"),
+    [
+        ("http://far.example", False, True),
+        ("http://127.evil.example", False, True),
+        ("http://far.example:8080", True, False),
+        ("https://safe.example", False, False),
+        ("http://127.0.0.1:5", False, False),
+        ("http://localhost:5", False, False),
+        ("http://[::1]:5", False, False),
+    ],
+)
+def test_a_key_over_plain_http_is_warned_of_once(host: str, insecure: bool, warned: bool) -> None:
+    profile = ClusterProfile(host=host, api_key="very-secret", allow_insecure=insecure)
+    said: list[str] = []
+    for _ in range(2):
+        connect(Choice("far", profile, "option --profile"), None, said.append).close()
+    assert len(said) == warned
+    assert "very-secret" not in "".join(said)
+    assert "very-secret" not in repr(profile) + str(profile)
+
+
+def test_a_platform_without_a_login_says_how_to_log_in() -> None:
+    choice = Choice("default", PlatformProfile(host="https://far.example", auth="default"), "option --profile")
+    with pytest.raises(Unauthorized, match="log in with `ape silverback login`"):
+        connect(choice, ("space", "cluster"))
