@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ape_silverback.cli.connection import Function, cluster_options, connected
+from ape_silverback.cli.connection import connected
 from ape_silverback.cli.group import LazyGroup
+from ape_silverback.cli.options import Function, cluster_options
 from ape_silverback.cli.output import age, confirm, note, state_text
 
 if TYPE_CHECKING:

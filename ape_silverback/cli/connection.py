@@ -1,41 +1,21 @@
-"""Which cluster a command talks to, and the options that say so."""
+"""Which cluster, or which platform, a command talks to."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
-
-import click
-from ape.cli import verbosity_option
+from typing import TYPE_CHECKING
 
 from ape_silverback.cli.output import warn
 
 if TYPE_CHECKING:
-    from ape_silverback.cluster.client import ClusterClient
+    from ape_silverback.cluster.client import ClusterClient, PlatformClient, Workspace
+    from ape_silverback.cluster.settings import Choice, PlatformProfile
+    from ape_silverback.cluster.types import ClusterInfo
     from ape_silverback.project import ClusterKind
     from ape_silverback.section import SectionReading
-
-Function = TypeVar("Function", bound=Callable[..., Any])
-
-
-def cluster_options(function: Function) -> Function:
-    """Add the options that every command has which talks to a cluster."""
-    options = (
-        verbosity_option(),
-        click.option(
-            "-c",
-            "--cluster",
-            metavar="WORKSPACE/NAME",
-            help="The cluster of the platform to talk to.",
-        ),
-        click.option("-p", "--profile", metavar="PROFILE", help="The profile to use, of ~/.silverback/profile.toml."),
-    )
-    for option in options:
-        function = option(function)
-    return function
 
 
 @dataclass(frozen=True)
@@ -44,12 +24,33 @@ class Connection:
 
     Attributes:
         label: how to call the cluster in what users read.
-        is_platform: whether it belongs to the hosted platform.
+        profile: name of the profile that was chosen.
+        host: address that the profile names.
+        path: slugs of workspace and cluster, for a cluster of the platform.
+        platform: client of the platform, for a cluster of it.
     """
 
     client: ClusterClient
     label: str
-    is_platform: bool
+    profile: str
+    host: str
+    path: tuple[str, str] | None = None
+    platform: PlatformClient | None = None
+
+    @property
+    def is_platform(self) -> bool:
+        """Whether it belongs to the hosted platform."""
+        return self.path is not None
+
+    def record(self) -> tuple[Workspace, ClusterInfo]:
+        """Ask the platform for its record of the cluster.
+
+        Raises:
+            ProfileError: there is no such workspace or cluster.
+        """
+        assert self.platform is not None  # noqa: S101 - for a cluster of the platform only
+        assert self.path is not None  # noqa: S101
+        return find_cluster(self.platform, *self.path)
 
     def kind(self) -> ClusterKind:
         """Say what kind of cluster it is. A cluster that isn't the platform's is asked."""
@@ -58,9 +59,21 @@ class Connection:
         return "local" if self.client.runtime else "direct"
 
 
+@dataclass(frozen=True)
+class PlatformConnection:
+    """The platform, and the client for it."""
+
+    client: PlatformClient
+    profile: PlatformProfile
+
+
 @contextmanager
 def connected(
-    profile: str | None, cluster: str | None, reading: SectionReading | None = None, target: str | None = None
+    profile: str | None,
+    cluster: str | None,
+    reading: SectionReading | None = None,
+    target: str | None = None,
+    patience: float | None = None,
 ) -> Iterator[Connection]:
     """Connect to the cluster that options, section, environment and profile file choose.
 
@@ -69,25 +82,75 @@ def connected(
         cluster: option ``--cluster``.
         reading: the section, when it is read already.
         target: name of a target of the section whose profile and cluster win over the section's.
+        patience: seconds that the cluster gets, with one attempt only; None for the usual time and attempts.
 
     Raises:
         NoClusterError: nothing chooses a cluster.
         ProfileError: the profile or the cluster isn't known.
     """
-    from ape_silverback.cluster.client import connect
-    from ape_silverback.cluster.settings import PlatformProfile, choose_cluster, choose_profile
+    from ape_silverback.cluster.client import connect, connect_platform
+    from ape_silverback.cluster.settings import PlatformProfile, choose_cluster
+
+    reading = reading or read_section_here()
+    choice = _choose(profile, reading, target)
+    section_cluster, _ = _of_section(reading, target, "cluster")
+    host = choice.profile.host
+    if not isinstance(choice.profile, PlatformProfile):
+        with connect(choice, warn=warn, patience=patience) as client:
+            yield Connection(client, f"{choice.name} ({host})", choice.name, host)
+        return
+    path = choose_cluster(choice.profile, cluster, section_cluster)
+    with connect_platform(choice, warn, patience) as above, above.cluster_client(*path) as client:
+        yield Connection(client, f"{'/'.join(path)} on {host}", choice.name, host, path, above)
+
+
+@contextmanager
+def platform(profile: str | None, patience: float | None = None) -> Iterator[PlatformConnection]:
+    """Connect to the platform that options, section, environment and profile file choose.
+
+    Args:
+        profile: option ``--profile``.
+        patience: as for ``connected``.
+
+    Raises:
+        ProfileError: the profile isn't known, or isn't one of the platform.
+    """
+    from ape_silverback.cluster.client import connect_platform
+    from ape_silverback.cluster.settings import PlatformProfile, read_profiles
+    from ape_silverback.exceptions import ProfileError
+
+    choice = _choose(profile, read_section_here(), None)
+    if not isinstance(choice.profile, PlatformProfile):
+        there = [name for name, one in read_profiles().profile.items() if isinstance(one, PlatformProfile)]
+        raise ProfileError(
+            f"profile '{choice.name}' ({choice.origin}) is one cluster; workspaces and their clusters are the "
+            f"platform's. Profiles of the platform: {', '.join(there) or 'none; `ape silverback login` makes one'}"
+        )
+    with connect_platform(choice, warn, patience) as client:
+        yield PlatformConnection(client, choice.profile)
+
+
+def find_cluster(client: PlatformClient, workspace: str, name: str) -> tuple[Workspace, ClusterInfo]:
+    """Find a cluster of the platform by its slugs.
+
+    Raises:
+        ProfileError: there is no such workspace or cluster; names those that there are.
+    """
+    space = client.workspace(workspace)
+    return space, space.cluster_named(name)
+
+
+def read_section_here() -> SectionReading:
+    """Read the section of the project in the current folder."""
     from ape_silverback.section import read_section
 
-    reading = reading or read_section(Path.cwd())
-    section_profile, origin = _of_section(reading, target, "profile")
-    section_cluster, _ = _of_section(reading, target, "cluster")
-    choice = choose_profile(profile, section_profile, origin)
-    path = None
-    if isinstance(choice.profile, PlatformProfile):
-        path = choose_cluster(choice.profile, cluster, section_cluster)
-    label = f"{'/'.join(path)} on {choice.profile.host}" if path else f"{choice.name} ({choice.profile.host})"
-    with connect(choice, path, warn) as client:
-        yield Connection(client, label, is_platform=path is not None)
+    return read_section(Path.cwd())
+
+
+def _choose(profile: str | None, reading: SectionReading, target: str | None) -> Choice:
+    from ape_silverback.cluster.settings import choose_profile
+
+    return choose_profile(profile, *_of_section(reading, target, "profile"))
 
 
 def _of_section(reading: SectionReading, target: str | None, key: str) -> tuple[str | None, str | None]:

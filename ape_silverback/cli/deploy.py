@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ape_silverback.cli.connection import Connection, cluster_options, connected
+from ape_silverback.cli.connection import Connection, connected
+from ape_silverback.cli.options import cluster_options
 from ape_silverback.cli.output import confirm, note, warn
 
 if TYPE_CHECKING:

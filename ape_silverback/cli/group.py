@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Mapping
 from importlib import import_module
 from typing import Any
@@ -70,6 +71,8 @@ class LazyGroup(click.Group):
         """Run a command; Ape's errors become click's: stderr, exit 1, no project loaded to print them."""
         from ape.exceptions import ApeException
 
+        if os.environ.get("NO_COLOR"):  # no-color.org: any text turns colours off
+            ctx.color = False
         try:
             return super().invoke(ctx)
         except ApeException as error:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -38,6 +39,36 @@ def show_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         console.print(table)
     for line in capture.get().splitlines():
         click.echo(line.rstrip())
+
+
+def show(data: Any, format_: str, text: Callable[[], None]) -> None:
+    """Show data as it was asked for.
+
+    Args:
+        data: plain values, as the documents of this package give them.
+        format_: ``text``, ``json`` or ``yaml``.
+        text: shows it for people.
+    """
+    if format_ == "json":
+        click.echo(json.dumps(data, indent=2, ensure_ascii=False))
+    elif format_ == "yaml":
+        import yaml
+
+        click.echo(yaml.safe_dump(data, sort_keys=False, allow_unicode=True), nl=False)
+    else:
+        text()
+
+
+def show_facts(facts: Mapping[str, str]) -> None:
+    """Show one thing: a line a fact, aligned."""
+    width = max(map(len, facts)) + 3
+    for key, value in facts.items():
+        click.echo(f"{click.style(f'{key}:', bold=True)}{' ' * (width - len(key) - 1)}{value}")
+
+
+def time_text(moment: datetime | None) -> str:
+    """Give a moment in local time."""
+    return "-" if moment is None else f"{moment.astimezone():%Y-%m-%d %H:%M:%S %Z}"
 
 
 def note(text: str) -> None:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ape_silverback.cli.connection import cluster_options, connected
+from ape_silverback.cli.connection import connected
+from ape_silverback.cli.options import cluster_options
 from ape_silverback.cli.output import age, note, show_table, state_text
 
 if TYPE_CHECKING:

@@ -27,8 +27,8 @@ from ape_silverback.cluster.resources import (
     find_named,
     given,
 )
-from ape_silverback.cluster.settings import ClusterProfile, PlatformProfile
-from ape_silverback.cluster.transport import SLOW_TIMEOUT, ApiClient, mapped_errors
+from ape_silverback.cluster.settings import ClusterProfile, PlatformProfile, danger_of
+from ape_silverback.cluster.transport import SLOW_TIMEOUT, ApiClient, Retries, mapped_errors
 from ape_silverback.cluster.types import BotLogEntry, ClusterConfiguration, ClusterHealth, checksummed_address
 from ape_silverback.exceptions import ProfileError, UnexpectedAnswer
 
@@ -44,6 +44,7 @@ __all__ = [
     "VariableGroup",
     "Workspace",
     "connect",
+    "connect_platform",
 ]
 
 
@@ -211,17 +212,26 @@ class PlatformClient(ApiClient):
         Raises:
             ProfileError: there is no such workspace or cluster.
         """
+        return self.workspace(workspace_name).get_cluster_client(cluster_name)
+
+    def workspace(self, slug: str) -> Workspace:
+        """Give one of the user's workspaces, by slug.
+
+        Raises:
+            ProfileError: there is no such workspace.
+        """
         workspaces = self.workspaces
-        if workspace_name not in workspaces:
+        if slug not in workspaces:
             known = ", ".join(sorted(workspaces)) or "none"
-            raise ProfileError(f"there is no workspace '{workspace_name}'; there are: {known}")
-        return workspaces[workspace_name].get_cluster_client(cluster_name)
+            raise ProfileError(f"there is no workspace '{slug}'; there are: {known}")
+        return workspaces[slug]
 
     def cluster_client(self, workspace_slug: str, cluster_slug: str) -> ClusterClient:
         """Give a client for a cluster whose slugs are known, without asking the platform."""
         return ClusterClient(
             base_url=f"{str(self.base_url).rstrip('/')}/c/{workspace_slug}/{cluster_slug}",
             cookies=self.cookies,
+            timeout=self.timeout,
             retries=self.retries,
             hint=self.hint,
         )
@@ -249,33 +259,54 @@ _warned: set[str] = set()
 
 
 def connect(
-    choice: Choice, cluster: tuple[str, str] | None, warn: Callable[[str], None] = logger.warning
+    choice: Choice, warn: Callable[[str], None] = logger.warning, patience: float | None = None
 ) -> ClusterClient:
-    """Give the client for a profile that was chosen.
+    """Give the client for a profile of one cluster that was chosen.
 
     Args:
         choice: the profile.
-        cluster: slugs of workspace and cluster, for a profile of the platform.
         warn: takes a warning about the profile; it comes once in a process.
+        patience: seconds that the cluster gets, with one attempt only; None for the usual time and attempts.
+    """
+    profile = choice.profile
+    assert isinstance(profile, ClusterProfile)  # noqa: S101 - the caller looks
+    hint = f"check `api-key` of profile '{choice.name}'"
+    if choice.name == "environment":
+        hint = "check SILVERBACK_CLUSTER_API_KEY"
+    _warn_once(profile, warn)
+    headers = {"X-API-Key": profile.api_key}
+    return ClusterClient(base_url=profile.host, headers=headers, hint=hint, **_impatient(patience))
+
+
+def connect_platform(
+    choice: Choice, warn: Callable[[str], None] = logger.warning, patience: float | None = None
+) -> PlatformClient:
+    """Give the client for a profile of the platform that was chosen.
+
+    Args:
+        choice: the profile.
+        warn: as for ``connect``.
+        patience: as for ``connect``.
 
     Raises:
         Unauthorized: nobody is logged in to the platform.
     """
     from ape_silverback.cluster.auth import LOG_IN, read_access_token
-    from ape_silverback.cluster.settings import danger_of
 
     profile = choice.profile
+    assert isinstance(profile, PlatformProfile)  # noqa: S101 - the caller looks
+    _warn_once(profile, warn)
+    session = {"session": read_access_token(profile.auth)}
+    return PlatformClient(base_url=profile.host, cookies=session, hint=f"{LOG_IN} again", **_impatient(patience))
+
+
+def _warn_once(profile: PlatformProfile | ClusterProfile, warn: Callable[[str], None]) -> None:
     if (danger := danger_of(profile)) and danger not in _warned:
         _warned.add(danger)
         warn(danger)
-    if isinstance(profile, ClusterProfile):
-        hint = f"check `api-key` of profile '{choice.name}'"
-        if choice.name == "environment":
-            hint = "check SILVERBACK_CLUSTER_API_KEY"
-        return ClusterClient(base_url=profile.host, headers={"X-API-Key": profile.api_key}, hint=hint)
-    assert isinstance(profile, PlatformProfile)  # noqa: S101 - the other of the two
-    assert cluster is not None  # noqa: S101 - choose_cluster gives one for a platform's profile
-    platform = PlatformClient(
-        base_url=profile.host, cookies={"session": read_access_token(profile.auth)}, hint=f"{LOG_IN} again"
-    )
-    return platform.cluster_client(*cluster)
+
+
+def _impatient(patience: float | None) -> dict[str, Any]:
+    if patience is None:
+        return {}
+    return {"timeout": patience, "retries": Retries(attempts=1, deadline=patience)}

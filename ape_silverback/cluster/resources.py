@@ -255,11 +255,19 @@ class Workspace(WorkspaceInfo, _Bound):
         Raises:
             ProfileError: it has no such cluster.
         """
+        return self.client.cluster_client(self.slug, self.cluster_named(cluster_name).slug)
+
+    def cluster_named(self, slug: str) -> ClusterInfo:
+        """Give the record of one of its clusters, by slug.
+
+        Raises:
+            ProfileError: it has no such cluster.
+        """
         clusters = self.clusters
-        if cluster_name not in clusters:
+        if slug not in clusters:
             known = ", ".join(sorted(clusters)) or "none"
-            raise ProfileError(f"workspace '{self.slug}' has no cluster '{cluster_name}'; it has: {known}")
-        return self.client.cluster_client(self.slug, cluster_name)
+            raise ProfileError(f"workspace '{self.slug}' has no cluster '{slug}'; it has: {known}")
+        return clusters[slug]
 
     def create_cluster(self, cluster_slug: str | None = None, cluster_name: str | None = None) -> ClusterInfo:
         """Make a cluster, which is CREATED until it is paid for."""

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from ape_silverback.cluster import settings
-from ape_silverback.cluster.client import connect
+from ape_silverback.cluster.client import connect, connect_platform
 from ape_silverback.cluster.settings import (
     Choice,
     ClusterProfile,
@@ -325,7 +325,7 @@ def test_a_key_over_plain_http_is_warned_of_once(host: str, insecure: bool, warn
     profile = ClusterProfile(host=host, api_key="very-secret", allow_insecure=insecure)
     said: list[str] = []
     for _ in range(2):
-        connect(Choice("far", profile, "option --profile"), None, said.append).close()
+        connect(Choice("far", profile, "option --profile"), said.append).close()
     assert len(said) == warned
     assert "very-secret" not in "".join(said)
     assert "very-secret" not in repr(profile) + str(profile)
@@ -334,4 +334,4 @@ def test_a_key_over_plain_http_is_warned_of_once(host: str, insecure: bool, warn
 def test_a_platform_without_a_login_says_how_to_log_in() -> None:
     choice = Choice("default", PlatformProfile(host="https://far.example", auth="default"), "option --profile")
     with pytest.raises(Unauthorized, match="log in with `ape silverback login`"):
-        connect(choice, ("space", "cluster"))
+        connect_platform(choice)

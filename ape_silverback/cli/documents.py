@@ -1,0 +1,271 @@
+"""What commands give with ``--format json`` and ``yaml``: the models of it, which the documentation is made from.
+
+A key stays what it is; new keys may come. Times are ISO 8601 in UTC, a value that nobody knows is null.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from ape_silverback.cluster.types import ClusterConfiguration, ResourceStatus
+
+if TYPE_CHECKING:
+    from ape_silverback.cluster.client import Bot, RegistryCredentials, VariableGroup, Workspace
+    from ape_silverback.cluster.types import BotLogEntry, ClusterInfo
+
+
+class Document(BaseModel):
+    """A document, or a part of one."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    def data(self) -> dict[str, Any]:
+        """Give it as plain values."""
+        return self.model_dump(mode="json")
+
+
+class BotDocument(Document):
+    """A bot: `bots list`, `bots info`, `bots new`, `bots update`, `status`."""
+
+    name: str
+    id: str
+    state: str
+    """`created`, `provisioning`, `startup`, `running`, `shutdown`, `stopped`, `deprovisioning` or `removed`."""
+    image: str
+    ecosystem: str
+    network: str
+    provider: str
+    account: str | None
+    """Alias of the account that it signs with."""
+    environment: list[str]
+    """Names of its variable groups; of two that set one variable the later wins."""
+    credential: str | None
+    """Registry credential, by name where the cluster's credentials were asked for, else as the cluster says it."""
+    cluster_access: bool
+    created: datetime
+    started: datetime | None = None
+    """Begin of its latest run, from clusters that tell."""
+    stopped: datetime | None = None
+    """End of its latest run, from clusters that tell."""
+    exit_code: int | None = None
+    reason: str | None = None
+    """Why it stopped, from clusters that tell."""
+
+    @classmethod
+    def of(cls, bot: Bot, state: ResourceStatus, credential: str | None = None) -> BotDocument:
+        """Describe a bot."""
+        task = bot.task
+        return cls(
+            name=bot.name,
+            id=str(bot.id),
+            state=str(state).lower(),
+            image=bot.image,
+            ecosystem=bot.ecosystem,
+            network=bot.network,
+            provider=bot.provider,
+            account=bot.account,
+            environment=bot.environment,
+            credential=credential or bot.credential_name,
+            cluster_access=bot.cluster_access,
+            created=bot.created,
+            started=task.started_at if task else None,
+            stopped=task.stopped_at if task else None,
+            exit_code=task.exit_code if task else None,
+            reason=task.stopped_reason if task else None,
+        )
+
+
+class GroupDocument(Document):
+    """A variable group: `vars list`, `vars info`, `vars new`, `vars update`."""
+
+    name: str
+    id: str
+    variables: list[str]
+    """Names of its variables. Values are never told."""
+    created: datetime
+    used_by: list[str] | None = None
+    """Names of the bots that use it; only `vars info` asks for them."""
+
+    @classmethod
+    def of(cls, group: VariableGroup, used_by: list[str] | None = None) -> GroupDocument:
+        """Describe a variable group."""
+        return cls(name=group.name, id=str(group.id), variables=group.variables, created=group.created, used_by=used_by)
+
+
+class CredentialDocument(Document):
+    """Registry credentials: `registry list`, `registry info`, `registry new`, `registry update`."""
+
+    name: str
+    id: str
+    hostname: str
+    created: datetime
+    updated: datetime
+    used_by: list[str] | None = None
+    """Names of the bots that use them; only `registry info` asks for them."""
+
+    @classmethod
+    def of(cls, credential: RegistryCredentials, used_by: list[str] | None = None) -> CredentialDocument:
+        """Describe registry credentials."""
+        return cls(
+            name=credential.name,
+            id=credential.id,
+            hostname=credential.hostname,
+            created=credential.created,
+            updated=credential.updated,
+            used_by=used_by,
+        )
+
+
+class WorkspaceDocument(Document):
+    """A workspace: `workspaces list`, `workspaces info`, `workspaces new`, `workspaces update`."""
+
+    name: str
+    slug: str
+    id: str
+    owner: str | None = None
+    """Name of its owner; `workspaces list` doesn't ask for it."""
+    created: datetime
+
+    @classmethod
+    def of(cls, workspace: Workspace, owner: str | None = None) -> WorkspaceDocument:
+        """Describe a workspace."""
+        return cls(
+            name=workspace.name, slug=workspace.slug, id=str(workspace.id), owner=owner, created=workspace.created
+        )
+
+
+class ClusterDocument(Document):
+    """The platform's record of a cluster: `list`, `new`, `update`, `info`. Its id is a secret of the workspace."""
+
+    workspace: str
+    """Slug of its workspace."""
+    name: str
+    slug: str
+    status: str
+    """As the state of a bot; `created` means that it isn't paid for."""
+    version: str | None
+    configuration: ClusterConfiguration | None
+    created: datetime
+    last_updated: datetime
+    expiration: datetime | None
+    """End of what is paid for."""
+    stream: str | None = None
+    """Its payment stream as `eip155:CHAIN:MANAGER/ID`; only `info` asks for it. Not verified."""
+
+    @classmethod
+    def of(cls, workspace: str, cluster: ClusterInfo, stream: str | None = None) -> ClusterDocument:
+        """Describe a cluster of the platform."""
+        return cls(
+            workspace=workspace,
+            name=cluster.name,
+            slug=cluster.slug,
+            status=str(cluster.status).lower(),
+            version=cluster.version,
+            configuration=cluster.configuration,
+            created=cluster.created,
+            last_updated=cluster.last_updated,
+            expiration=cluster.expiration,
+            stream=stream,
+        )
+
+
+class DirectClusterDocument(Document):
+    """A cluster that is reached directly: `info`."""
+
+    profile: str
+    host: str
+    version: str
+    configuration: ClusterConfiguration | None
+    """What is paid for; null for a cluster that hosts itself."""
+    runtime: str | None
+    """What a local cluster runs its bots with; null for all others."""
+
+
+class HealthDocument(Document):
+    """Health of a cluster: `health`."""
+
+    healthy: bool
+    """Whether all of it is."""
+    networks: dict[str, bool]
+    """`ecosystem:network` → whether it is healthy."""
+    bots: dict[str, bool]
+    """Name → whether it is healthy."""
+
+
+class BotHealthDocument(Document):
+    """Health of a bot: `bots health`."""
+
+    name: str
+    healthy: bool
+
+
+class LogDocument(Document):
+    """A line of a log: `bots logs`, a document a line."""
+
+    bot: str
+    timestamp: datetime | None
+    level: str | None
+    """`DEBUG`, `INFO`, `SUCCESS`, `WARNING`, `ERROR`, or null for a line that says none."""
+    message: str
+
+    @classmethod
+    def of(cls, bot: str, entry: BotLogEntry) -> LogDocument:
+        """Describe a line of a bot's log."""
+        level = entry.level.name if entry.level is not None else None
+        return cls(bot=bot, timestamp=entry.timestamp, level=level, message=entry.message)
+
+
+class ErrorDocument(Document):
+    """An error of bots: `bots errors`."""
+
+    message: str
+    count: int
+    bots: dict[str, int]
+    """Name → how often it happened there."""
+
+
+class ResultDocument(Document):
+    """What became of one thing: `start`, `stop` and `remove` of bots, `remove` of others."""
+
+    name: str
+    result: Literal["started", "stopped", "removed", "failed"]
+    error: str | None = None
+    """Why it failed."""
+
+
+class StatusDocument(Document):
+    """A cluster on one page: `status`."""
+
+    cluster: str
+    version: str
+    healthy: bool
+    networks: dict[str, bool]
+    bots: list[BotDocument]
+    errors: dict[str, list[str]] = Field(default_factory=dict)
+    """Name of a bot → its recent errors, for bots that have some."""
+    expiration: datetime | None = None
+    """End of what is paid for, of a cluster of the platform."""
+
+
+DOCUMENTS: Mapping[str, type[Document]] = {
+    document.__name__.removesuffix("Document"): document
+    for document in (
+        BotDocument,
+        GroupDocument,
+        CredentialDocument,
+        WorkspaceDocument,
+        ClusterDocument,
+        DirectClusterDocument,
+        HealthDocument,
+        BotHealthDocument,
+        LogDocument,
+        ErrorDocument,
+        ResultDocument,
+        StatusDocument,
+    )
+}
+"""Every document, by the name that the documentation has for it."""

@@ -1,0 +1,93 @@
+"""Options that many commands share."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from datetime import datetime, timedelta, timezone
+from typing import Any, TypeVar
+
+import click
+from ape.cli import verbosity_option
+
+from ape_silverback.cli.completion import complete_clusters, complete_profiles
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+TEXT, JSON, YAML = "text", "json", "yaml"
+
+
+def _all(*options: Callable[[Any], Any]) -> Callable[[Function], Function]:
+    def decorate(function: Function) -> Function:
+        for option in reversed(options):
+            function = option(function)
+        return function
+
+    return decorate
+
+
+profile_option = click.option(
+    "-p",
+    "--profile",
+    metavar="PROFILE",
+    help="The profile to use, of ~/.silverback/profile.toml.",
+    shell_complete=complete_profiles,
+)
+
+cluster_options = _all(
+    profile_option,
+    click.option(
+        "-c",
+        "--cluster",
+        metavar="WORKSPACE/NAME",
+        help="The cluster of the platform to talk to.",
+        shell_complete=complete_clusters,
+    ),
+    verbosity_option(),
+)
+"""What every command has that talks to a cluster."""
+
+platform_options = _all(profile_option, verbosity_option())
+"""What every command has that talks to the platform."""
+
+format_option = click.option(
+    "--format",
+    "format_",
+    type=click.Choice([TEXT, JSON, YAML], case_sensitive=False),
+    default=TEXT,
+    show_default=True,
+    help="How to show it. docs/output.md says what JSON and YAML hold.",
+)
+
+yes_option = click.option("-y", "--yes", is_flag=True, help="Don't ask.")
+
+all_option = click.option("--all", "every", is_flag=True, help="Every one that is there.")
+
+_UNITS = {"w": "weeks", "d": "days", "h": "hours", "m": "minutes", "s": "seconds"}
+_SPAN = re.compile(r"(\d+)\s*(weeks?|w|days?|d|hours?|h|minutes?|mins?|m|seconds?|secs?|s)", re.IGNORECASE)
+
+
+class Moment(click.ParamType):
+    """A time: ``10m``, ``2h``, ``3 days`` or ``1h 30m`` ago, or one in ISO 8601 (local without a zone)."""
+
+    name = "time"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
+        """Read it.
+
+        Raises:
+            click.BadParameter: it is none.
+        """
+        if isinstance(value, datetime):
+            return value
+        text = str(value).strip()
+        if re.fullmatch(rf"{_SPAN.pattern}(?:[\s,]*{_SPAN.pattern})*", text, re.IGNORECASE):
+            spans = (timedelta(**{_UNITS[unit[0].lower()]: int(number)}) for number, unit in _SPAN.findall(text))
+            try:
+                return datetime.now(timezone.utc) - sum(spans, timedelta())
+            except OverflowError:
+                self.fail(f"'{text}' is longer ago than there is time", param, ctx)
+        try:
+            return datetime.fromisoformat(re.sub(r"Z$", "+00:00", text)).astimezone()
+        except (ValueError, OverflowError):
+            self.fail(f"'{text}' is no time: write '10m', '2h', '3 days' or '2026-01-31T12:00'", param, ctx)
