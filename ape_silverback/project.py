@@ -1,8 +1,7 @@
 """The bots of an Ape project, resolved: project, section and options give a ``DesiredState``.
 
 Every value says where it came from. Precedence, highest first: command-line option, the target's bot, the target, the
-bot, the section, the Ape project. Nothing here talks to a chain or to a cluster, and Ape is imported only when a
-project is really resolved, so that the types are cheap to import.
+bot, the section, the Ape project. Nothing here talks to a chain or to a cluster.
 """
 
 from __future__ import annotations
@@ -13,16 +12,14 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
+from ape_silverback.desired import NO_OPTIONS, ClusterKind, DesiredBot, DesiredGroup, DesiredState, Options
 from ape_silverback.exceptions import ResolutionError
 from ape_silverback.networks import ConfigurationFiles, ResolvedNetwork, Sourced, did_you_mean, resolve_network
 
 if TYPE_CHECKING:
     from ape_silverback.section import SectionReading
-
-ClusterKind = Literal["platform", "direct", "local"]
-"""How a cluster is reached, and so what can run on it: the hosted platform, a direct address, this machine."""
 
 IMAGE_REFERENCE = re.compile(
     # A registry is told from the first part of a path by its dot or its port.
@@ -31,84 +28,6 @@ IMAGE_REFERENCE = re.compile(
     r"(?::[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?(?:@sha256:[0-9a-f]{64})?"  # tag, digest
 )
 """An image reference as container registries take it (OCI distribution specification)."""
-
-
-@dataclass(frozen=True)
-class DesiredBot:
-    """One bot as it should be on the cluster.
-
-    Attributes:
-        name: its name on the cluster.
-        origin: what says that the project has this bot.
-        module: what ``silverback run`` takes to run it in the project's folder.
-        account: alias of its account, or None for a bot that signs nothing.
-        environment: names of its variable groups; of two that set one variable the later wins.
-        credential_name: registry credential of the cluster, or None for a public image.
-        origins: field of the API → where its value came from.
-    """
-
-    name: str
-    origin: str
-    module: str
-    image: str
-    ecosystem: str
-    network: str
-    provider: str
-    account: str | None
-    environment: tuple[str, ...]
-    credential_name: str | None
-    cluster_access: bool
-    origins: Mapping[str, str]
-
-    FIELDS = (
-        "image",
-        "ecosystem",
-        "network",
-        "provider",
-        "account",
-        "environment",
-        "credential_name",
-        "cluster_access",
-    )
-
-    def configuration(self) -> dict[str, Any]:
-        """Give what the cluster's API calls the bot's configuration."""
-        values = {name: getattr(self, name) for name in self.FIELDS}
-        return {**values, "environment": list(self.environment)}
-
-
-@dataclass(frozen=True)
-class DesiredGroup:
-    """A variable group that the project declares: names only."""
-
-    name: str
-    variables: tuple[str, ...]
-    origin: str
-
-
-@dataclass(frozen=True)
-class DesiredState:
-    """What the project wants on a cluster.
-
-    Attributes:
-        groups: the declared groups that the bots of this state use.
-        warnings: what is worth knowing but stops nothing, a line each.
-    """
-
-    project: str
-    folder: Path
-    bots: tuple[DesiredBot, ...]
-    groups: tuple[DesiredGroup, ...]
-    warnings: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Options:
-    """Values of one run, from the command line. They win over everything that is written down."""
-
-    network: str | None = None
-    account: str | None = None
-    tag: str | None = None
 
 
 @dataclass(frozen=True)
@@ -170,7 +89,8 @@ def resolve(
     kind: ClusterKind | None,
     names: Sequence[str] = (),
     target: str | None = None,
-    options: Options = Options(),
+    options: Options = NO_OPTIONS,
+    new: bool = False,
     environ: Mapping[str, str] | None = None,
 ) -> DesiredState:
     """Resolve the bots of a project.
@@ -182,6 +102,7 @@ def resolve(
         names: bots to resolve, by name or glob; all of them when empty.
         target: name of one of the section's targets.
         options: values of the command line.
+        new: whether the names may be new ones, of bots that the project doesn't have.
         environ: the process's environment (default: the real one).
 
     Raises:
@@ -201,15 +122,15 @@ def resolve(
         files=ConfigurationFiles.read(reading.file, os.environ if environ is None else environ),
         found=discover_bots(folder),
     )
-    chosen = _choose(names, list(declared or resolver.found))
-    bots = [
-        resolver.bot(
-            name,
-            _layers(reading, name, target, options),
-            f"silverback.bots.{name}" if declared else f"found at {resolver.found[name]}",
-        )
-        for name in chosen
-    ]
+    known = list(declared or resolver.found)
+    chosen = list(names) if new else _choose(names, known)
+
+    def origin(name: str) -> str:
+        if name in declared:
+            return f"silverback.bots.{name}"
+        return f"found at {resolver.found[name]}" if name in resolver.found else "named on the command line"
+
+    bots = [resolver.bot(name, _layers(reading, name, target, options), origin(name)) for name in chosen]
     if resolver.problems:
         raise ResolutionError("\n".join(resolver.problems))
     resolved = tuple(bot for bot in bots if bot is not None)
@@ -250,7 +171,8 @@ def _layers(reading: SectionReading, bot: str, target: str | None, options: Opti
 
         return origin
 
-    layers = [_Layer(options, lambda name: f"option --{name}")]
+    spellings = {"environment": "group", "cluster_access": "cluster-access"}
+    layers = [_Layer(options, lambda name: f"option --{spellings.get(name, name)}")]
     if target is not None:
         wanted = section.targets[target]
         layers.append(_Layer(wanted.bots.get(bot), at("targets", target, "bots", bot)))

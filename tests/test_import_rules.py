@@ -24,11 +24,12 @@ MAY_IMPORT: dict[str, set[str]] = {
     "section": {"config"},
     "plugin": {"config", "section"},
     "networks": set(),
-    "project": {"config", "section", "networks"},
+    "desired": set(),
+    "project": {"config", "section", "networks", "desired"},
     "cluster": set(),
-    "deploy": {"project", "cluster"},
+    "deploy": {"desired", "cluster"},
     "local": {"cluster.types"},
-    "cli": {"config", "section", "project", "cluster", "deploy", "local"},
+    "cli": {"config", "section", "networks", "desired", "project", "cluster", "deploy", "local"},
     "": {"config", "section", "plugin"},  # the package itself, lazily
 }
 EVERYBODYS = {"exceptions", "files", "toml_lines", "version"}

@@ -28,8 +28,8 @@ from ape_silverback.deploy.plan import (
     UpdateGroup,
     make_plan,
 )
+from ape_silverback.desired import DesiredBot, DesiredGroup, DesiredState
 from ape_silverback.exceptions import DeployError
-from ape_silverback.project import DesiredBot, DesiredGroup, DesiredState
 
 SPACE = UUID("12345678-1234-4234-9234-123456789abc")
 

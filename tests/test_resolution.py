@@ -13,8 +13,9 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from ape_silverback.desired import ClusterKind, DesiredBot, DesiredState, Options
 from ape_silverback.exceptions import ResolutionError
-from ape_silverback.project import ClusterKind, DesiredBot, DesiredState, Options, discover_bots, resolve
+from ape_silverback.project import discover_bots, resolve
 from ape_silverback.section import read_section
 from tests.conftest import Ape
 

@@ -1,181 +1,223 @@
-"""``ape silverback cluster bots``: the bots that are on a cluster."""
+"""``ape silverback cluster bots``: the bots that are on a cluster. Making and changing one is in ``bot_changes``."""
 
 from __future__ import annotations
 
-import fnmatch
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import click
 
+from ape_silverback.cli.completion import complete_bots
 from ape_silverback.cli.connection import connected
 from ape_silverback.cli.group import LazyGroup
-from ape_silverback.cli.options import Function, cluster_options
-from ape_silverback.cli.output import age, confirm, note, state_text
+from ape_silverback.cli.options import Function, all_option, cluster_options, format_option, yes_option
+from ape_silverback.cli.output import age, confirm, note, show, show_facts, show_table, state_text, time_text
+from ape_silverback.cli.selection import choose, each, show_results
 
 if TYPE_CHECKING:
-    from ape_silverback.cluster.client import Bot, ClusterClient
+    from ape_silverback.cli.documents import BotDocument
 
 HERE = "ape_silverback.cli.bots"
-CONCURRENCY = 16
 
 bots = LazyGroup(
     name="bots",
-    help="Show, start, stop and remove the bots that are on a cluster.",
+    help="Show, make, change, start, stop and remove the bots that are on a cluster.",
+    short_help="Manage the bots of a cluster",
     commands_by_section={
-        "Look": {name: f"{HERE}:{name}_" for name in ("list", "info", "logs", "health")},
-        "Change": {name: f"{HERE}:{name}" for name in ("start", "stop", "remove")},
+        "Look": {
+            "list": f"{HERE}:list_",
+            "info": f"{HERE}:info_",
+            "health": f"{HERE}:health_",
+            "logs": "ape_silverback.cli.logs:logs",
+            "errors": "ape_silverback.cli.logs:errors",
+        },
+        "Change": {
+            "new": "ape_silverback.cli.bot_changes:new",
+            "update": "ape_silverback.cli.bot_changes:update",
+            "start": f"{HERE}:start",
+            "stop": f"{HERE}:stop",
+            "remove": f"{HERE}:remove",
+        },
     },
 )
 
 
-def _selection(function: Function) -> Function:
-    """Add what chooses bots: names or globs, or ``--all``."""
-    function = click.option("--all", "every", is_flag=True, help="Every bot of the cluster.")(function)
-    return click.argument("names", metavar="[BOT]...", nargs=-1)(function)
+def bot_names(function: Function) -> Function:
+    """Add the argument that chooses bots by name or glob."""
+    return click.argument("names", metavar="[BOT]...", nargs=-1, shell_complete=complete_bots)(function)
 
 
-_yes = click.option("-y", "--yes", is_flag=True, help="Don't ask.")
-
-
-@click.command("list", short_help="List the bots")
+@click.command("list", short_help="List bots")
+@bot_names
+@format_option
 @cluster_options
-def list_(profile: str | None, cluster: str | None) -> None:
-    """List the bots of the cluster, with state, uptime, network, and why one stopped.
+def list_(names: tuple[str, ...], format_: str, profile: str | None, cluster: str | None) -> None:
+    """List bots with state, uptime, network, and why one stopped: each BOT by name or glob, by default all.
 
     \b
     Example:
         ape silverback cluster bots list
+        ape silverback cluster bots list 'price-*' --format json
     """
-    from ape_silverback.cli.status import show_bots
+    from ape_silverback.cli.documents import BotDocument
+    from ape_silverback.deploy.live import statuses_of
 
     with connected(profile, cluster) as connection:
-        show_bots(list(connection.client.bots.values()))
+        chosen = sorted(choose("bot", connection.client.bots, names, not names).values(), key=lambda bot: bot.name)
+        documents = [BotDocument.of(*pair) for pair in zip(chosen, statuses_of(chosen), strict=True)]
+    show([document.data() for document in documents], format_, lambda: show_bots(documents))
 
 
-@click.command("info", short_help="Show one bot")
-@click.argument("name", metavar="BOT")
+def show_bots(bots: Sequence[BotDocument]) -> None:
+    """Show bots as a table."""
+    if not bots:
+        note("No bots. `ape silverback cluster deploy` deploys those of the project.")
+        return
+    show_table(
+        ("NAME", "STATE", "UPTIME", "NETWORK", "ACCOUNT", "IMAGE", "REASON"),
+        [
+            (
+                bot.name,
+                state_text(bot.state),
+                age(bot.started) if bot.started and bot.state in ("startup", "running") else "-",
+                f"{bot.ecosystem}:{bot.network}:{bot.provider}",
+                bot.account or "-",
+                bot.image,
+                (bot.reason or "").partition("\n")[0] if bot.state == "stopped" else "",
+            )
+            for bot in bots
+        ],
+    )
+
+
+@click.command("info", short_help="Show bots")
+@bot_names
+@format_option
 @cluster_options
-def info_(name: str, profile: str | None, cluster: str | None) -> None:
-    """Show the configuration of a bot and what is known of its run.
+def info_(names: tuple[str, ...], format_: str, profile: str | None, cluster: str | None) -> None:
+    """Show the configuration of bots and what is known of their runs: each BOT by name or glob, by default all.
 
     \b
     Example:
         ape silverback cluster bots info blocks
     """
+    from ape_silverback.cli.documents import BotDocument
     from ape_silverback.deploy.live import statuses_of
 
     with connected(profile, cluster) as connection:
-        [bot] = _select(connection.client, (name,), every=False)
-        [state] = statuses_of([bot])
-        facts = {
-            "name": bot.name,
-            "id": str(bot.id),
-            "state": state_text(state),
-            "created": f"{bot.created.astimezone():%Y-%m-%d %H:%M:%S %Z}",
-            "image": bot.image,
-            "network": f"{bot.ecosystem}:{bot.network}:{bot.provider}",
-            "account": bot.account or "-",
-            "environment": ", ".join(bot.environment) or "-",
-            "credential": bot.credential_name or "-",
-            "cluster-access": "yes" if bot.cluster_access else "no",
-        }
-        if task := bot.task:
-            facts |= {
-                "started": f"{age(task.started_at)} ago" if task.started_at else "-",
-                "stopped": f"{age(task.stopped_at)} ago" if task.stopped_at else "-",
-                "exit-code": "-" if task.exit_code is None else str(task.exit_code),
-                "reason": task.stopped_reason or "-",
-            }
-        for key, value in facts.items():
-            click.echo(f"{key + ':':<16}{value}")
-        if errors := bot.errors:
-            click.echo("errors:")
-            for error in errors:
-                click.echo("  " + error.replace("\n", "\n  "))
+        chosen = list(choose("bot", connection.client.bots, names, not names).values())
+        credentials = [bot.credential for bot in chosen]
+        documents = [
+            BotDocument.of(bot, state, credential.name if credential else None)
+            for bot, state, credential in zip(chosen, statuses_of(chosen), credentials, strict=True)
+        ]
+
+    def text() -> None:
+        for number, document in enumerate(documents):
+            if number:
+                click.echo()
+            show_bot(document)
+
+    show([document.data() for document in documents], format_, text)
 
 
-@click.command("logs", short_help="Show a bot's log")
-@click.argument("name", metavar="BOT")
-@click.option("-f", "--follow", is_flag=True, help="Stay and show new lines as they come.")
-@click.option(
-    "-l",
-    "--log-level",
-    type=click.Choice(["DEBUG", "INFO", "SUCCESS", "WARNING", "ERROR"], case_sensitive=False),
-    default="INFO",
-    show_default=True,
-    help="Lowest level to show.",
-)
-@cluster_options
-def logs_(name: str, follow: bool, log_level: str, profile: str | None, cluster: str | None) -> None:
-    """Show the log of a bot.
-
-    \b
-    Example:
-        ape silverback cluster bots logs blocks -f
-    """
-    from ape.logging import LogLevel
-
-    with connected(profile, cluster) as connection:
-        [bot] = _select(connection.client, (name,), every=False)
-        for entry in bot.get_logs(LogLevel[log_level.upper()], follow=follow):
-            click.echo(str(entry))
+def show_bot(bot: BotDocument) -> None:
+    """Show all that is known of one bot."""
+    facts = {
+        "name": bot.name,
+        "id": bot.id,
+        "state": state_text(bot.state),
+        "created": time_text(bot.created),
+        "image": bot.image,
+        "network": f"{bot.ecosystem}:{bot.network}:{bot.provider}",
+        "account": bot.account or "-",
+        "environment": ", ".join(bot.environment) or "-",
+        "credential": bot.credential or "-",
+        "cluster-access": "yes" if bot.cluster_access else "no",
+    }
+    if bot.started:
+        facts |= {"started": f"{time_text(bot.started)} ({age(bot.started)} ago)"}
+    if bot.stopped:
+        facts |= {"stopped": f"{time_text(bot.stopped)} ({age(bot.stopped)} ago)"}
+        facts |= {"exit-code": "-" if bot.exit_code is None else str(bot.exit_code), "reason": bot.reason or "-"}
+    show_facts(facts)
 
 
 @click.command("health", short_help="Say whether bots are healthy")
-@_selection
+@bot_names
+@format_option
 @cluster_options
-def health_(names: tuple[str, ...], every: bool, profile: str | None, cluster: str | None) -> None:
+def health_(names: tuple[str, ...], format_: str, profile: str | None, cluster: str | None) -> None:
     """Say whether bots are healthy: each BOT by name or glob, by default all. Exit code 1 if one isn't.
 
     \b
     Example:
         ape silverback cluster bots health
     """
+    from ape_silverback.cli.documents import BotHealthDocument
+
     with connected(profile, cluster) as connection:
-        chosen = _select(connection.client, names, every or not names)
+        chosen = choose("bot", connection.client.bots, names, not names)
         known = connection.client.health.bots
-        unhealthy = []
-        for bot in chosen:
-            healthy = bot.name in known and known[bot.name].healthy
-            unhealthy += [] if healthy else [bot.name]
-            click.echo(f"{bot.name}: {'healthy' if healthy else 'not healthy'}")
-    if unhealthy:
+    documents = [
+        BotHealthDocument(name=name, healthy=(found := known.get(name)) is not None and found.healthy)
+        for name in chosen
+    ]
+
+    def text() -> None:
+        for document in documents:
+            click.echo(f"{document.name}: {'healthy' if document.healthy else 'not healthy'}")
+
+    show([document.data() for document in documents], format_, text)
+    if unhealthy := [document.name for document in documents if not document.healthy]:
         raise click.ClickException(f"not healthy: {', '.join(unhealthy)}")
 
 
 @click.command(short_help="Start bots")
-@_selection
+@bot_names
+@all_option
+@click.option("--wait/--no-wait", default=True, show_default=True, help="Wait until they run and are healthy.")
+@format_option
 @cluster_options
-def start(names: tuple[str, ...], every: bool, profile: str | None, cluster: str | None) -> None:
+def start(
+    names: tuple[str, ...], every: bool, wait: bool, format_: str, profile: str | None, cluster: str | None
+) -> None:
     """Start bots, each BOT by name or glob, and wait until they run and are healthy.
 
     \b
     Example:
         ape silverback cluster bots start blocks
     """
-    from ape_silverback.cli.progress import progress, show_failure
-    from ape_silverback.deploy.apply import Timing, wait_until_ready
+    from ape_silverback.cli.progress import show_until_ready
 
     with connected(profile, cluster) as connection:
-        chosen = _select(connection.client, names, every)
-        started = _each(chosen, lambda bot: bot.start(), None)
-        failures = []
-        with progress() as shown:
-            for event in wait_until_ready(connection.client, started, Timing()):
-                shown.show(event)
-                failures += [event] if event.kind == "failed" else []
-        for event in failures:
-            show_failure(event)
-    _fail_for([*({bot.name for bot in chosen} - set(started)), *(event.name for event in failures)])
+        chosen = choose("bot", connection.client.bots, names, every)
+        results = each(list(chosen.values()), lambda bot: bot.start(), "started")
+        if wait:
+            failed = show_until_ready(connection.client, [one.name for one in results if one.error is None])
+            results = [
+                one.model_copy(update={"result": "failed", "error": failed[one.name]}) if one.name in failed else one
+                for one in results
+            ]
+    show_results(results, format_)
 
 
 @click.command(short_help="Stop bots")
-@_selection
-@_yes
+@bot_names
+@all_option
+@yes_option
+@click.option("--wait/--no-wait", default=True, show_default=True, help="Wait until they have stopped.")
+@format_option
 @cluster_options
-def stop(names: tuple[str, ...], every: bool, yes: bool, profile: str | None, cluster: str | None) -> None:
+def stop(
+    names: tuple[str, ...],
+    every: bool,
+    yes: bool,
+    wait: bool,
+    format_: str,
+    profile: str | None,
+    cluster: str | None,
+) -> None:
     """Stop bots, each BOT by name or glob, and wait until they have stopped.
 
     \b
@@ -185,17 +227,23 @@ def stop(names: tuple[str, ...], every: bool, yes: bool, profile: str | None, cl
     from ape_silverback.deploy.apply import Timing, stop_and_wait
 
     with connected(profile, cluster) as connection:
-        chosen = _select(connection.client, names, every)
-        confirm(f"Stop {', '.join(bot.name for bot in chosen)} on {connection.label}?", yes)
-        stopped = _each(chosen, lambda bot: stop_and_wait(bot, Timing()), "stopped")
-    _fail_for(sorted({bot.name for bot in chosen} - set(stopped)))
+        chosen = choose("bot", connection.client.bots, names, every)
+        if chosen:
+            confirm(f"Stop {', '.join(chosen)} on {connection.label}?", yes)
+        act = (lambda bot: stop_and_wait(bot, Timing())) if wait else (lambda bot: bot.stop())
+        results = each(list(chosen.values()), act, "stopped")
+    show_results(results, format_)
 
 
 @click.command(short_help="Remove bots")
-@_selection
-@_yes
+@bot_names
+@all_option
+@yes_option
+@format_option
 @cluster_options
-def remove(names: tuple[str, ...], every: bool, yes: bool, profile: str | None, cluster: str | None) -> None:
+def remove(
+    names: tuple[str, ...], every: bool, yes: bool, format_: str, profile: str | None, cluster: str | None
+) -> None:
     """Remove bots from the cluster, each BOT by name or glob. A running bot is stopped first; its log goes with it.
 
     \b
@@ -203,53 +251,8 @@ def remove(names: tuple[str, ...], every: bool, yes: bool, profile: str | None, 
         ape silverback cluster bots remove blocks --yes
     """
     with connected(profile, cluster) as connection:
-        chosen = _select(connection.client, names, every)
-        confirm(f"Remove {', '.join(bot.name for bot in chosen)} from {connection.label}?", yes)
-        removed = _each(chosen, lambda bot: bot.remove(), "removed")
-    _fail_for(sorted({bot.name for bot in chosen} - set(removed)))
-
-
-def _select(client: ClusterClient, names: Sequence[str], every: bool) -> list[Bot]:
-    """Give the bots that names or globs choose.
-
-    Raises:
-        click.UsageError: nothing is named and all aren't meant.
-        click.ClickException: a name matches no bot.
-    """
-    if not names and not every:
-        raise click.UsageError("Name the bots, or say --all.")
-    known: Mapping[str, Bot] = client.bots
-    if every:
-        return list(known.values())
-    chosen: dict[str, Bot] = {}
-    for name in names:
-        matches = [name] if name in known else fnmatch.filter(known, name)
-        if not matches:
-            there = ", ".join(sorted(known)) or "none"
-            raise click.ClickException(f"no bot '{name}' on the cluster; it has: {there}")
-        chosen |= {match: known[match] for match in matches}
-    return list(chosen.values())
-
-
-def _each(chosen: Sequence[Bot], act: Callable[[Bot], None], done: str | None) -> list[str]:
-    """Do something to bots side by side and say how each went; give the names of those where it worked."""
-    from ape_silverback.exceptions import SilverbackError
-
-    worked = []
-    with ThreadPoolExecutor(CONCURRENCY) as pool:
-        futures = {bot.name: pool.submit(act, bot) for bot in chosen}
-        for name, future in futures.items():
-            try:
-                future.result()
-            except SilverbackError as error:
-                note(f"{name}: {error}")
-            else:
-                worked.append(name)
-                if done:
-                    click.echo(f"{name}: {done}")
-    return worked
-
-
-def _fail_for(names: Sequence[str]) -> None:
-    if names:
-        raise click.ClickException(f"failed: {', '.join(names)}")
+        chosen = choose("bot", connection.client.bots, names, every)
+        if chosen:
+            confirm(f"Remove {', '.join(chosen)} from {connection.label}, with logs?", yes)
+        results = each(list(chosen.values()), lambda bot: bot.remove(), "removed")
+    show_results(results, format_)

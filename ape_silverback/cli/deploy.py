@@ -11,11 +11,11 @@ import click
 
 from ape_silverback.cli.connection import Connection, connected
 from ape_silverback.cli.options import cluster_options
-from ape_silverback.cli.output import confirm, note, warn
+from ape_silverback.cli.output import confirm, note, value_text, warn
 
 if TYPE_CHECKING:
     from ape_silverback.deploy.plan import Action, Plan
-    from ape_silverback.project import DesiredState, Options
+    from ape_silverback.desired import DesiredState, Options
     from ape_silverback.section import SectionReading
 
 
@@ -67,8 +67,8 @@ def deploy(
         ape silverback cluster deploy --dry-run
         ape silverback cluster deploy blocks --yes
     """
+    from ape_silverback.desired import Options
     from ape_silverback.exceptions import NoClusterError
-    from ape_silverback.project import Options
     from ape_silverback.section import read_section
 
     reading = read_section(Path.cwd())
@@ -153,7 +153,7 @@ def _values(reading: SectionReading, target: str | None, env_files: tuple[Path, 
 def _show_desired(desired: DesiredState) -> None:
     for bot in desired.bots:
         click.echo(f"{click.style(bot.name, bold=True)}  ({bot.origin})")
-        shown = {name: _text(getattr(bot, name)) for name in bot.FIELDS}
+        shown = {name: value_text(getattr(bot, name)) for name in bot.FIELDS}
         width = max(map(len, shown.values()))
         for name, value in shown.items():
             click.echo(f"  {_key(name):<14}  {value:<{width}}  {click.style(bot.origins[name], dim=True)}")
@@ -175,12 +175,13 @@ def _show_plan(plan: Plan) -> None:
 def _action_lines(action: Action) -> list[str]:
     """Give what a plan says of one action: a sign, what, and for changes old and new."""
     if action.kind == "create":
-        details = [f"      {_key(key)}: {_text(value)}" for key, value in action.configuration.items() if value]
+        details = [f"      {_key(key)}: {value_text(value)}" for key, value in action.configuration.items() if value]
         return [click.style(f"+ create bot {action.name}", fg="green"), *details]
     if action.kind == "update":
         suffix = " and restart" if action.restart else " and start"
         changes = [
-            f"      {_key(change.field)}: {_text(change.old)} -> {_text(change.new)}" for change in action.changes
+            f"      {_key(change.field)}: {value_text(change.old)} -> {value_text(change.new)}"
+            for change in action.changes
         ]
         return [click.style(f"~ update bot {action.name}{suffix}", fg="yellow"), *changes]
     if action.kind == "restart":
@@ -197,14 +198,6 @@ def _action_lines(action: Action) -> list[str]:
 
 def _key(name: str) -> str:
     return {"credential_name": "credential"}.get(name, name).replace("_", "-")
-
-
-def _text(value: Any) -> str:
-    if value is None or value == () or value == []:
-        return "-"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return ", ".join(value) if isinstance(value, list | tuple) else str(value)
 
 
 def _names(plan: Plan) -> str:

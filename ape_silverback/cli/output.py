@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
-
-if TYPE_CHECKING:
-    from ape_silverback.cluster.types import ResourceStatus
 
 STATE_COLOURS = {
     "running": "green",
@@ -22,8 +21,8 @@ STATE_COLOURS = {
 }
 
 
-def show_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Show rows under headings, aligned; as wide as they are when piped."""
+def show_table(columns: Sequence[str], rows: Sequence[Sequence[str]], err: bool = False) -> None:
+    """Show rows under headings, aligned; as wide as they are when piped. ``err``: on stderr."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -33,12 +32,12 @@ def show_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         # From ANSI: a cell may be styled, and must not be read as markup.
         table.add_row(*(Text.from_ansi(cell) for cell in row))
     console = Console(highlight=False)
-    if not sys.stdout.isatty():
+    if not (sys.stderr if err else sys.stdout).isatty():
         console = Console(highlight=False, width=max(10_000, console.width))
     with console.capture() as capture:
         console.print(table)
     for line in capture.get().splitlines():
-        click.echo(line.rstrip())
+        click.echo(line.rstrip(), err=err)
 
 
 def show(data: Any, format_: str, text: Callable[[], None]) -> None:
@@ -81,10 +80,36 @@ def warn(text: str) -> None:
     click.secho(f"WARNING: {text}", fg="yellow", err=True)
 
 
-def state_text(status: ResourceStatus) -> str:
-    """Give a status as a coloured word."""
-    word = str(status).lower()
-    return click.style(word, fg=STATE_COLOURS.get(word))
+def state_text(state: str) -> str:
+    """Give a state as a coloured word."""
+    return click.style(state, fg=STATE_COLOURS.get(state))
+
+
+def health_text(healthy: bool) -> str:
+    """Give a health as coloured words."""
+    return click.style("healthy", fg="green") if healthy else click.style("not healthy", fg="red")
+
+
+def value_text(value: Any) -> str:
+    """Give a value of a configuration for people."""
+    if value is None or value == () or value == []:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return ", ".join(value) if isinstance(value, list | tuple) else str(value)
+
+
+class _Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True  # or click would take the colours away
+
+
+def captured(text: Callable[[], None]) -> str:
+    """Give what something would show, with its colours."""
+    lines = _Terminal()
+    with contextlib.redirect_stdout(lines):
+        text()
+    return lines.getvalue()
 
 
 def age(moment: datetime | None, now: datetime | None = None) -> str:

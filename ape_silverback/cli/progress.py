@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from rich.spinner import Spinner
     from rich.table import Table
 
+    from ape_silverback.cluster.client import ClusterClient
     from ape_silverback.deploy.apply import Event
 
 COLOURS = {"ready": "green", "failed": "red", "applied": None, "state": "yellow"}
@@ -69,6 +70,20 @@ def progress() -> Iterator[Progress]:
     table = _Table()
     with Live(table, console=Console(stderr=True), refresh_per_second=8):
         yield table
+
+
+def show_until_ready(client: ClusterClient, names: Sequence[str]) -> dict[str, str]:
+    """Wait until bots run and are healthy, with progress; give those that failed, and why."""
+    from ape_silverback.deploy.apply import Timing, wait_until_ready
+
+    failures = []
+    with progress() as shown:
+        for event in wait_until_ready(client, names, Timing()):
+            shown.show(event)
+            failures += [event] if event.kind == "failed" else []
+    for event in failures:
+        show_failure(event)
+    return {event.name: event.text for event in failures}
 
 
 def show_failure(event: Event) -> None:

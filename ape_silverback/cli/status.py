@@ -2,89 +2,120 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timezone
+from functools import partial
 from typing import TYPE_CHECKING
 
 import click
 
-from ape_silverback.cli.connection import connected
-from ape_silverback.cli.options import cluster_options
-from ape_silverback.cli.output import age, note, show_table, state_text
+from ape_silverback.cli.bots import show_bots
+from ape_silverback.cli.connection import Connection, connected
+from ape_silverback.cli.options import cluster_options, format_option
+from ape_silverback.cli.output import age, captured, health_text, show
+from ape_silverback.cli.selection import CONCURRENCY
 
 if TYPE_CHECKING:
-    from ape_silverback.cluster.client import Bot
-    from ape_silverback.cluster.types import ClusterHealth, ResourceStatus
+    from ape_silverback.cli.documents import StatusDocument
+
+MANY_BOTS = 20
+"""Bots above which only those that aren't healthy are asked for their errors."""
 
 
 @click.command(short_help="Show the cluster and its bots")
+@click.option("-w", "--watch", is_flag=True, help="Stay, and show it again and again.")
+@click.option(
+    "--interval",
+    metavar="SECONDS",
+    type=click.FloatRange(min=0.1),
+    default=2.0,
+    show_default=True,
+    help="Seconds between two looks.",
+)
+@format_option
 @cluster_options
-def status(profile: str | None, cluster: str | None) -> None:
-    """Show the cluster: its version and health, its networks, and each bot with state and uptime.
+def status(watch: bool, interval: float, format_: str, profile: str | None, cluster: str | None) -> None:
+    """Show the cluster: version, health, networks, time that is paid for, and each bot with state and recent errors.
 
     \b
     Example:
         ape silverback cluster status
+        ape silverback cluster status --watch
     """
-    with connected(profile, cluster) as connection, ThreadPoolExecutor(3) as pool:
-        version = pool.submit(lambda: connection.client.version)
-        health = pool.submit(lambda: connection.client.health)
-        bots = list(connection.client.bots.values())
-        click.echo(f"{click.style('Cluster', bold=True)}   {connection.label}, version {version.result()}")
-        click.echo(f"{click.style('Health', bold=True)}    {_health_text(health.result())}")
-        networks = (f"{name} {_healthy(service.healthy)}" for name, service in health.result().networks.items())
-        click.echo(f"{click.style('Networks', bold=True)}  {', '.join(networks) or '-'}")
-        click.echo()
-        show_bots(bots)
+    if watch and format_ != "text":
+        raise click.UsageError("--watch is for people: it shows text only.")
+    with connected(profile, cluster) as connection:
+        if watch:
+            _watch(connection, interval)
+        document = _ask(connection)
+        show(document.data(), format_, lambda: _show(document))
 
 
-def show_bots(bots: Sequence[Bot]) -> None:
-    """Show bots as a table, with what went wrong below it."""
+def _watch(connection: Connection, interval: float) -> None:
+    """Show the page until an interrupt. A cluster that doesn't answer for a while is shown as that."""
+    from rich.console import Console
+    from rich.live import Live
+    from rich.text import Text
+
+    from ape_silverback.exceptions import ConnectionFailed, ServerError
+
+    if not sys.stdout.isatty():
+        raise click.UsageError("--watch needs a terminal.")
+    with Live(console=Console(), auto_refresh=False, screen=True) as live:
+        while True:
+            try:
+                page = captured(partial(_show, _ask(connection)))
+            except (ConnectionFailed, ServerError) as error:
+                page = click.style(str(error), fg="red")
+            footer = click.style(f"\n{datetime.now():%X}, every {interval:g} s; Ctrl-C ends", dim=True)
+            live.update(Text.from_ansi(page + footer), refresh=True)
+            time.sleep(interval)
+
+
+def _ask(connection: Connection) -> StatusDocument:
+    from ape_silverback.cli.documents import BotDocument, StatusDocument
     from ape_silverback.deploy.live import statuses_of
 
-    if not bots:
-        note("No bots. `ape silverback cluster deploy` deploys those of the project.")
-        return
-    bots = sorted(bots, key=lambda bot: bot.name)
-    statuses = statuses_of(bots)
-    show_table(
-        ("NAME", "STATE", "UPTIME", "NETWORK", "ACCOUNT", "IMAGE", "REASON"),
-        [
-            (
-                bot.name,
-                state_text(state),
-                _uptime(bot, state),
-                f"{bot.ecosystem}:{bot.network}:{bot.provider}",
-                bot.account or "-",
-                bot.image,
-                _reason(bot, state),
-            )
-            for bot, state in zip(bots, statuses, strict=True)
-        ],
-    )
+    client = connection.client
+    with ThreadPoolExecutor(CONCURRENCY) as pool:
+        version = pool.submit(lambda: client.version)
+        asked_health = pool.submit(lambda: client.health)
+        record = pool.submit(connection.record) if connection.is_platform else None
+        bots = sorted(client.bots.values(), key=lambda bot: bot.name)
+        health = asked_health.result()
+        unwell = [bot for bot in bots if (found := health.bots.get(bot.name)) is None or not found.healthy]
+        asked = bots if len(bots) <= MANY_BOTS else unwell
+        errors = dict(zip([bot.name for bot in asked], pool.map(lambda bot: bot.errors, asked), strict=True))
+        return StatusDocument(
+            cluster=connection.label,
+            version=version.result(),
+            healthy=health.cluster.healthy,
+            networks={name: service.healthy for name, service in health.networks.items()},
+            bots=[BotDocument.of(*pair) for pair in zip(bots, statuses_of(bots), strict=True)],
+            errors={name: told for name, told in errors.items() if told},
+            expiration=record.result()[1].expiration if record else None,
+        )
 
 
-def _uptime(bot: Bot, state: ResourceStatus) -> str:
-    from ape_silverback.cluster.types import ResourceStatus
+def _show(document: StatusDocument) -> None:
+    def fact(name: str, text: str) -> None:
+        click.echo(f"{click.style(name, bold=True)}{' ' * (10 - len(name))}{text}")
 
-    runs = state in (ResourceStatus.STARTUP, ResourceStatus.RUNNING)
-    return age(bot.task.started_at) if bot.task and runs else "-"
-
-
-def _reason(bot: Bot, state: ResourceStatus) -> str:
-    from ape_silverback.cluster.types import ResourceStatus
-
-    if state is not ResourceStatus.STOPPED or not bot.task:
-        return ""
-    return (bot.task.stopped_reason or "").partition("\n")[0]
-
-
-def _health_text(health: ClusterHealth) -> str:
-    if health.cluster.healthy:
-        return _healthy(True)
-    services = [*health.networks.items(), *health.bots.items()]
-    return f"{_healthy(False)}: {', '.join(name for name, service in services if not service.healthy)}"
-
-
-def _healthy(healthy: bool) -> str:
-    return click.style("healthy", fg="green") if healthy else click.style("not healthy", fg="red")
+    unwell = [name for name, healthy in document.networks.items() if not healthy]
+    unwell += [bot.name for bot in document.bots if bot.state != "running"]
+    fact("Cluster", f"{document.cluster}, version {document.version}")
+    fact("Health", health_text(document.healthy) + (f": {', '.join(unwell)}" if not document.healthy else ""))
+    fact("Networks", ", ".join(f"{name} {health_text(well)}" for name, well in document.networks.items()) or "-")
+    if document.expiration:
+        now = datetime.now(timezone.utc)
+        over = document.expiration <= now
+        left = click.style("run out", fg="red") if over else f"{age(now, document.expiration)} left"
+        fact("Stream", left)
+    click.echo()
+    show_bots(document.bots)
+    for name, told in document.errors.items():
+        click.echo(f"\n{click.style(f'Errors of {name}', bold=True)}")
+        for error in told[-3:]:
+            click.echo("  " + error.partition("\n")[0])

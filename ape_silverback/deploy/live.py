@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from ape_silverback.cluster.types import ResourceStatus
 from ape_silverback.deploy.plan import LiveBot, LiveGroup, LiveState
-from ape_silverback.project import DesiredBot
+from ape_silverback.desired import DesiredBot
 
 if TYPE_CHECKING:
     from ape_silverback.cluster.client import Bot, ClusterClient

@@ -14,8 +14,8 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict, Field
 
 from ape_silverback.cluster.types import ResourceStatus
+from ape_silverback.desired import DesiredBot, DesiredState
 from ape_silverback.exceptions import DeployError
-from ape_silverback.project import DesiredBot, DesiredState
 
 ACTIVE = frozenset({ResourceStatus.PROVISIONING, ResourceStatus.STARTUP, ResourceStatus.RUNNING})
 """States of a bot that runs or is on its way to it."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -12,35 +11,21 @@ from pathlib import Path
 
 import httpx
 import pytest
-import uvicorn
 
 from ape_silverback.cluster.client import Bot, ClusterClient, VariableGroup
 from ape_silverback.cluster.transport import Retries
 from ape_silverback.exceptions import ClusterError, Conflict, ConnectionBroken, NotFound, RateLimited, ServerError
-from ape_silverback.local.app import make_app
-from ape_silverback.local.store import Store
-from ape_silverback.local.supervisor import Supervisor
 from tests.client.server import BOT, GROUP, Behaviour, Reply, Request, answer, in_turn, serving
-from tests.local.machine import Machine
+from tests.local.machine import KEY, serving_cluster
 
 QUICK = Retries(attempts=12, first_delay=0.001, longest_delay=0.01, deadline=30.0)
-KEY = "the-key"
 
 
 @pytest.fixture
 def cluster(tmp_path: Path) -> Iterator[str]:
-    """The local cluster's own application, with processes that are none; gives its address."""
-    store = Store(tmp_path / "cluster")
-    supervisor = Supervisor(store, Machine(), lambda _: {})
-    server = uvicorn.Server(uvicorn.Config(make_app(supervisor, KEY), port=0, log_level="error"))
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    while not server.started:
-        time.sleep(0.01)
-    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-    server.should_exit = True
-    thread.join()
-    store.close()
+    """Address of a cluster whose bots are no processes."""
+    with serving_cluster(tmp_path) as served:
+        yield served.url
 
 
 def flaky(upstream: str, fault: Callable[[], str]) -> Behaviour:

@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import os
+import threading
+import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 
+import uvicorn
+
+from ape_silverback.local.app import make_app
 from ape_silverback.local.runtimes import ImageError, Observation
+from ape_silverback.local.store import BotRecord, Store
+from ape_silverback.local.supervisor import Supervisor
+
+KEY = "the-key"
 
 
 @dataclass
@@ -26,7 +36,8 @@ class Machine:
 
     name = "machine"
 
-    def __init__(self) -> None:
+    def __init__(self, logs: Path | None = None) -> None:
+        self.logs = logs
         self.processes: dict[uuid.UUID, Process] = {}
         self.broken = False
         self.stubborn = False
@@ -62,4 +73,53 @@ class Machine:
         self.processes.pop(bot, None)
 
     def log_file(self, bot: uuid.UUID) -> Path:
-        return Path(os.devnull)
+        return self.logs / str(bot) if self.logs else Path(os.devnull)
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """The local cluster's own application, served, with processes that are none."""
+
+    url: str
+    machine: Machine
+    store: Store
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What leads a command to it."""
+        return {"SILVERBACK_CLUSTER_URI": self.url, "SILVERBACK_CLUSTER_API_KEY": KEY}
+
+    def log(self, bot: str, *lines: str) -> None:
+        """Let a bot say something."""
+        [found] = [one for one in self.store.bots() if one.name == bot]
+        with self.machine.log_file(found.id).open("a") as file:
+            file.writelines(f"{line}\n" for line in lines)
+
+    def bot(self, name: str) -> BotRecord:
+        """Give what the cluster has of a bot."""
+        [found] = [one for one in self.store.bots() if one.name == name]
+        return found
+
+    def die(self, bot: str, code: int) -> None:
+        """Let a bot's process end."""
+        self.machine.end(self.bot(bot).id, code)
+
+
+@contextmanager
+def serving_cluster(folder: Path) -> Iterator[Cluster]:
+    """Serve it for as long as the context lasts. A bot runs a moment after it is started."""
+    store = Store(folder / "cluster")
+    (folder / "logs").mkdir()
+    machine = Machine(folder / "logs")
+    supervisor = Supervisor(store, machine, lambda _: {}, poll=0.02, ready_after=0.0, stop_grace=0.2, remove_grace=0.2)
+    server = uvicorn.Server(uvicorn.Config(make_app(supervisor, KEY), port=0, log_level="error", ws="none"))
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    while not server.started:
+        time.sleep(0.01)
+    port = server.servers[0].sockets[0].getsockname()[1]
+    yield Cluster(f"http://127.0.0.1:{port}", machine, store)
+    server.should_exit = True
+    server.force_exit = True  # followed logs are open requests
+    thread.join()
+    store.close()
