@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from ape_silverback.cluster.client import ClusterClient, PlatformClient, Workspace
     from ape_silverback.cluster.settings import Choice, PlatformProfile
     from ape_silverback.cluster.types import ClusterInfo
-    from ape_silverback.project import ClusterKind
+    from ape_silverback.desired import ClusterKind
     from ape_silverback.section import SectionReading
 
 
@@ -53,10 +53,10 @@ class Connection:
         return find_cluster(self.platform, *self.path)
 
     def kind(self) -> ClusterKind:
-        """Say what kind of cluster it is. A cluster that isn't the platform's is asked."""
+        """Say what kind of cluster it is. One that isn't the platform's is asked whether it runs folders from here."""
         if self.is_platform:
             return "platform"
-        return "local" if self.client.runtime else "direct"
+        return "local" if self.client.runtime == "process" else "direct"
 
 
 @dataclass(frozen=True)

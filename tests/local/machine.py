@@ -40,6 +40,7 @@ class Machine:
         self.logs = logs
         self.processes: dict[uuid.UUID, Process] = {}
         self.broken = False
+        self.broken_for: set[uuid.UUID] = set()
         self.stubborn = False
 
     def check(self, image: str) -> None:
@@ -47,7 +48,7 @@ class Machine:
 
     def start(self, bot: uuid.UUID, image: str, variables: Mapping[str, str]) -> None:
         assert bot not in self.processes or not self.processes[bot].alive, "two processes of one bot"
-        if self.broken:
+        if self.broken or bot in self.broken_for:
             raise ImageError("the folder is gone")
         self.processes[bot] = Process(datetime.now(timezone.utc), stubborn=self.stubborn)
 

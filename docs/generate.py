@@ -1,0 +1,200 @@
+"""Writes what of the documentation follows from the code: ``python docs/generate.py``. A test compares.
+
+- ``commands.md``: every command with its help.
+- ``from-silverback.md``: what each command and option of the public ``silverback cluster`` is here.
+- ``output.md``: what ``--format json`` and ``yaml`` hold.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+
+HERE = Path(__file__).parent
+GENERATED = "<!-- Written by docs/generate.py. -->"
+
+# What the public command line has and this one hasn't, and why.
+LEFT_OUT_COMMANDS = {
+    "pay": "not yet: it comes with the verification of payment streams",
+    "mcp": "not planned: a server for language models is no part of deploying",
+}
+LEFT_OUT_OPTIONS: dict[tuple[str, str], str] = {}
+
+
+def ours() -> click.Group:
+    """Give our commands."""
+    from ape_silverback.cli import cli
+
+    return cli
+
+
+def leaves(command: click.Command, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], click.Command]]:
+    """Give every command that does something, with the words that lead to it."""
+    if not isinstance(command, click.Group):
+        yield path, command
+        return
+    ctx = click.Context(command)
+    for name in command.list_commands(ctx):
+        if (found := command.get_command(ctx, name)) is not None:
+            yield from leaves(found, (*path, name))
+
+
+def find(root: click.Command, path: tuple[str, ...]) -> click.Command | None:
+    """Give the command that words lead to."""
+    for name in path:
+        found = root.get_command(click.Context(root), name) if isinstance(root, click.Group) else None
+        if found is None:
+            return None
+        root = found
+    return root
+
+
+def commands() -> str:
+    """Write the reference of commands."""
+    parts = [
+        "# Commands",
+        GENERATED,
+        "Every command takes `-v` for more or less of Ape's own log. Data goes to stdout, everything else to stderr.",
+    ]
+    root = ours()
+    parent = click.Context(click.Group("ape"), info_name="ape")
+    top = click.Context(root, info_name="silverback", parent=parent)
+
+    def add(command: click.Command, ctx: click.Context) -> None:
+        formatter = click.HelpFormatter(width=100)
+        command.format_help(ctx, formatter)
+        parts.append(f"## {ctx.command_path}\n\n```\n{formatter.getvalue().rstrip()}\n```")
+        if isinstance(command, click.Group):
+            for name in command.list_commands(ctx):
+                if (found := command.get_command(ctx, name)) is not None:
+                    add(found, click.Context(found, info_name=name, parent=ctx))
+
+    add(root, top)
+    return "\n\n".join(parts) + "\n"
+
+
+def options_of(command: click.Command) -> dict[str, list[str]]:
+    """Give each option's longest spelling and all its spellings; ``--help`` and ``-v`` are everybody's."""
+    found = {}
+    for parameter in command.params:
+        if isinstance(parameter, click.Option):
+            spellings = [*parameter.opts, *parameter.secondary_opts]
+            found[max(parameter.opts, key=len)] = spellings
+    return {name: spellings for name, spellings in found.items() if name not in ("--help", "--verbosity")}
+
+
+def mapping() -> list[tuple[str, str, list[str], list[str]]]:
+    """Give each public command, ours, what is missing without a reason, and what is new.
+
+    The command's name is followed by the reason where it is left out.
+    """
+    from silverback._cli import cluster as public
+
+    root = find(ours(), ("cluster",)) or ours()
+    rows = []
+    for path, command in leaves(public):
+        name = " ".join(path)
+        if reason := LEFT_OUT_COMMANDS.get(path[0]):
+            rows.append((name, reason, [], []))
+            continue
+        mine = find(root, path)
+        if mine is None:
+            rows.append((name, "", [name], []))
+            continue
+        here = {spelling for spellings in options_of(mine).values() for spelling in spellings}
+        there = {spelling for spellings in options_of(command).values() for spelling in spellings}
+        missing = sorted(one for one in there - here if (name, one) not in LEFT_OUT_OPTIONS)
+        new = [long for long, spellings in options_of(mine).items() if not there & set(spellings)]
+        rows.append((name, f"`ape silverback cluster {name}`", missing, new))
+    return rows
+
+
+def from_silverback() -> str:
+    """Write the table for those who come from the public command line."""
+    lines = [
+        "# From `silverback cluster`",
+        "",
+        GENERATED,
+        "",
+        "Every command of the public command line (PyPI `silverback`) is here with the same name, arguments and option",
+        "letters. Different on purpose:",
+        "",
+        '- `bots stop` and `bots remove` act on "yes"; the public ones act on "no".',
+        "- Where a destructive command of the public one means every bot by default, this one asks for `--all`.",
+        "- `bots new` takes network, account and image from the Ape project when they aren't given.",
+        "- The default of what is created, such as the name of a cluster, is the platform's.",
+        "",
+        "| `silverback cluster …` | here | options that are new here |",
+        "| --- | --- | --- |",
+    ]
+    for name, here, missing, new in mapping():
+        if missing:
+            raise ValueError(f"{name}: {missing} is neither here nor left out with a reason")
+        lines.append(f"| `{name}` | {here} | {', '.join(f'`{one}`' for one in new)} |")
+    lines += ["", "Commands that the public one doesn't have:", ""]
+    from silverback._cli import cluster as public
+
+    known = {path for path, _ in leaves(public)}
+    root = ours()
+    for path, command in leaves(root):
+        words = path[1:] if path[0] == "cluster" else path
+        if words not in known:
+            lines.append(f"- `ape silverback {' '.join(path)}`: {command.get_short_help_str(100)}")
+    return "\n".join(lines) + "\n"
+
+
+def output() -> str:
+    """Write the schema of what commands give as data."""
+    from ape_silverback.cli.documents import DOCUMENTS
+
+    parts = [
+        "# Output as data",
+        GENERATED,
+        "With `--format json` or `--format yaml` a command gives documents on stdout and nothing else; progress, "
+        "questions and errors are on stderr. Commands about many things give a list, also of one or none. `bots logs` "
+        "gives a document a line. Keys stay what they are; new ones may come. Times are ISO 8601, in UTC; what nobody knows is "
+        "null.",
+    ]
+    for name, model in DOCUMENTS.items():
+        schema = model.model_json_schema(mode="serialization")
+        rows = ["| key | type | |", "| --- | --- | --- |"]
+        for key, part in schema["properties"].items():
+            rows.append(f"| `{key}` | {type_text(part)} | {part.get('description', '')} |")
+        parts.append(f"## {name}\n\n{(model.__doc__ or '').strip()}\n\n" + "\n".join(rows))
+    return "\n\n".join(parts) + "\n"
+
+
+def type_text(part: dict[str, Any]) -> str:
+    """Write a type of a JSON schema in words."""
+    if "anyOf" in part:
+        return " or ".join(type_text(one) for one in part["anyOf"])
+    if "$ref" in part:
+        return str(part["$ref"]).rpartition("/")[2].removesuffix("Document")
+    if part.get("enum"):
+        return ", ".join(f"`{one}`" for one in part["enum"])
+    if part.get("type") == "array":
+        return f"list of {type_text(part['items'])}"
+    if part.get("type") == "object":
+        return f"name → {type_text(part['additionalProperties'])}" if "additionalProperties" in part else "object"
+    if part.get("format") == "date-time":
+        return "time"
+    names = {"string": "text", "integer": "number", "boolean": "true or false", "null": "null"}
+    return names[part["type"]]
+
+
+PAGES = {"commands.md": commands, "from-silverback.md": from_silverback, "output.md": output}
+
+
+def main() -> None:
+    """Write all pages."""
+    for name, page in PAGES.items():
+        (HERE / name).write_text(page(), encoding="utf8")
+
+
+if __name__ == "__main__":
+    os.environ.pop("COLUMNS", None)
+    main()

@@ -1,0 +1,481 @@
+"""`bots …` and `status` through the real `ape` command, against the local cluster's application."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from subprocess import CompletedProcess
+from typing import Any
+
+import pytest
+import yaml
+from pydantic import TypeAdapter
+
+from ape_silverback.cli.documents import (
+    BotDocument,
+    BotHealthDocument,
+    ErrorDocument,
+    LogDocument,
+    ResultDocument,
+    StatusDocument,
+)
+from ape_silverback.cluster.client import ClusterClient
+from tests.conftest import run_ape
+from tests.local.machine import KEY, Cluster, serving_cluster
+
+pytestmark = pytest.mark.xdist_group("cli-bots")
+Run = Callable[..., CompletedProcess[str]]
+NAMES = ("alpha", "beta", "gamma")
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    with serving_cluster(tmp_path_factory.mktemp("cluster")) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def client(served: Cluster) -> Iterator[ClusterClient]:
+    with ClusterClient(base_url=served.url, headers={"X-API-Key": KEY}) as client:
+        yield client
+        for bot in client.bots.values():
+            bot.remove()
+        for group in client.variable_groups.values():
+            group.remove()
+        for credential in client.credentials.values():
+            credential.remove()
+
+
+@pytest.fixture
+def cluster(served: Cluster, client: ClusterClient) -> Cluster:
+    """A cluster with three running bots."""
+    for name in NAMES:
+        client.new_bot(name, "ghcr.io/me/bot:1", "ethereum", "mainnet", "alchemy", account="deployer")
+    wait_for(lambda: all(bot.is_healthy for bot in client.bots.values()))
+    return served
+
+
+@pytest.fixture
+def run(served: Cluster, home: Path, project: Path) -> Run:
+    """`ape silverback cluster …` with a certain exit code."""
+
+    def run(*arguments: str, code: int = 0, **environment: str) -> CompletedProcess[str]:
+        result = run_ape(home, project, ["silverback", "cluster", *arguments], **served.environment, **environment)
+        assert result.returncode == code, f"{result.stdout}\n{result.stderr}"
+        assert "Traceback" not in result.stdout + result.stderr
+        return result
+
+    return run
+
+
+def wait_for(condition: Callable[[], Any], seconds: float = 10) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited too long"
+        time.sleep(0.02)
+
+
+def documents(kind: Any, text: str) -> Any:
+    return TypeAdapter(kind).validate_json(text)
+
+
+# Looking
+
+
+def test_list_as_text_and_as_data(run: Run, cluster: Cluster) -> None:
+    text = run("bots", "list").stdout
+    assert [line.split()[:2] for line in text.splitlines()] == [["NAME", "STATE"], *([n, "running"] for n in NAMES)]
+    found = documents(list[BotDocument], run("bots", "list", "--format", "json").stdout)
+    assert [bot.name for bot in found] == list(NAMES)
+    assert found[0].account == "deployer"
+    assert yaml.safe_load(run("bots", "list", "--format", "yaml").stdout)[1]["name"] == "beta"
+    assert [bot["name"] for bot in json.loads(run("bots", "list", "*a", "--format", "JSON").stdout)] == list(NAMES)
+    assert run("bots", "list", "b*", "gamma").stdout.count("running") == 2
+
+
+def test_a_list_of_nothing_is_data_too(run: Run, client: ClusterClient) -> None:
+    assert run("bots", "list").stdout == ""
+    assert json.loads(run("bots", "list", "--format", "json").stdout) == []
+
+
+def test_info_names_credentials_and_groups(run: Run, cluster: Cluster, client: ClusterClient) -> None:
+    client.new_credentials("ghcr", "ghcr.io", "e", "u", "p")
+    client.new_variable_group("rpc", {"KEY": "1"})
+    client.bots["alpha"].update(credential_name="ghcr", environment=["rpc"])
+    [found] = documents(list[BotDocument], run("bots", "info", "alpha", "--format", "json").stdout)
+    assert (found.credential, found.environment) == ("ghcr", ["rpc"])
+    text = run("bots", "info", "alpha", "beta").stdout
+    assert re.search(r"^credential: +ghcr$", text, re.MULTILINE)
+    assert text.count("network:") == 2
+
+
+def test_health_fails_when_one_isnt_healthy(run: Run, cluster: Cluster, client: ClusterClient) -> None:
+    assert run("bots", "health").stdout.splitlines() == [f"{name}: healthy" for name in NAMES]
+    cluster.die("beta", 1)
+    wait_for(lambda: not client.bots["beta"].is_healthy)
+    result = run("bots", "health", "--format", "json", code=1)
+    found = documents(list[BotHealthDocument], result.stdout)
+    assert [bot.name for bot in found if not bot.healthy] == ["beta"]
+    assert "not healthy: beta" in result.stderr
+
+
+def test_status_is_one_page_with_errors(run: Run, cluster: Cluster, client: ClusterClient) -> None:
+    cluster.log("beta", "2126-01-01T00:00:00Z ERROR:    out of gas")
+    cluster.die("beta", 3)
+    wait_for(lambda: not client.bots["beta"].is_healthy)
+    text = run("status").stdout
+    assert re.search(r"^Health +not healthy: .*beta", text, re.MULTILINE)
+    assert re.search(r"^beta +stopped +- .*exited with code 3", text, re.MULTILINE)
+    assert "Errors of beta" in text
+    assert "out of gas" in text
+    page = documents(StatusDocument, run("status", "--format", "json").stdout)
+    assert not page.healthy
+    assert "out of gas" in page.errors["beta"]
+    assert {bot.name: bot.state for bot in page.bots} == {"alpha": "running", "beta": "stopped", "gamma": "running"}
+    assert page.expiration is None
+
+
+def test_status_that_watches_needs_a_terminal(run: Run, cluster: Cluster) -> None:
+    assert "needs a terminal" in run("status", "--watch", code=2).stderr
+    assert "text only" in run("status", "--watch", "--format", "json", code=2).stderr
+
+
+def test_errors_are_grouped_and_counted(run: Run, cluster: Cluster) -> None:
+    for name, times in (("alpha", 2), ("beta", 1)):
+        cluster.log(name, *["2126-01-01T00:00:00Z ERROR:    rpc is down"] * times)
+    cluster.log("beta", "2126-01-01T00:00:00Z ERROR:    odd", "2126-01-01T00:00:00Z   with more")
+    found = documents(list[ErrorDocument], run("bots", "errors", "--format", "json").stdout)
+    assert [(one.message.splitlines()[0], one.count, one.bots) for one in found] == [
+        ("rpc is down", 3, {"alpha": 2, "beta": 1}),
+        ("odd", 1, {"beta": 1}),
+    ]
+    text = run("bots", "errors").stdout
+    assert text.startswith("3 x alpha (2), beta\n    rpc is down\n")
+    assert run("bots", "errors", "gamma").stdout == ""
+
+
+# Logs
+
+
+def at(second: int, text: str, level: str = "INFO") -> str:
+    return f"2026-01-01T00:00:{second:02}Z {level + ':':<9} {text}"
+
+
+def test_logs_of_several_are_merged_by_time_with_names(run: Run, cluster: Cluster) -> None:
+    cluster.log("alpha", at(1, "a1"), "  more of a1", at(4, "a4"))
+    cluster.log("beta", at(2, "b2"), at(3, "b3"))
+    lines = run("bots", "logs", "alpha", "beta").stdout.splitlines()
+    assert [(line.split()[0], line.rpartition("| ")[2].strip()) for line in lines] == [
+        ("alpha", "a1"),
+        ("alpha", "more of a1"),
+        ("beta", "b2"),
+        ("beta", "b3"),
+        ("alpha", "a4"),
+    ]
+    assert not run("bots", "logs", "alpha").stdout.startswith("alpha")
+
+
+def test_logs_as_a_document_a_line(run: Run, cluster: Cluster) -> None:
+    cluster.log("alpha", at(1, "first"), at(2, "second", "ERROR"), "rubbish")
+    lines = run("bots", "logs", "alpha", "--format", "json").stdout.splitlines()
+    found = [LogDocument.model_validate_json(line) for line in lines]
+    assert [(one.bot, one.level, one.message) for one in found] == [
+        ("alpha", "INFO", "first"),
+        ("alpha", "ERROR", "second"),
+        ("alpha", None, "rubbish"),
+    ]
+    assert [one["message"] for one in yaml.safe_load_all(run("bots", "logs", "alpha", "--format", "yaml").stdout)] == [
+        "first",
+        "second",
+        "rubbish",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (["--tail", "2"], ["m3", "m4"]),
+        (["--tail", "0"], []),
+        (["--tail", "99"], ["m1", "m2", "m3", "m4"]),
+        (["--level", "WARNING"], ["m2", "m4"]),
+        (["-l", "error"], ["m4"]),
+        (["--since", "2026-01-01T00:00:02Z", "--until", "2026-01-01T00:00:03Z"], ["m2", "m3"]),
+        (["-s", "10m"], []),
+        (["--since", "2000 days"], ["m1", "m2", "m3", "m4"]),
+    ],
+)
+def test_logs_are_chosen_by_time_level_and_number(
+    run: Run, cluster: Cluster, options: list[str], expected: list[str]
+) -> None:
+    levels = ("INFO", "WARNING", "INFO", "ERROR")
+    cluster.log("alpha", *(at(n, f"m{n}", level) for n, level in enumerate(levels, 1)))
+    lines = run("bots", "logs", "alpha", *options).stdout.splitlines()
+    assert [line.split()[-1] for line in lines] == expected
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--since", "soon"],
+        ["--since", "9999999999 weeks"],
+        ["--level", "LOUD"],
+        ["-f", "--until", "1m"],
+        ["--tail", "-1"],
+    ],
+)
+def test_logs_that_cant_be_chosen_so_are_a_usage_error(run: Run, cluster: Cluster, options: list[str]) -> None:
+    assert run("bots", "logs", "alpha", *options, code=2).stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [([], ["m1", "m1", "m1", "m2"]), (["--tail", "2"], ["m1", "m2"]), (["--tail", "9"], ["m1", "m1", "m1", "m2"])],
+)
+def test_logs_that_are_followed_come_as_they_are_written(
+    cluster: Cluster, home: Path, project: Path, client: ClusterClient, options: list[str], expected: list[str]
+) -> None:
+    cluster.log("alpha", at(1, "m1"), at(1, "m1"), at(1, "m1"), at(2, "m2"))
+    with following(cluster, home, project, "alpha", *options) as reader:
+        assert reader.stdout is not None
+        assert reader.stderr is not None
+        assert [reader.stdout.readline().split()[-1] for _ in expected] == expected
+        cluster.log("alpha", at(3, "new"))
+        assert reader.stdout.readline().split()[-1] == "new"
+        client.bots["alpha"].remove()
+        assert reader.wait(10) == 0
+        assert "no longer on the cluster" in reader.stderr.read()
+
+
+def test_of_several_that_are_followed_each_line_says_whose_it_is(
+    cluster: Cluster, home: Path, project: Path, client: ClusterClient
+) -> None:
+    with following(cluster, home, project, "*") as reader:
+        assert reader.stdout is not None
+        for number, name in enumerate(NAMES):
+            cluster.log(name, at(number, "hello"))
+        assert {reader.stdout.readline().split()[0] for _ in NAMES} == set(NAMES)
+        for bot in client.bots.values():
+            bot.remove()
+        assert reader.wait(10) == 0
+
+
+def following(cluster: Cluster, home: Path, project: Path, *arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [str(Path(sys.executable).with_name("ape")), "silverback", "cluster", "bots", "logs", "-f", *arguments],
+        cwd=project,
+        env={**os.environ, **cluster.environment, "HOME": str(home), "APE_DATA_FOLDER": str(home / ".ape")},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+# Making and changing
+
+
+def test_new_with_everything_said(run: Run, client: ClusterClient, served: Cluster) -> None:
+    client.new_variable_group("rpc", {"KEY": "1"})
+    client.new_credentials("ghcr", "ghcr.io", "e", "u", "p")
+    options = ["--image", "ghcr.io/me/bot:2", "--network", "ethereum:sepolia:alchemy", "-a", "me", "-g", "rpc"]
+    result = run("bots", "new", "delta", *options, "--credential", "ghcr", "--cluster-access", "--format", "json")
+    made = documents(BotDocument, result.stdout)
+    assert (made.state, made.network, made.account, made.environment) == ("running", "sepolia", "me", ["rpc"])
+    assert client.bots["delta"].cluster_access is True
+    assert "delta: running and healthy" in result.stderr
+
+
+def test_new_takes_what_isnt_said_from_the_project(run: Run, client: ClusterClient, project: Path) -> None:
+    (project / "bots").mkdir()
+    (project / "bots" / "watcher.py").touch()
+    (project / "ape-config.yaml").write_text(
+        "name: farm\nethereum:\n  default_network: sepolia\nsilverback:\n  registry: ghcr.io/me\n  account: deployer\n"
+    )
+    assert run("bots", "new", "watcher", "--no-wait", APE_SILVERBACK_TAG="v2").stdout.startswith("watcher: ")
+    made = client.bots["watcher"]
+    assert (made.image, made.ecosystem, made.network) == ("ghcr.io/me/farm-watcher:v2", "ethereum", "sepolia")
+    assert made.account == "deployer"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["alpha", "-i", "a/b:1", "--network", "ethereum:mainnet:alchemy"], "there is a bot 'alpha' already"),
+        (["delta", "--network", "ethereum:mainnet:alchemy"], "has no image"),
+        (["delta", "-i", "a/b:1", "--network", "nowhere"], "Ape knows no ecosystem 'nowhere'"),
+        (["delta", "-i", "a/b:1", "--network", "ethereum:mainnet:alchemy", "-g", "none"], "no variable group 'none'"),
+        (["del ta", "-i", "a/b:1", "--network", "ethereum:mainnet:alchemy"], "name"),
+    ],
+)
+def test_new_that_cant_be_is_one_error_and_makes_nothing(
+    run: Run, cluster: Cluster, client: ClusterClient, arguments: list[str], says: str
+) -> None:
+    assert says in run("bots", "new", *arguments, code=1).stderr
+    assert set(client.bots) == set(NAMES)
+
+
+def test_update_shows_old_and_new_and_says_that_a_restart_is_needed(
+    run: Run, cluster: Cluster, client: ClusterClient
+) -> None:
+    before = client.bots["alpha"].task
+    result = run("bots", "update", "alpha", "--image", "ghcr.io/me/bot:2", "-a", "", "-n", ":sepolia:alchemy", "--yes")
+    assert re.search(r"OLD +NEW", result.stderr)
+    assert re.search(r"image +ghcr.io/me/bot:1 +ghcr.io/me/bot:2", result.stderr)
+    assert re.search(r"account +deployer +-", result.stderr)
+    assert re.search(r"network +mainnet +sepolia", result.stderr)
+    assert "--restart does that" in result.stderr
+    changed = client.bots["alpha"]
+    assert (changed.image, changed.account, changed.network) == ("ghcr.io/me/bot:2", None, "sepolia")
+    assert changed.task == before, "it runs on"
+
+
+def test_update_restarts_when_asked(run: Run, cluster: Cluster, client: ClusterClient) -> None:
+    before = client.bots["alpha"].task
+    result = run("bots", "update", "alpha", "--new-name", "omega", "--restart", "--yes", "--format", "json")
+    assert documents(BotDocument, result.stdout).state == "running"
+    after = client.bots["omega"].task
+    assert before is not None
+    assert after is not None
+    assert after.started_at != before.started_at
+
+
+def test_update_without_a_change_says_so_and_sends_nothing(run: Run, cluster: Cluster, client: ClusterClient) -> None:
+    result = run("bots", "update", "alpha", "--image", "ghcr.io/me/bot:1", "-a", "deployer")
+    assert "nothing to change" in result.stderr
+    assert result.stdout == "alpha: unchanged, running\n"
+    assert "nothing to change" in run("bots", "update", "alpha").stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "says", "code"),
+    [
+        (["--new-name", "beta"], "there is a bot 'beta' already", 1),
+        (["-g", "none"], "the cluster has no variable group none; it has: none", 1),
+        (["--credential", "none"], "the cluster has no registry credential none", 1),
+        (["-g", "x", "--clear-vars"], "not both", 2),
+        (["-n", "ethereum:sepola"], "sepolia", 1),
+        (["--image", "x/y:1"], "say --yes", 2),
+    ],
+)
+def test_update_that_cant_be_is_one_error_and_changes_nothing(
+    run: Run, cluster: Cluster, client: ClusterClient, options: list[str], says: str, code: int
+) -> None:
+    before = client.bots
+    assert says in run("bots", "update", "alpha", *options, code=code).stderr
+    assert client.bots == before
+
+
+def test_stop_start_and_remove_give_a_result_for_each(run: Run, cluster: Cluster, client: ClusterClient) -> None:
+    stopped = run("bots", "stop", "alpha", "b*", "--yes", "--format", "json")
+    assert documents(list[ResultDocument], stopped.stdout) == [
+        ResultDocument(name=name, result="stopped") for name in ("alpha", "beta")
+    ]
+    started = run("bots", "start", "--all")
+    assert started.stdout.splitlines() == [f"{name}: started" for name in NAMES]
+    assert "alpha: running and healthy" in started.stderr
+    removed = run("bots", "remove", "--all", "-y", "--format", "yaml")
+    assert [one["result"] for one in yaml.safe_load(removed.stdout)] == ["removed"] * 3
+    assert client.bots == {}
+    assert run("bots", "remove", "--all", "--yes").stdout == ""
+
+
+def test_one_failure_doesnt_stop_the_others(run: Run, cluster: Cluster, client: ClusterClient) -> None:
+    for name in NAMES:
+        client.bots[name].stop()
+    wait_for(lambda: all(bot.status.name == "STOPPED" for bot in client.bots.values()))
+    cluster.machine.broken_for = {cluster.bot("beta").id}
+    try:
+        result = run("bots", "start", "--all", "--format", "json", code=1)
+    finally:
+        cluster.machine.broken_for = set()
+    found = {one.name: one for one in documents(list[ResultDocument], result.stdout)}
+    assert {name: one.result for name, one in found.items()} == {
+        "alpha": "started",
+        "beta": "failed",
+        "gamma": "started",
+    }
+    assert "the folder is gone" in (found["beta"].error or "")
+    assert "failed: beta" in result.stderr
+
+
+@pytest.mark.parametrize("command", ["start", "stop", "remove", "logs"])
+def test_bots_have_to_be_named(run: Run, cluster: Cluster, command: str) -> None:
+    assert "Name each bot" in run("bots", command, code=2).stderr
+
+
+@pytest.mark.parametrize("command", ["list", "info", "health", "logs", "errors", "start", "stop", "remove", "update"])
+def test_a_bot_that_isnt_there_is_named_with_those_that_are(run: Run, cluster: Cluster, command: str) -> None:
+    said = run("bots", command, "delta", code=1).stderr
+    assert "no bot 'delta' there; there is: alpha, beta, gamma" in said
+
+
+@pytest.mark.parametrize("command", ["stop", "remove"])
+def test_nobody_to_ask_is_no(run: Run, cluster: Cluster, client: ClusterClient, command: str) -> None:
+    assert "say --yes" in run("bots", command, "alpha", code=2).stderr
+    assert client.bots["alpha"].is_healthy
+
+
+def test_looking_and_help_write_nothing(run: Run, cluster: Cluster, home: Path, project: Path) -> None:
+    def content() -> set[str]:
+        return {str(path) for folder in (home, project) for path in folder.rglob("*") if ".ape" not in path.parts}
+
+    before = content()
+    for command in ("status", "bots list", "bots info", "bots health", "bots errors", "bots logs alpha", "bots --help"):
+        run(*command.split())
+    assert content() == before
+
+
+def test_colours_are_for_terminals_and_no_color_is_honoured(
+    served: Cluster, cluster: Cluster, home: Path, project: Path
+) -> None:
+    assert "\x1b[" in at_terminal(served, home, project, "bots", "list")
+    assert "\x1b[3" not in at_terminal(served, home, project, "bots", "list", NO_COLOR="1")
+    assert "running" in at_terminal(served, home, project, "bots", "list", NO_COLOR="1")
+
+
+def test_status_watches_until_an_interrupt(cluster: Cluster, home: Path, project: Path) -> None:
+    shown = at_terminal(cluster, home, project, "status", "--watch", "--interval", "0.2", interrupt_after="Ctrl-C ends")
+    assert "alpha" in shown
+    assert "Traceback" not in shown
+    assert shown.rstrip().endswith("\x1b[?25h\x1b[?1049l"), "cursor and screen are back"
+
+
+def at_terminal(
+    cluster: Cluster, home: Path, project: Path, *arguments: str, interrupt_after: str = "", **more: str
+) -> str:
+    """Run a command at a terminal of its own; gives all that it showed."""
+    import pty
+
+    control, terminal = pty.openpty()
+    environment = {
+        **os.environ,
+        **cluster.environment,
+        "HOME": str(home),
+        "APE_DATA_FOLDER": str(home / ".ape"),
+        "TERM": "xterm-256color",
+        "COLUMNS": "150",
+        **more,
+    }
+    command = [str(Path(sys.executable).with_name("ape")), "silverback", "cluster", *arguments]
+    with subprocess.Popen(
+        command, cwd=project, env=environment, stdin=terminal, stdout=terminal, stderr=terminal, start_new_session=True
+    ) as process:
+        os.close(terminal)
+        shown, interrupted = "", False
+        while True:
+            try:
+                chunk = os.read(control, 65536)
+            except OSError:  # the other end is closed
+                break
+            shown += chunk.decode(errors="replace")
+            if interrupt_after and interrupt_after in shown and not interrupted:
+                interrupted = True
+                process.send_signal(2)
+        assert process.wait(20) in (0, 130)
+    os.close(control)
+    return shown

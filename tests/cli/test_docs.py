@@ -1,0 +1,58 @@
+"""Documentation that follows from the code is what the code says, and every command explains itself."""
+
+from __future__ import annotations
+
+import importlib.util
+from types import ModuleType
+
+import click
+import pytest
+
+from ape_silverback.cli.documents import DOCUMENTS
+from tests.conftest import ROOT
+
+
+def load() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("generate", ROOT / "docs" / "generate.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+generate = load()
+LEAVES = dict(generate.leaves(generate.ours()))
+
+
+@pytest.mark.parametrize("page", generate.PAGES)
+def test_the_page_is_what_the_code_says(page: str) -> None:
+    assert (ROOT / "docs" / page).read_text() == generate.PAGES[page](), "run `python docs/generate.py`"
+
+
+def test_nothing_of_the_public_command_line_is_missing() -> None:
+    rows = generate.mapping()
+    assert len(rows) > 30
+    assert {name: missing for name, _, missing, _ in rows if missing} == {}
+
+
+@pytest.mark.parametrize("path", LEAVES, ids=" ".join)
+def test_a_command_explains_itself(path: tuple[str, ...]) -> None:
+    command = LEAVES[path]
+    assert command.short_help
+    assert command.help is not None
+    assert f"ape silverback {' '.join(path)}" in command.help.partition("Example")[2]
+    for parameter in command.params:
+        if isinstance(parameter, click.Option):
+            assert parameter.help, f"{parameter.opts} has no help"
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_a_document_says_what_gives_it(name: str) -> None:
+    doc = DOCUMENTS[name].__doc__ or ""
+    assert "`" in doc
+    for field, info in DOCUMENTS[name].model_fields.items():
+        obvious = {"name", "slug", "id", "image", "ecosystem", "network", "provider", "created", "updated", "hostname"}
+        obvious |= {"cluster", "version", "healthy", "bot", "message", "count", "timestamp", "host", "profile", "bots"}
+        obvious |= {"networks", "exit_code", "cluster_access", "configuration", "last_updated", "result"}
+        assert info.description or field in obvious, field
