@@ -16,8 +16,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from ape_silverback.cluster.client import ClusterClient  # noqa: E402
-from tests.local.machine import KEY, serving_cluster  # noqa: E402
+from ape_silverback.cluster.client import ClusterClient
+from tests.local.machine import KEY, serving_cluster
 
 BOTS = 20
 ROUNDS = 7

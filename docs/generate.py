@@ -156,8 +156,8 @@ def output() -> str:
         GENERATED,
         "With `--format json` or `--format yaml` a command gives documents on stdout and nothing else; progress, "
         "questions and errors are on stderr. Commands about many things give a list, also of one or none. `bots logs` "
-        "gives a document a line. Keys stay what they are; new ones may come. Times are ISO 8601, in UTC; what nobody knows is "
-        "null.",
+        "gives a document a line. Keys stay what they are; new ones may come. Times are ISO 8601, in UTC; what nobody "
+        "knows is null.",
     ]
     for name, model in DOCUMENTS.items():
         schema = model.model_json_schema(mode="serialization")

@@ -225,10 +225,10 @@ def _show_changes(old: dict[str, Any], new: dict[str, Any]) -> None:
 
 
 def _restart(client: ClusterClient, bot: Bot) -> dict[str, str]:
-    from ape_silverback.cli.progress import show_until_ready
-    from ape_silverback.deploy.apply import Timing, stop_and_wait
+    from ape_silverback.cli.progress import show_until_ready, show_until_stopped
 
-    stop_and_wait(bot, Timing())
-    note(f"{bot.name}: stopped")
+    bot.stop()
+    if failed := show_until_stopped(client, [bot.name]):
+        return failed
     bot.start()
     return show_until_ready(client, [bot.name])

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 import click
@@ -15,7 +16,7 @@ from ape_silverback.cli.output import age, confirm, note, show, show_facts, show
 from ape_silverback.cli.selection import choose, each, show_results
 
 if TYPE_CHECKING:
-    from ape_silverback.cli.documents import BotDocument
+    from ape_silverback.cli.documents import BotDocument, ResultDocument
 
 HERE = "ape_silverback.cli.bots"
 
@@ -194,12 +195,17 @@ def start(
         chosen = choose("bot", connection.client.bots, names, every)
         results = each(list(chosen.values()), lambda bot: bot.start(), "started")
         if wait:
-            failed = show_until_ready(connection.client, [one.name for one in results if one.error is None])
-            results = [
-                one.model_copy(update={"result": "failed", "error": failed[one.name]}) if one.name in failed else one
-                for one in results
-            ]
+            results = _after(results, partial(show_until_ready, connection.client))
     show_results(results, format_)
+
+
+def _after(results: list[ResultDocument], wait: Callable[[list[str]], dict[str, str]]) -> list[ResultDocument]:
+    """Wait for what went well, and give the results with what failed then."""
+    failed = wait([one.name for one in results if one.error is None])
+    return [
+        one.model_copy(update={"result": "failed", "error": failed[one.name]}) if one.name in failed else one
+        for one in results
+    ]
 
 
 @click.command(short_help="Stop bots")
@@ -224,14 +230,15 @@ def stop(
     Example:
         ape silverback cluster bots stop blocks --yes
     """
-    from ape_silverback.deploy.apply import Timing, stop_and_wait
+    from ape_silverback.cli.progress import show_until_stopped
 
     with connected(profile, cluster) as connection:
         chosen = choose("bot", connection.client.bots, names, every)
         if chosen:
             confirm(f"Stop {', '.join(chosen)} on {connection.label}?", yes)
-        act = (lambda bot: stop_and_wait(bot, Timing())) if wait else (lambda bot: bot.stop())
-        results = each(list(chosen.values()), act, "stopped")
+        results = each(list(chosen.values()), lambda bot: bot.stop(), "stopped")
+        if wait:
+            results = _after(results, partial(show_until_stopped, connection.client))
     show_results(results, format_)
 
 

@@ -121,7 +121,7 @@ def _deploy(
         confirm(f"Apply this to {plan.cluster}?", yes)
 
     failures, ready = [], 0
-    with progress() as shown:
+    with progress("What was begun is finished by the cluster; the same command again does the rest.") as shown:
         for event in apply_plan(plan, connection.client, values, Timing(timeout=timeout)):
             shown.show(event)
             ready += event.kind == "ready"

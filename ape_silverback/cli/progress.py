@@ -59,17 +59,25 @@ class _Table:
 
 
 @contextmanager
-def progress() -> Iterator[Progress]:
-    """Show progress for as long as the context lasts."""
-    if not sys.stderr.isatty():
-        yield _Lines()
-        return
-    from rich.console import Console
-    from rich.live import Live
+def progress(interrupted: str) -> Iterator[Progress]:
+    """Show progress for as long as the context lasts.
 
-    table = _Table()
-    with Live(table, console=Console(stderr=True), refresh_per_second=8):
-        yield table
+    Args:
+        interrupted: what is said after an interrupt: the state that the cluster is left in.
+    """
+    try:
+        if not sys.stderr.isatty():
+            yield _Lines()
+            return
+        from rich.console import Console
+        from rich.live import Live
+
+        table = _Table()
+        with Live(table, console=Console(stderr=True), refresh_per_second=8):
+            yield table
+    except (KeyboardInterrupt, SystemExit):  # Ape makes an exit of an interrupt
+        note(f"Interrupted. {interrupted}")
+        raise
 
 
 def show_until_ready(client: ClusterClient, names: Sequence[str]) -> dict[str, str]:
@@ -77,13 +85,25 @@ def show_until_ready(client: ClusterClient, names: Sequence[str]) -> dict[str, s
     from ape_silverback.deploy.apply import Timing, wait_until_ready
 
     failures = []
-    with progress() as shown:
+    with progress(f"Started, and not waited for any longer: {', '.join(names)}.") as shown:
         for event in wait_until_ready(client, names, Timing()):
             shown.show(event)
             failures += [event] if event.kind == "failed" else []
     for event in failures:
         show_failure(event)
     return {event.name: event.text for event in failures}
+
+
+def show_until_stopped(client: ClusterClient, names: Sequence[str]) -> dict[str, str]:
+    """Wait until bots have stopped, with progress; give those that haven't, and why."""
+    from ape_silverback.deploy.apply import Timing, wait_until_stopped
+
+    failed: dict[str, str] = {}
+    with progress(f"The cluster goes on stopping {', '.join(names)}.") as shown:
+        for event in wait_until_stopped(client, names, Timing()):
+            shown.show(event)
+            failed |= {event.name: event.text} if event.kind == "failed" else {}
+    return failed
 
 
 def show_failure(event: Event) -> None:

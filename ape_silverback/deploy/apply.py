@@ -225,6 +225,38 @@ def wait_until_ready(client: ClusterClient, names: Iterable[str], timing: Timing
             time.sleep(timing.poll)
 
 
+def wait_until_stopped(client: ClusterClient, names: Iterable[str], timing: Timing) -> Iterator[Event]:
+    """Look at all bots at once until each has stopped or its time is over.
+
+    Args:
+        client: of their cluster.
+        names: the bots to wait for.
+        timing: how long.
+
+    Yields:
+        A ``state`` event whenever a bot is seen in another state, and at last ``applied`` or ``failed`` for each.
+    """
+    left: dict[str, ResourceStatus | None] = dict.fromkeys(names)
+    deadline = time.monotonic() + timing.stop
+    while left:
+        bots = client.bots
+        present = {name: bots[name] for name in left if name in bots}
+        statuses = dict(zip(present, statuses_of(present.values()), strict=True))
+        for name, seen in list(left.items()):
+            status = statuses.get(name)
+            if status is None or status is ResourceStatus.STOPPED:
+                del left[name]
+                yield Event("applied", name, "stopped" if status else "no longer on the cluster", status)
+            elif time.monotonic() > deadline:
+                del left[name]
+                yield Event("failed", name, f"asked to stop, but it still runs after {timing.stop:g} s", status)
+            elif status is not seen:
+                left[name] = status
+                yield Event("state", name, str(status).lower(), status)
+        if left:
+            time.sleep(timing.poll)
+
+
 def _failure(bot: Bot, status: ResourceStatus, text: str) -> Event:
     """Tell a failure with what the bot last said. What can't be read is left out: the failure is the news."""
     try:

@@ -44,7 +44,9 @@ def main(folder: Path, port: int) -> None:
     supervisor = Supervisor(store, ProcessRuntime(folder / "bots"), variables_of)
     app = make_app(supervisor, api_key, on_start=lambda: write_state(folder, port))
     # Followed logs are open requests: they don't hold up the end.
-    uvicorn.run(app, host=HOST, port=port, access_log=False, log_level="warning", ws="none", timeout_graceful_shutdown=1)
+    uvicorn.run(
+        app, host=HOST, port=port, access_log=False, log_level="warning", ws="none", timeout_graceful_shutdown=1
+    )
     store.close()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -475,7 +476,28 @@ def at_terminal(
             shown += chunk.decode(errors="replace")
             if interrupt_after and interrupt_after in shown and not interrupted:
                 interrupted = True
-                process.send_signal(2)
+                process.send_signal(signal.SIGINT)
         assert process.wait(20) in (0, 130)
     os.close(control)
     return shown
+
+
+def test_an_interrupt_says_what_goes_on(cluster: Cluster, home: Path, project: Path, client: ClusterClient) -> None:
+    cluster.die("alpha", 0)
+    wait_for(lambda: client.bots["alpha"].status.name == "STOPPED")
+    command = [str(Path(sys.executable).with_name("ape")), "silverback", "cluster", "bots", "start", "alpha"]
+    environment = {**os.environ, **cluster.environment, "HOME": str(home), "APE_DATA_FOLDER": str(home / ".ape")}
+    cluster.machine.ready_at_once = False
+    try:
+        with subprocess.Popen(
+            command, cwd=project, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        ) as process:
+            assert process.stderr is not None
+            assert process.stderr.readline() == "alpha: startup\n"
+            process.send_signal(signal.SIGINT)
+            assert process.wait(10) == 130
+            said = process.stderr.read()
+    finally:
+        cluster.machine.ready_at_once = True
+    assert "Interrupted. Started, and not waited for any longer: alpha." in said
+    assert "Traceback" not in said

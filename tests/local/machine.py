@@ -39,6 +39,7 @@ class Machine:
     def __init__(self, logs: Path | None = None) -> None:
         self.logs = logs
         self.processes: dict[uuid.UUID, Process] = {}
+        self.ready_at_once = False
         self.broken = False
         self.broken_for: set[uuid.UUID] = set()
         self.stubborn = False
@@ -56,7 +57,8 @@ class Machine:
         process = self.processes.get(bot)
         if process is None:
             return Observation(alive=False)
-        return Observation(process.alive, process.ready, process.started, process.exit_code)
+        ready = process.ready or self.ready_at_once
+        return Observation(process.alive, ready, process.started, process.exit_code)
 
     def end(self, bot: uuid.UUID, code: int | None) -> None:
         process = self.processes.get(bot)
@@ -112,7 +114,8 @@ def serving_cluster(folder: Path) -> Iterator[Cluster]:
     store = Store(folder / "cluster")
     (folder / "logs").mkdir()
     machine = Machine(folder / "logs")
-    supervisor = Supervisor(store, machine, lambda _: {}, poll=0.02, ready_after=0.0, stop_grace=0.2, remove_grace=0.2)
+    machine.ready_at_once = True
+    supervisor = Supervisor(store, machine, lambda _: {}, poll=0.02, stop_grace=0.2, remove_grace=0.2)
     server = uvicorn.Server(uvicorn.Config(make_app(supervisor, KEY), port=0, log_level="error", ws="none"))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
