@@ -18,12 +18,23 @@ cluster = LazyGroup(
             "deploy": "ape_silverback.cli.deploy:deploy",
             "status": "ape_silverback.cli.status:status",
         },
-        "Bots": {
+        "On the cluster": {
             "bots": "ape_silverback.cli.bots:bots",
+            "vars": "ape_silverback.cli.vars:vars_",
+            "registry": "ape_silverback.cli.registry:registry",
+            "info": "ape_silverback.cli.clusters:info",
+            "health": "ape_silverback.cli.clusters:health",
         },
         "Local cluster": {
             "up": "ape_silverback.cli.local:up",
             "down": "ape_silverback.cli.local:down",
+        },
+        "Platform": {
+            "workspaces": "ape_silverback.cli.workspaces:workspaces",
+            "list": "ape_silverback.cli.clusters:list_",
+            "new": "ape_silverback.cli.clusters:new",
+            "update": "ape_silverback.cli.clusters:update",
+            "migrate": "ape_silverback.cli.clusters:migrate",
         },
     },
 )

@@ -51,6 +51,16 @@ def _clusters(ctx: click.Context) -> Iterable[str]:
     return _kept(f"clusters {ctx.params.get('profile')}", ask)
 
 
+def _workspaces(ctx: click.Context) -> Iterable[str]:
+    from ape_silverback.cli.connection import platform
+
+    def ask() -> list[str]:
+        with platform(ctx.params.get("profile"), patience=PATIENCE) as connection:
+            return list(connection.client.workspaces)
+
+    return _kept(f"workspaces {ctx.params.get('profile')}", ask)
+
+
 def _on_cluster(kind: str) -> Names:
     def names(ctx: click.Context) -> Iterable[str]:
         from ape_silverback.cli.connection import connected
@@ -95,6 +105,7 @@ def _read(file: Path) -> dict[str, Any]:
 
 complete_profiles = _completer(_profiles)
 complete_clusters = _completer(_clusters)
+complete_workspaces = _completer(_workspaces)
 complete_bots = _completer(_on_cluster("bots"))
 complete_groups = _completer(_on_cluster("variable_groups"))
 complete_credentials = _completer(_on_cluster("credentials"))

@@ -126,4 +126,5 @@ def serving_cluster(folder: Path) -> Iterator[Cluster]:
     server.should_exit = True
     server.force_exit = True  # followed logs are open requests
     thread.join()
+    supervisor.end()
     store.close()

@@ -1,0 +1,245 @@
+"""``ape silverback cluster vars``: groups of environment variables. Their values are sent and never shown."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Sequence
+
+import click
+
+from ape_silverback.cli.completion import complete_groups
+from ape_silverback.cli.connection import connected
+from ape_silverback.cli.group import LazyGroup
+from ape_silverback.cli.options import Function, all_option, cluster_options, format_option, yes_option
+from ape_silverback.cli.output import age, confirm, note, show, show_facts, show_table, time_text
+from ape_silverback.cli.selection import choose, choose_one, each, show_results
+
+HERE = "ape_silverback.cli.vars"
+NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+vars_ = LazyGroup(
+    name="vars",
+    help="Show, make, change and remove groups of environment variables. Values are never shown.",
+    short_help="Manage groups of environment variables",
+    commands_by_section={
+        "Look": {"list": f"{HERE}:list_", "info": f"{HERE}:info"},
+        "Change": {"new": f"{HERE}:new", "update": f"{HERE}:update", "remove": f"{HERE}:remove"},
+    },
+)
+
+
+def _values(function: Function) -> Function:
+    """Add the options that give variables their values."""
+    function = click.option(
+        "--env-file",
+        "env_files",
+        metavar="FILE",
+        multiple=True,
+        help="File with NAME=VALUE lines, - for stdin; may be repeated.",
+    )(function)
+    return click.option(
+        "-e",
+        "--env",
+        "variables",
+        metavar="NAME[=VALUE]",
+        multiple=True,
+        help="A variable, its value from the environment when none is given; may be repeated, wins over --env-file.",
+    )(function)
+
+
+_group = click.argument("name", metavar="GROUP", shell_complete=complete_groups)
+
+
+@click.command("list", short_help="List groups")
+@format_option
+@cluster_options
+def list_(format_: str, profile: str | None, cluster: str | None) -> None:
+    """List the variable groups of the cluster with the names of their variables.
+
+    \b
+    Example:
+        ape silverback cluster vars list
+    """
+    from ape_silverback.cli.documents import GroupDocument
+
+    with connected(profile, cluster) as connection:
+        groups = [GroupDocument.of(group) for group in connection.client.variable_groups.values()]
+    groups.sort(key=lambda group: group.name)
+
+    def text() -> None:
+        if not groups:
+            note("No variable groups. `ape silverback cluster vars new` makes one.")
+            return
+        rows = [(group.name, ", ".join(group.variables) or "-", f"{age(group.created)} ago") for group in groups]
+        show_table(("NAME", "VARIABLES", "CREATED"), rows)
+
+    show([group.data() for group in groups], format_, text)
+
+
+@click.command(short_help="Show a group")
+@_group
+@format_option
+@cluster_options
+def info(name: str, format_: str, profile: str | None, cluster: str | None) -> None:
+    """Show a variable group: the names of its variables and the bots that use it.
+
+    \b
+    Example:
+        ape silverback cluster vars info rpc
+    """
+    from ape_silverback.cli.documents import GroupDocument
+
+    with connected(profile, cluster) as connection:
+        group = choose_one("variable group", connection.client.variable_groups, name)
+        users = [bot.name for bot in connection.client.bots.values() if group.name in bot.environment]
+    document = GroupDocument.of(group, sorted(users))
+
+    def text() -> None:
+        show_facts(
+            {
+                "name": document.name,
+                "id": document.id,
+                "variables": ", ".join(document.variables) or "-",
+                "created": time_text(document.created),
+                "used by": ", ".join(users) or "-",
+            }
+        )
+
+    show(document.data(), format_, text)
+
+
+@click.command(short_help="Make a group")
+@click.argument("name", metavar="NAME")
+@_values
+@format_option
+@cluster_options
+def new(
+    name: str,
+    variables: tuple[str, ...],
+    env_files: tuple[str, ...],
+    format_: str,
+    profile: str | None,
+    cluster: str | None,
+) -> None:
+    """Make a variable group.
+
+    \b
+    Example:
+        ape silverback cluster vars new rpc -e ALCHEMY_API_KEY -e LIMIT=5
+        pass show rpc | ape silverback cluster vars new rpc --env-file -
+    """
+    from ape_silverback.cli.documents import GroupDocument
+
+    values = _read(variables, env_files)
+    if not values:
+        raise click.UsageError("Name at least one variable, with -e or --env-file.")
+    with connected(profile, cluster) as connection:
+        group = connection.client.new_variable_group(name, values)
+    show(GroupDocument.of(group).data(), format_, lambda: click.echo(f"{group.name}: created"))
+
+
+@click.command(short_help="Change a group")
+@_group
+@_values
+@click.option("-d", "--del", "deleted", metavar="NAME", multiple=True, help="Variable to take away; may be repeated.")
+@format_option
+@cluster_options
+def update(
+    name: str,
+    variables: tuple[str, ...],
+    env_files: tuple[str, ...],
+    deleted: tuple[str, ...],
+    format_: str,
+    profile: str | None,
+    cluster: str | None,
+) -> None:
+    """Set variables of a group and take some away. What isn't named stays.
+
+    A bot that runs keeps the old values until it is restarted.
+
+    \b
+    Example:
+        ape silverback cluster vars update rpc -e ALCHEMY_API_KEY -d OLD_KEY
+    """
+    from ape_silverback.cli.documents import GroupDocument
+    from ape_silverback.deploy.live import statuses_of
+    from ape_silverback.deploy.plan import ACTIVE
+
+    values = _read(variables, env_files)
+    if both := sorted(set(values) & set(deleted)):
+        raise click.UsageError(f"Set or take away, not both: {', '.join(both)}.")
+    with connected(profile, cluster) as connection:
+        group = choose_one("variable group", connection.client.variable_groups, name)
+        if unknown := [one for one in deleted if one not in group.variables]:
+            there = ", ".join(group.variables) or "none"
+            raise click.ClickException(f"group '{group.name}' has no variable {', '.join(unknown)}; it has: {there}")
+        if not values and not deleted:
+            note(f"{group.name}: nothing to change")
+            done = "unchanged"
+        else:
+            group = group.update(**values, **dict.fromkeys(deleted))
+            done = "updated"
+            users = [bot for bot in connection.client.bots.values() if group.name in bot.environment]
+            running = [bot.name for bot, state in zip(users, statuses_of(users), strict=True) if state in ACTIVE]
+            if running:
+                note(f"{', '.join(running)}: the old values stay until a restart.")
+    show(GroupDocument.of(group).data(), format_, lambda: click.echo(f"{group.name}: {done}"))
+
+
+@click.command(short_help="Remove groups")
+@click.argument("names", metavar="[GROUP]...", nargs=-1, shell_complete=complete_groups)
+@all_option
+@yes_option
+@format_option
+@cluster_options
+def remove(
+    names: tuple[str, ...], every: bool, yes: bool, format_: str, profile: str | None, cluster: str | None
+) -> None:
+    """Remove variable groups, each GROUP by name or glob. One that a bot uses is refused.
+
+    \b
+    Example:
+        ape silverback cluster vars remove rpc --yes
+    """
+    with connected(profile, cluster) as connection:
+        chosen = choose("variable group", connection.client.variable_groups, names, every)
+        if chosen:
+            confirm(f"Remove the variable groups {', '.join(chosen)} from {connection.label}?", yes)
+        results = each(list(chosen.values()), lambda group: group.remove(), "removed")
+    show_results(results, format_)
+
+
+def _read(variables: Sequence[str], env_files: Sequence[str]) -> dict[str, str]:
+    """Give the values that were named; of two for one variable the later wins, and an option wins over a file.
+
+    Raises:
+        click.UsageError: a name is none, a file can't be read, or the environment doesn't have a variable.
+    """
+    values: dict[str, str] = {}
+    for file in env_files:
+        values |= _from_file(file)
+    for given in variables:
+        name, has_value, value = given.partition("=")
+        if not has_value and NAME.fullmatch(name):
+            if name not in os.environ:
+                raise click.UsageError(f"-e {name}: the environment has no variable '{name}', and no value is given.")
+            value = os.environ[name]
+        values[name] = value
+    if wrong := [name for name in values if not NAME.fullmatch(name)]:
+        raise click.UsageError(f"No name of a variable: {', '.join(map(repr, wrong))}.")
+    return values
+
+
+def _from_file(file: str) -> dict[str, str]:
+    from dotenv import dotenv_values
+
+    try:
+        found = dotenv_values(stream=sys.stdin if file == "-" else open(file, encoding="utf8"), interpolate=False)  # noqa: PTH123, SIM115 - closed with the process
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "not UTF-8 text"
+        raise click.UsageError(f"--env-file {file}: can't be read: {reason}.") from None
+    if without := [name for name, value in found.items() if value is None]:
+        raise click.UsageError(f"--env-file {file}: no value for {', '.join(without)}.")
+    return {name: value for name, value in found.items() if value is not None}
