@@ -70,9 +70,14 @@ def ape(home: Path, project: Path) -> Ape:
 
 
 def run_ape(
-    home: Path, project: Path, arguments: Sequence[str], timeout: float = 120, **environment: str
+    home: Path,
+    project: Path,
+    arguments: Sequence[str],
+    timeout: float = 120,
+    stdin: str | None = None,
+    **environment: str,
 ) -> CompletedProcess[str]:
-    """Run the real ``ape`` command in a project, with a home and more of the environment."""
+    """Run the real ``ape`` command in a project, with a home, text for its stdin and more of the environment."""
     return run(
         [str(Path(sys.executable).with_name("ape")), *arguments],
         cwd=project,
@@ -83,7 +88,7 @@ def run_ape(
             "COLUMNS": "200",
             **environment,
         },
-        stdin=DEVNULL,
+        **({"stdin": DEVNULL} if stdin is None else {"input": stdin}),
         capture_output=True,
         text=True,
         timeout=timeout,

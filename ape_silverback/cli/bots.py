@@ -193,7 +193,7 @@ def start(
 
     with connected(profile, cluster) as connection:
         chosen = choose("bot", connection.client.bots, names, every)
-        results = each(list(chosen.values()), lambda bot: bot.start(), "started")
+        results = each(chosen, lambda bot: bot.start(), "started")
         if wait:
             results = _after(results, partial(show_until_ready, connection.client))
     show_results(results, format_)
@@ -236,7 +236,7 @@ def stop(
         chosen = choose("bot", connection.client.bots, names, every)
         if chosen:
             confirm(f"Stop {', '.join(chosen)} on {connection.label}?", yes)
-        results = each(list(chosen.values()), lambda bot: bot.stop(), "stopped")
+        results = each(chosen, lambda bot: bot.stop(), "stopped")
         if wait:
             results = _after(results, partial(show_until_stopped, connection.client))
     show_results(results, format_)
@@ -261,5 +261,5 @@ def remove(
         chosen = choose("bot", connection.client.bots, names, every)
         if chosen:
             confirm(f"Remove {', '.join(chosen)} from {connection.label}, with logs?", yes)
-        results = each(list(chosen.values()), lambda bot: bot.remove(), "removed")
+        results = each(chosen, lambda bot: bot.remove(), "removed")
     show_results(results, format_)

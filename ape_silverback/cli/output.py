@@ -6,7 +6,8 @@ import contextlib
 import io
 import json
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import datetime, timezone
 from typing import Any
 
@@ -19,6 +20,9 @@ STATE_COLOURS = {
     "shutdown": "yellow",
     "provisioning": "yellow",
 }
+
+INTERRUPTED = 130
+"""Exit code after Ctrl-C."""
 
 
 def show_table(columns: Sequence[str], rows: Sequence[Sequence[str]], err: bool = False) -> None:
@@ -125,17 +129,33 @@ def age(moment: datetime | None, now: datetime | None = None) -> str:
     return " ".join(parts[:2])
 
 
+@contextmanager
+def answered() -> Iterator[None]:
+    """Let a terminal be asked before anything is changed.
+
+    Raises:
+        click.exceptions.Exit: there was no answer, but Ctrl-C or the end of the input.
+    """
+    try:
+        yield
+    except (click.Abort, SystemExit):  # Ape makes an exit of an interrupt
+        note("\nNothing was changed.")
+        raise click.exceptions.Exit(INTERRUPTED) from None
+
+
 def confirm(question: str, yes: bool) -> None:
     """Ask before something is done; go on only on "yes".
 
     Raises:
         click.UsageError: there is nobody to ask.
-        click.exceptions.Exit: the answer was no.
+        click.exceptions.Exit: the answer was no, or none.
     """
     if yes:
         return
     if not sys.stdin.isatty():
         raise click.UsageError(f"{question} Nobody is there to ask: say --yes.")
-    if not click.confirm(question, err=True):
+    with answered():
+        answer = click.confirm(question, err=True)
+    if not answer:
         note("Nothing was changed.")
         raise click.exceptions.Exit(1)

@@ -10,7 +10,7 @@ from ape_silverback.cli.completion import complete_credentials
 from ape_silverback.cli.connection import connected
 from ape_silverback.cli.group import LazyGroup
 from ape_silverback.cli.options import Function, all_option, cluster_options, format_option, yes_option
-from ape_silverback.cli.output import age, confirm, note, show, show_facts, show_table, time_text
+from ape_silverback.cli.output import age, answered, confirm, note, show, show_facts, show_table, time_text
 from ape_silverback.cli.selection import choose, choose_one, each, show_results
 
 HERE = "ape_silverback.cli.registry"
@@ -197,7 +197,7 @@ def remove(
         chosen = choose("registry credential", connection.client.credentials, names, every)
         if chosen:
             confirm(f"Remove the registry credentials {', '.join(chosen)} from {connection.label}?", yes)
-        results = each(list(chosen.values()), lambda one: one.remove(), "removed")
+        results = each(chosen, lambda one: one.remove(), "removed")
     show_results(results, format_)
 
 
@@ -218,8 +218,10 @@ def _ask(text: str, option: str, *, hidden: bool = False, default: str | None = 
 
     Raises:
         click.UsageError: there is none to ask; names the option that says it.
+        click.exceptions.Exit: there was no answer.
     """
     if not sys.stdin.isatty():
         raise click.UsageError(f"{text} is missing, and nobody is there to ask: say it with {option}.")
-    answer: str = click.prompt(text, hide_input=hidden, default=default, show_default=False, err=True)
+    with answered():
+        answer: str = click.prompt(text, hide_input=hidden, default=default, show_default=False, err=True)
     return answer

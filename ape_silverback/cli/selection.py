@@ -5,7 +5,7 @@ from __future__ import annotations
 import fnmatch
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 import click
 
@@ -18,16 +18,7 @@ CONCURRENCY = 16
 """Requests that are under way at once."""
 
 
-class Named(Protocol):
-    """Something with a name."""
-
-    @property
-    def name(self) -> str:
-        """Its name."""
-
-
 T = TypeVar("T")
-N = TypeVar("N", bound=Named)
 
 
 def choose(kind: str, known: Mapping[str, T], names: Sequence[str], every: bool = False) -> dict[str, T]:
@@ -71,18 +62,18 @@ def choose_one(kind: str, known: Mapping[str, T], name: str) -> T:
 
 
 def each(
-    chosen: Sequence[N], act: Callable[[N], object], result: Literal["started", "stopped", "removed"]
+    chosen: Mapping[str, T], act: Callable[[T], object], result: Literal["started", "stopped", "removed"]
 ) -> list[ResultDocument]:
-    """Do something to things side by side; one failure doesn't stop the others."""
+    """Do something to things side by side, by name; one failure doesn't stop the others."""
     from ape_silverback.cli.documents import ResultDocument
     from ape_silverback.exceptions import SilverbackError
 
-    def one(thing: N) -> ResultDocument:
+    def one(name: str) -> ResultDocument:
         try:
-            act(thing)
+            act(chosen[name])
         except SilverbackError as error:
-            return ResultDocument(name=thing.name, result="failed", error=str(error))
-        return ResultDocument(name=thing.name, result=result)
+            return ResultDocument(name=name, result="failed", error=str(error))
+        return ResultDocument(name=name, result=result)
 
     with ThreadPoolExecutor(CONCURRENCY) as pool:
         return list(pool.map(one, chosen))

@@ -207,7 +207,7 @@ def remove(
         chosen = choose("variable group", connection.client.variable_groups, names, every)
         if chosen:
             confirm(f"Remove the variable groups {', '.join(chosen)} from {connection.label}?", yes)
-        results = each(list(chosen.values()), lambda group: group.remove(), "removed")
+        results = each(chosen, lambda group: group.remove(), "removed")
     show_results(results, format_)
 
 

@@ -137,7 +137,7 @@ def delete(slugs: tuple[str, ...], every: bool, yes: bool, format_: str, profile
         chosen = choose("workspace", connection.client.workspaces, slugs, every)
         if chosen:
             confirm(f"Delete the workspaces {', '.join(chosen)} of {connection.profile.host}?", yes)
-        results = each(list(chosen.values()), lambda one: one.remove(), "removed")
+        results = each(chosen, lambda one: one.remove(), "removed")
     show_results(results, format_)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import socket
 import ssl
 import time
@@ -412,8 +413,9 @@ def origin(url: httpx.URL) -> tuple[str, str, int | None]:
 
 
 def public_url(url: httpx.URL) -> str:
-    """Give a URL without user info, query and fragment, in which a secret could be."""
-    return str(url.copy_with(userinfo=b"", query=None, fragment=None))
+    """Give a URL without what could be secret: user info, query, fragment, and the id of a cluster."""
+    path = re.sub(r"(?<=/clusters/)[^/]+", "...", url.path)
+    return str(url.copy_with(userinfo=b"", path=path, query=None, fragment=None))
 
 
 def is_loopback(url: httpx.URL) -> bool:

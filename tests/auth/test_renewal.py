@@ -11,7 +11,7 @@ import time
 import pytest
 
 from ape_silverback.cluster.auth import Auth, read_access_token, who_am_i
-from ape_silverback.cluster.client import connect
+from ape_silverback.cluster.client import connect_platform
 from ape_silverback.cluster.settings import choose_profile
 from ape_silverback.cluster.tokens import Login, read_login, token_file, write_login
 from ape_silverback.exceptions import Unauthorized
@@ -51,7 +51,7 @@ def test_a_token_that_ends_is_renewed_and_stored(login: Login, auth: Auth, provi
 
 def test_a_client_of_the_platform_gets_a_renewed_token(login: Login, auth: Auth) -> None:
     let_it_end(auth)
-    client = connect(choose_profile(environ={}), ("workspace", "cluster"))
+    client = connect_platform(choose_profile(environ={}))
     assert client.cookies["session"] == stored(auth)["tokens"]["access_token"] != login.access_token
 
 

@@ -7,16 +7,10 @@ import os
 import re
 import signal
 import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from subprocess import CompletedProcess
-from typing import Any
 
 import pytest
 import yaml
-from pydantic import TypeAdapter
 
 from ape_silverback.cli.documents import (
     BotDocument,
@@ -27,30 +21,11 @@ from ape_silverback.cli.documents import (
     StatusDocument,
 )
 from ape_silverback.cluster.client import ClusterClient
-from tests.conftest import run_ape
-from tests.local.machine import KEY, Cluster, serving_cluster
+from tests.cli.conftest import APE, INTERRUPT, AtTerminal, Run, documents, wait_for
+from tests.local.machine import Cluster
 
 pytestmark = pytest.mark.xdist_group("cli-bots")
-Run = Callable[..., CompletedProcess[str]]
 NAMES = ("alpha", "beta", "gamma")
-
-
-@pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    with serving_cluster(tmp_path_factory.mktemp("cluster")) as cluster:
-        yield cluster
-
-
-@pytest.fixture
-def client(served: Cluster) -> Iterator[ClusterClient]:
-    with ClusterClient(base_url=served.url, headers={"X-API-Key": KEY}) as client:
-        yield client
-        for bot in client.bots.values():
-            bot.remove()
-        for group in client.variable_groups.values():
-            group.remove()
-        for credential in client.credentials.values():
-            credential.remove()
 
 
 @pytest.fixture
@@ -60,30 +35,6 @@ def cluster(served: Cluster, client: ClusterClient) -> Cluster:
         client.new_bot(name, "ghcr.io/me/bot:1", "ethereum", "mainnet", "alchemy", account="deployer")
     wait_for(lambda: all(bot.is_healthy for bot in client.bots.values()))
     return served
-
-
-@pytest.fixture
-def run(served: Cluster, home: Path, project: Path) -> Run:
-    """`ape silverback cluster …` with a certain exit code."""
-
-    def run(*arguments: str, code: int = 0, **environment: str) -> CompletedProcess[str]:
-        result = run_ape(home, project, ["silverback", "cluster", *arguments], **served.environment, **environment)
-        assert result.returncode == code, f"{result.stdout}\n{result.stderr}"
-        assert "Traceback" not in result.stdout + result.stderr
-        return result
-
-    return run
-
-
-def wait_for(condition: Callable[[], Any], seconds: float = 10) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited too long"
-        time.sleep(0.02)
-
-
-def documents(kind: Any, text: str) -> Any:
-    return TypeAdapter(kind).validate_json(text)
 
 
 # Looking
@@ -268,7 +219,7 @@ def test_of_several_that_are_followed_each_line_says_whose_it_is(
 
 def following(cluster: Cluster, home: Path, project: Path, *arguments: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [str(Path(sys.executable).with_name("ape")), "silverback", "cluster", "bots", "logs", "-f", *arguments],
+        [APE, "silverback", "cluster", "bots", "logs", "-f", *arguments],
         cwd=project,
         env={**os.environ, **cluster.environment, "HOME": str(home), "APE_DATA_FOLDER": str(home / ".ape")},
         stdout=subprocess.PIPE,
@@ -431,61 +382,44 @@ def test_looking_and_help_write_nothing(run: Run, cluster: Cluster, home: Path, 
     assert content() == before
 
 
-def test_colours_are_for_terminals_and_no_color_is_honoured(
-    served: Cluster, cluster: Cluster, home: Path, project: Path
+@pytest.mark.parametrize("command", ["stop", "remove"])
+def test_an_answer_is_taken_as_it_is_meant(
+    cluster: Cluster, client: ClusterClient, at_terminal: AtTerminal, command: str
 ) -> None:
-    assert "\x1b[" in at_terminal(served, home, project, "bots", "list")
-    assert "\x1b[3" not in at_terminal(served, home, project, "bots", "list", NO_COLOR="1")
-    assert "running" in at_terminal(served, home, project, "bots", "list", NO_COLOR="1")
+    before = client.bots
+    for answer in ("n\n", "\n"):
+        shown = at_terminal("bots", command, "alpha", typed=(("[y/N]", answer),), code=1)
+        assert "alpha" in shown
+        assert "Nothing was changed." in shown
+        assert client.bots == before
+    at_terminal("bots", command, "alpha", typed=(("[y/N]", "y\n"),))
+    assert "alpha" not in [bot.name for bot in client.bots.values() if bot.is_healthy]
+    assert ("alpha" in client.bots) == (command == "stop")
 
 
-def test_status_watches_until_an_interrupt(cluster: Cluster, home: Path, project: Path) -> None:
-    shown = at_terminal(cluster, home, project, "status", "--watch", "--interval", "0.2", interrupt_after="Ctrl-C ends")
+def test_an_interrupt_is_no_answer(cluster: Cluster, client: ClusterClient, at_terminal: AtTerminal) -> None:
+    for typed in (INTERRUPT, "\x04"):
+        shown = at_terminal("bots", "remove", "--all", typed=(("[y/N]", typed),), code=130)
+        assert shown.endswith("Nothing was changed.\r\n")
+    assert set(client.bots) == set(NAMES)
+
+
+def test_colours_are_for_terminals_and_no_color_is_honoured(cluster: Cluster, at_terminal: AtTerminal) -> None:
+    assert "\x1b[" in at_terminal("bots", "list")
+    assert "\x1b[3" not in at_terminal("bots", "list", NO_COLOR="1")
+    assert "running" in at_terminal("bots", "list", NO_COLOR="1")
+
+
+def test_status_watches_until_an_interrupt(cluster: Cluster, at_terminal: AtTerminal) -> None:
+    shown = at_terminal("status", "--watch", "--interval", "0.2", typed=(("Ctrl-C ends", INTERRUPT),), code=130)
     assert "alpha" in shown
-    assert "Traceback" not in shown
     assert shown.rstrip().endswith("\x1b[?25h\x1b[?1049l"), "cursor and screen are back"
-
-
-def at_terminal(
-    cluster: Cluster, home: Path, project: Path, *arguments: str, interrupt_after: str = "", **more: str
-) -> str:
-    """Run a command at a terminal of its own; gives all that it showed."""
-    import pty
-
-    control, terminal = pty.openpty()
-    environment = {
-        **os.environ,
-        **cluster.environment,
-        "HOME": str(home),
-        "APE_DATA_FOLDER": str(home / ".ape"),
-        "TERM": "xterm-256color",
-        "COLUMNS": "150",
-        **more,
-    }
-    command = [str(Path(sys.executable).with_name("ape")), "silverback", "cluster", *arguments]
-    with subprocess.Popen(
-        command, cwd=project, env=environment, stdin=terminal, stdout=terminal, stderr=terminal, start_new_session=True
-    ) as process:
-        os.close(terminal)
-        shown, interrupted = "", False
-        while True:
-            try:
-                chunk = os.read(control, 65536)
-            except OSError:  # the other end is closed
-                break
-            shown += chunk.decode(errors="replace")
-            if interrupt_after and interrupt_after in shown and not interrupted:
-                interrupted = True
-                process.send_signal(signal.SIGINT)
-        assert process.wait(20) in (0, 130)
-    os.close(control)
-    return shown
 
 
 def test_an_interrupt_says_what_goes_on(cluster: Cluster, home: Path, project: Path, client: ClusterClient) -> None:
     cluster.die("alpha", 0)
     wait_for(lambda: client.bots["alpha"].status.name == "STOPPED")
-    command = [str(Path(sys.executable).with_name("ape")), "silverback", "cluster", "bots", "start", "alpha"]
+    command = [APE, "silverback", "cluster", "bots", "start", "alpha"]
     environment = {**os.environ, **cluster.environment, "HOME": str(home), "APE_DATA_FOLDER": str(home / ".ape")}
     cluster.machine.ready_at_once = False
     try:

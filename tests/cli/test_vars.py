@@ -1,0 +1,180 @@
+"""`vars …` through the real `ape` command, against the local cluster's application."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from ape_silverback.cli.documents import GroupDocument, ResultDocument
+from ape_silverback.cluster.client import Bot, ClusterClient
+from tests.cli.conftest import AtTerminal, Run, documents
+from tests.local.machine import Cluster
+
+pytestmark = pytest.mark.xdist_group("cli-vars")
+SECRET = "hunter-2=with=equals"
+
+
+@pytest.fixture
+def rpc(client: ClusterClient) -> None:
+    """A group with two variables."""
+    client.new_variable_group("rpc", {"KEY": SECRET, "LIMIT": "5"})
+
+
+@pytest.fixture
+def bot(rpc: None, client: ClusterClient) -> Bot:
+    """A bot that uses the group."""
+    return client.new_bot("alpha", "ghcr.io/me/bot:1", "ethereum", "mainnet", "alchemy", environment=["rpc"])
+
+
+def values(cluster: Cluster, name: str) -> dict[str, str]:
+    """Give what the cluster keeps and doesn't tell."""
+    return cluster.store.values_of(name)
+
+
+def test_list_as_text_and_as_data(run: Run, rpc: None, client: ClusterClient) -> None:
+    client.new_variable_group("another", {"A": "1"})
+    lines = [re.split(r" {2,}", line)[:2] for line in run("vars", "list").stdout.splitlines()]
+    assert lines == [["NAME", "VARIABLES"], ["another", "A"], ["rpc", "KEY, LIMIT"]]
+    found = documents(list[GroupDocument], run("vars", "list", "--format", "json").stdout)
+    assert [(group.name, group.variables) for group in found] == [("another", ["A"]), ("rpc", ["KEY", "LIMIT"])]
+
+
+def test_a_list_of_nothing_says_how_to_make_one(run: Run, client: ClusterClient) -> None:
+    result = run("vars", "list")
+    assert (result.stdout, "vars new" in result.stderr) == ("", True)
+    assert documents(list[GroupDocument], run("vars", "list", "--format", "json").stdout) == []
+
+
+def test_info_says_who_uses_it(run: Run, bot: Bot) -> None:
+    text = run("vars", "info", "rpc").stdout
+    assert re.search(r"^used by: +alpha$", text, re.MULTILINE)
+    assert SECRET not in text
+    result = run("vars", "info", "rpc", "--format", "json").stdout
+    assert SECRET not in result
+    assert documents(GroupDocument, result).used_by == ["alpha"]
+
+
+def test_new_takes_values_from_everywhere_and_shows_none(
+    run: Run, client: ClusterClient, served: Cluster, tmp_path: Path
+) -> None:
+    (tmp_path / "one.env").write_text('# comment\nexport FILE="from $HOME file"\nBOTH=file\nEMPTY=\n')
+    (tmp_path / "two.env").write_text("FILE2=two\nFILE=later wins\n")
+    result = run(
+        *("vars", "new", "rpc", "--env-file", str(tmp_path / "one.env"), "--env-file", str(tmp_path / "two.env")),
+        *("--env-file", "-", "-e", f"GIVEN={SECRET}", "-e", "FROM_ENVIRONMENT", "-e", "BOTH=option"),
+        stdin="STDIN=hunter-3\n",
+        FROM_ENVIRONMENT="hunter-4",
+    )
+    assert result.stdout == "rpc: created\n"
+    assert "hunter" not in result.stderr
+    assert values(served, "rpc") == {
+        "FILE": "later wins",
+        "BOTH": "option",
+        "EMPTY": "",
+        "FILE2": "two",
+        "STDIN": "hunter-3",
+        "GIVEN": SECRET,
+        "FROM_ENVIRONMENT": "hunter-4",
+    }
+
+
+def test_values_in_a_file_are_not_expanded(run: Run, client: ClusterClient, served: Cluster) -> None:
+    run("vars", "new", "rpc", "--env-file", "-", "--format", "json", stdin="A=${HOME}\nB='$A'\n")
+    assert values(served, "rpc") == {"A": "${HOME}", "B": "$A"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "stdin", "says"),
+    [
+        ([], None, "Name at least one variable"),
+        (["-e", "1A=hunter"], None, "No name of a variable: '1A'"),
+        (["-e", "=hunter"], None, "No name of a variable: ''"),
+        (["-e", "ABSENT"], None, "the environment has no variable 'ABSENT'"),
+        (["--env-file", "absent.env"], None, "--env-file absent.env: can't be read: No such file"),
+        (["--env-file", "-"], "A=1\nhunter\n", "no value for hunter"),
+    ],
+)
+def test_new_that_names_no_variable_is_a_usage_error(
+    run: Run, client: ClusterClient, arguments: list[str], stdin: str | None, says: str
+) -> None:
+    result = run("vars", "new", "rpc", *arguments, stdin=stdin, code=2)
+    assert says in result.stderr
+    assert client.variable_groups == {}
+
+
+def test_new_of_one_that_is_there_changes_nothing(run: Run, rpc: None, served: Cluster) -> None:
+    result = run("vars", "new", "rpc", "-e", "KEY=other", code=1)
+    assert "rpc" in result.stderr
+    assert values(served, "rpc") == {"KEY": SECRET, "LIMIT": "5"}
+
+
+def test_update_sets_and_takes_away_and_keeps_the_rest(
+    run: Run, rpc: None, client: ClusterClient, served: Cluster
+) -> None:
+    client.variable_groups["rpc"].update(GONE="1", GONE_TOO="1")
+    result = run("vars", "update", "rpc", "-e", "LIMIT=6=7", "-d", "GONE", "-d", "GONE_TOO", "--format", "json")
+    assert documents(GroupDocument, result.stdout).variables == ["KEY", "LIMIT"]
+    assert values(served, "rpc") == {"KEY": SECRET, "LIMIT": "6=7"}
+    assert run("vars", "update", "rpc", "-e", "NEW=1").stdout == "rpc: updated\n"
+
+
+def test_update_says_which_bots_keep_the_old_values(run: Run, bot: Bot) -> None:
+    assert "alpha: the old values stay until a restart." in run("vars", "update", "rpc", "-e", "KEY=new").stderr
+
+
+def test_update_without_a_change_says_so(run: Run, rpc: None, client: ClusterClient) -> None:
+    before = client.variable_groups
+    result = run("vars", "update", "rpc")
+    assert (result.stdout, "nothing to change" in result.stderr) == ("rpc: unchanged\n", True)
+    assert client.variable_groups == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says", "code"),
+    [
+        (["rpc", "-d", "LIMITS"], "group 'rpc' has no variable LIMITS; it has: KEY, LIMIT", 1),
+        (["rpc", "-e", "KEY=1", "-d", "KEY"], "Set or take away, not both: KEY", 2),
+        (["rpg", "-e", "KEY=1"], "no variable group 'rpg' there; there is: rpc", 1),
+    ],
+)
+def test_update_that_cant_be_is_one_error_and_changes_nothing(
+    run: Run, rpc: None, served: Cluster, arguments: list[str], says: str, code: int
+) -> None:
+    assert says in run("vars", "update", *arguments, code=code).stderr
+    assert values(served, "rpc") == {"KEY": SECRET, "LIMIT": "5"}
+
+
+def test_remove_by_glob_gives_a_result_for_each(run: Run, rpc: None, client: ClusterClient) -> None:
+    client.new_variable_group("rpc-2", {"A": "1"})
+    client.new_variable_group("other", {"A": "1"})
+    result = run("vars", "remove", "rpc*", "--yes", "--format", "yaml")
+    assert yaml.safe_load(result.stdout) == [
+        {"name": name, "result": "removed", "error": None} for name in ("rpc", "rpc-2")
+    ]
+    assert set(client.variable_groups) == {"other"}
+    assert run("vars", "remove", "--all", "-y").stdout == "other: removed\n"
+
+
+def test_one_that_a_bot_uses_stays_and_the_others_go(run: Run, bot: Bot, client: ClusterClient) -> None:
+    client.new_variable_group("other", {"A": "1"})
+    result = run("vars", "remove", "--all", "--yes", "--format", "json", code=1)
+    found = {one.name: one for one in documents(list[ResultDocument], result.stdout)}
+    assert (found["rpc"].result, found["other"].result) == ("failed", "removed")
+    assert "alpha" in (found["rpc"].error or "")
+    assert set(client.variable_groups) == {"rpc"}
+
+
+def test_remove_asks_and_no_is_no(run: Run, rpc: None, client: ClusterClient, at_terminal: AtTerminal) -> None:
+    assert "say --yes" in run("vars", "remove", "rpc", code=2).stderr
+    assert "Remove the variable groups rpc from" in at_terminal("vars", "remove", "rpc", typed=(("?", "n\n"),), code=1)
+    assert set(client.variable_groups) == {"rpc"}
+    at_terminal("vars", "remove", "rpc", typed=(("[y/N]", "y\n"),))
+    assert client.variable_groups == {}
+
+
+def test_groups_have_to_be_named(run: Run) -> None:
+    assert "Name each variable group, or say --all." in run("vars", "remove", code=2).stderr
+    assert "no variable group 'rpc' there; there is: none" in run("vars", "info", "rpc", code=1).stderr
