@@ -21,6 +21,7 @@ from typing import Any
 import httpx
 import pytest
 
+from ape_silverback.cli.documents import LocalClusterDocument
 from tests.conftest import Ape, run_ape
 
 pytestmark = pytest.mark.xdist_group("deploy")
@@ -355,7 +356,11 @@ def test_up_says_that_it_runs_already_and_status_shows_it(place: Place) -> None:
     assert re.search(r"Cluster +local \(http://127.0.0.1:\d+\), version 0.8", status)
     profile = place.home / ".silverback" / "profile.toml"
     assert profile.stat().st_mode & 0o777 == 0o600
-    assert local_profile(place)["key"] not in again.stdout + again.stderr + status
+    data = place.cluster("up", "--format", "json").stdout
+    found = LocalClusterDocument.model_validate_json(data)
+    assert (found.already, found.profile) == (True, "local")
+    assert found.host in again.stdout
+    assert local_profile(place)["key"] not in again.stdout + again.stderr + status + data
 
 
 def test_without_any_cluster_it_says_how_to_get_one(ape: Ape, project: Path) -> None:

@@ -251,6 +251,36 @@ class StatusDocument(Document):
     """End of what is paid for, of a cluster of the platform."""
 
 
+class LocalClusterDocument(Document):
+    """The local cluster of this machine: `up`."""
+
+    host: str
+    profile: str
+    """Profile that leads to it."""
+    pid: int
+    """Process of its server."""
+    version: str
+    started: datetime
+    """When the server was started."""
+    already: bool
+    """Whether it ran before."""
+
+
+class UserDocument(Document):
+    """Who is logged in to the platform: `whoami`."""
+
+    user: str
+    """Name or mail address."""
+    auth: str
+    """Name of the login in the profile file."""
+    host: str
+    """Who the login is with."""
+    expires: datetime | None
+    """End of what the login's token is good for."""
+    renewable: bool
+    """Whether it is renewed then."""
+
+
 DOCUMENTS: Mapping[str, type[Document]] = {
     document.__name__.removesuffix("Document"): document
     for document in (
@@ -266,6 +296,8 @@ DOCUMENTS: Mapping[str, type[Document]] = {
         ErrorDocument,
         ResultDocument,
         StatusDocument,
+        LocalClusterDocument,
+        UserDocument,
     )
 }
 """Every document, by the name that the documentation has for it."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 import click
 from ape.cli import verbosity_option
 
-from ape_silverback.cli.output import note
+from ape_silverback.cli.options import format_option
+from ape_silverback.cli.output import note, show
 
 PROFILE = "local"
 
@@ -14,8 +15,9 @@ PROFILE = "local"
 @click.option(
     "--port", type=click.IntRange(1, 65535), help="Port to listen on. Default: the last one, else a free one."
 )
+@format_option
 @verbosity_option()
-def up(port: int | None) -> None:
+def up(port: int | None, format_: str) -> None:
     """Start the local cluster in the background and write the profile 'local' for it.
 
     It listens on the loopback interface only and runs each bot as a process of this machine. Bots that ran when it
@@ -25,6 +27,7 @@ def up(port: int | None) -> None:
     Example:
         ape silverback cluster up
     """
+    from ape_silverback.cli.documents import LocalClusterDocument
     from ape_silverback.cluster.settings import ClusterProfile, profile_path, save_profile
     from ape_silverback.local.control import LocalCluster
 
@@ -33,14 +36,21 @@ def up(port: int | None) -> None:
     started = cluster.up(port)
     running = started.running
     save_profile(PROFILE, ClusterProfile(host=running.host, api_key=started.api_key))
-    if started.already:
-        click.echo(f"The local cluster runs already at {running.host} (pid {running.pid}).")
-        if port is not None and not running.host.endswith(f":{port}"):
-            note(f"It doesn't listen on port {port}: `ape silverback cluster down` first to move it.")
-        return
-    click.echo(f"Started the local cluster at {running.host} (pid {running.pid}).")
-    note(f"Profile '{PROFILE}' is in {profile_path()}, the server's log in {cluster.server_log}.")
-    note("Next: ape silverback cluster deploy")
+    document = LocalClusterDocument(
+        host=running.host,
+        profile=PROFILE,
+        pid=running.pid,
+        version=running.version,
+        started=running.started_at,
+        already=started.already,
+    )
+    begun = "The local cluster runs already" if started.already else "Started the local cluster"
+    show(document.data(), format_, lambda: click.echo(f"{begun} at {running.host} (pid {running.pid})."))
+    if not started.already:
+        note(f"Profile '{PROFILE}' is in {profile_path()}, the server's log in {cluster.server_log}.")
+        note("Next: ape silverback cluster deploy")
+    elif port is not None and not running.host.endswith(f":{port}"):
+        note(f"It doesn't listen on port {port}: `ape silverback cluster down` first to move it.")
 
 
 @click.command(short_help="Stop the local cluster and its bots")

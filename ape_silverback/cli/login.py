@@ -8,7 +8,8 @@ from datetime import datetime, timezone
 import click
 from ape.cli import verbosity_option
 
-from ape_silverback.cli.output import note, warn
+from ape_silverback.cli.options import format_option
+from ape_silverback.cli.output import note, show, show_facts, time_text, warn
 
 profile_option = click.option(
     "-p",
@@ -79,25 +80,40 @@ def logout(profile: str | None) -> None:
 
 @click.command(short_help="Show who is logged in to the platform")
 @profile_option
+@format_option
 @verbosity_option()
-def whoami(profile: str | None) -> None:
+def whoami(profile: str | None, format_: str) -> None:
     """Show who is logged in, after the provider's signature was verified, and until when.
 
     \b
     Example:
         ape silverback whoami
     """
+    from ape_silverback.cli.documents import UserDocument
     from ape_silverback.cluster.auth import choose_auth, who_am_i
 
     auth = choose_auth(profile)
     found = who_am_i(auth)
-    end = "unknown"
-    if found.expires is not None:
-        end = f"{datetime.fromtimestamp(found.expires, timezone.utc):%Y-%m-%d %H:%M:%S} UTC"
-    click.echo(f"User:     {found.user}")
-    click.echo(f"Auth:     {auth.name}")
-    click.echo(f"Host:     {auth.host}")
-    click.echo(f"Expires:  {end}{', then renewed' if found.refresh_token else ''}")
+    document = UserDocument(
+        user=found.user,
+        auth=auth.name,
+        host=auth.host,
+        expires=datetime.fromtimestamp(found.expires, timezone.utc) if found.expires is not None else None,
+        renewable=found.refresh_token is not None,
+    )
+
+    def text() -> None:
+        end = time_text(document.expires) if document.expires else "unknown"
+        show_facts(
+            {
+                "User": document.user,
+                "Auth": document.auth,
+                "Host": document.host,
+                "Expires": f"{end}{', then renewed' if document.renewable else ''}",
+            }
+        )
+
+    show(document.data(), format_, text)
 
 
 def _open(address: str) -> None:

@@ -10,12 +10,14 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from datetime import datetime, timezone
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 import httpx
 import pytest
 
+from ape_silverback.cli.documents import UserDocument
 from ape_silverback.cluster.auth import Auth, choose_auth, log_in, log_in_by_hand, log_out
 from ape_silverback.cluster.callback import Callback
 from ape_silverback.cluster.tokens import Login, token_file
@@ -63,8 +65,13 @@ def test_a_login_from_beginning_to_end(ape: Ape, auth: Auth, browse: Browse, pro
     assert lines["User:"] == f"{USER}@example.test"
     assert lines["Auth:"] == "default"
     assert lines["Host:"] == provider.issuer
-    assert lines["Expires:"].endswith(" UTC, then renewed")
-    assert not [secret for secret in secrets_of(auth) if secret in who.stdout + who.stderr]
+    assert lines["Expires:"].endswith(", then renewed")
+    data = ape("silverback", "whoami", "--format", "json")
+    found = UserDocument.model_validate_json(data.stdout)
+    assert (found.user, found.host, found.renewable) == (f"{USER}@example.test", provider.issuer, True)
+    assert found.expires is not None
+    assert 3000 < (found.expires - datetime.now(timezone.utc)).total_seconds() < 3700
+    assert not [secret for secret in secrets_of(auth) if secret in who.stdout + who.stderr + data.stdout]
 
     refresh_token = stored(auth)["tokens"]["refresh_token"]
     out = ape("silverback", "logout")

@@ -116,7 +116,7 @@ def serving_cluster(folder: Path) -> Iterator[Cluster]:
     machine = Machine(folder / "logs")
     machine.ready_at_once = True
     supervisor = Supervisor(store, machine, lambda _: {}, poll=0.02, stop_grace=0.2, remove_grace=0.2)
-    server = uvicorn.Server(uvicorn.Config(make_app(supervisor, KEY), port=0, log_level="error", ws="none"))
+    server = uvicorn.Server(uvicorn.Config(make_app(supervisor, KEY), port=0, log_level="critical", ws="none"))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     while not server.started:
