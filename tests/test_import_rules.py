@@ -27,9 +27,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "desired": set(),
     "project": {"config", "section", "networks", "desired"},
     "cluster": set(),
-    "deploy": {"desired", "cluster"},
+    "deployment": {"desired", "cluster"},
     "local": {"cluster.types"},
-    "cli": {"config", "section", "networks", "desired", "project", "cluster", "deploy", "local"},
+    "cli": {"config", "section", "networks", "desired", "project", "cluster", "deployment", "local"},
     "": {"config", "section", "plugin"},  # the package itself, lazily
 }
 EVERYBODYS = {"exceptions", "files", "toml_lines", "version"}
@@ -86,7 +86,7 @@ def test_what_ape_itself_imports_is_light() -> None:
 
 @pytest.mark.parametrize(
     "module",
-    ["cluster.client", "cluster.settings", "section", "deploy.apply", "deploy.live", "local.control"],
+    ["cluster.client", "cluster.settings", "section", "deployment.apply", "deployment.live", "local.control"],
 )
 def test_what_talks_to_a_cluster_loads_neither_the_slow_half_of_ape_nor_the_server(module: str) -> None:
     loaded = modules_after(f"import {PACKAGE}.{module}")

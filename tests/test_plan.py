@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ape_silverback.cluster.types import ResourceStatus
-from ape_silverback.deploy.plan import (
+from ape_silverback.deployment.plan import (
     ACTIVE,
     Change,
     CreateBot,

@@ -144,7 +144,7 @@ def update(
         ape silverback cluster bots update blocks --account deployer --restart
     """
     from ape_silverback.cli.documents import BotDocument
-    from ape_silverback.deploy.plan import ACTIVE
+    from ape_silverback.deployment.plan import ACTIVE
 
     if groups and clear_vars:
         raise click.UsageError("Name groups, or say --clear-vars, not both.")

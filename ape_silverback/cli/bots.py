@@ -61,7 +61,7 @@ def list_(names: tuple[str, ...], format_: str, profile: str | None, cluster: st
         ape silverback cluster bots list 'price-*' --format json
     """
     from ape_silverback.cli.documents import BotDocument
-    from ape_silverback.deploy.live import statuses_of
+    from ape_silverback.deployment.live import statuses_of
 
     with connected(profile, cluster) as connection:
         chosen = sorted(choose("bot", connection.client.bots, names, not names).values(), key=lambda bot: bot.name)
@@ -103,7 +103,7 @@ def info_(names: tuple[str, ...], format_: str, profile: str | None, cluster: st
         ape silverback cluster bots info blocks
     """
     from ape_silverback.cli.documents import BotDocument
-    from ape_silverback.deploy.live import statuses_of
+    from ape_silverback.deployment.live import statuses_of
 
     with connected(profile, cluster) as connection:
         chosen = list(choose("bot", connection.client.bots, names, not names).values())

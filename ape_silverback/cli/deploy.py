@@ -14,7 +14,7 @@ from ape_silverback.cli.options import cluster_options
 from ape_silverback.cli.output import confirm, note, value_text, warn
 
 if TYPE_CHECKING:
-    from ape_silverback.deploy.plan import Action, Plan
+    from ape_silverback.deployment.plan import Action, Plan
     from ape_silverback.desired import DesiredState, Options
     from ape_silverback.section import SectionReading
 
@@ -105,9 +105,9 @@ def _deploy(
     timeout: float,
 ) -> None:
     from ape_silverback.cli.progress import progress, show_failure
-    from ape_silverback.deploy.apply import Timing, apply_plan
-    from ape_silverback.deploy.live import read_live_state
-    from ape_silverback.deploy.plan import make_plan
+    from ape_silverback.deployment.apply import Timing, apply_plan
+    from ape_silverback.deployment.live import read_live_state
+    from ape_silverback.deployment.plan import make_plan
 
     if dry_run:
         _show_desired(desired)  # before anything that can fail: it is what was asked for

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from ape_silverback.cluster.client import ClusterClient
-    from ape_silverback.deploy.apply import Event
+    from ape_silverback.deployment.apply import Event
 
 COLOURS = {"ready": "green", "failed": "red", "applied": None, "state": "yellow"}
 
@@ -82,7 +82,7 @@ def progress(interrupted: str) -> Iterator[Progress]:
 
 def show_until_ready(client: ClusterClient, names: Sequence[str]) -> dict[str, str]:
     """Wait until bots run and are healthy, with progress; give those that failed, and why."""
-    from ape_silverback.deploy.apply import Timing, wait_until_ready
+    from ape_silverback.deployment.apply import Timing, wait_until_ready
 
     failures = []
     with progress(f"Started, and not waited for any longer: {', '.join(names)}.") as shown:
@@ -96,7 +96,7 @@ def show_until_ready(client: ClusterClient, names: Sequence[str]) -> dict[str, s
 
 def show_until_stopped(client: ClusterClient, names: Sequence[str]) -> dict[str, str]:
     """Wait until bots have stopped, with progress; give those that haven't, and why."""
-    from ape_silverback.deploy.apply import Timing, wait_until_stopped
+    from ape_silverback.deployment.apply import Timing, wait_until_stopped
 
     failed: dict[str, str] = {}
     with progress(f"The cluster goes on stopping {', '.join(names)}.") as shown:

@@ -76,7 +76,7 @@ def _watch(connection: Connection, interval: float) -> None:
 
 def _ask(connection: Connection) -> StatusDocument:
     from ape_silverback.cli.documents import BotDocument, StatusDocument
-    from ape_silverback.deploy.live import statuses_of
+    from ape_silverback.deployment.live import statuses_of
 
     client = connection.client
     with ThreadPoolExecutor(CONCURRENCY) as pool:

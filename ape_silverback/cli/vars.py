@@ -164,8 +164,8 @@ def update(
         ape silverback cluster vars update rpc -e ALCHEMY_API_KEY -d OLD_KEY
     """
     from ape_silverback.cli.documents import GroupDocument
-    from ape_silverback.deploy.live import statuses_of
-    from ape_silverback.deploy.plan import ACTIVE
+    from ape_silverback.deployment.live import statuses_of
+    from ape_silverback.deployment.plan import ACTIVE
 
     values = _read(variables, env_files)
     if both := sorted(set(values) & set(deleted)):

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from ape_silverback.cluster.types import ResourceStatus
-from ape_silverback.deploy.plan import LiveBot, LiveGroup, LiveState
+from ape_silverback.deployment.plan import LiveBot, LiveGroup, LiveState
 from ape_silverback.desired import DesiredBot
 
 if TYPE_CHECKING:

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from ape_silverback.cluster.types import ResourceStatus
-from ape_silverback.deploy.live import CONCURRENCY, statuses_of
-from ape_silverback.deploy.plan import (
+from ape_silverback.deployment.live import CONCURRENCY, statuses_of
+from ape_silverback.deployment.plan import (
     ACTIVE,
     BotAction,
     CreateBot,
