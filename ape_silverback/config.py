@@ -108,7 +108,7 @@ class BotValues(_Part):
     """Container registry and path. Images default to ``{registry}/{project}-{bot}:{tag}``."""
 
     tag: Text | None = None
-    """Tag of the images that are named after the registry. ``latest`` when not set."""
+    """Tag of the images that are named after the registry; ``git`` for the commit. ``latest`` when not set."""
 
     credential: Text | None = None
     """Name of the cluster's registry credential for a private image. Empty text: none."""
@@ -128,6 +128,12 @@ class BotConfig(BotValues):
 
     module: Text | None = None
     """What ``silverback run`` takes to run it: a module of ``bots/``. The bot's name when not set."""
+
+    protect: bool | None = None
+    """Whether ``deploy --prune`` and ``bots remove`` are refused to remove it. ``false`` when not set."""
+
+    renamed_from: Name | None = None
+    """Name that it had on the cluster before: it is renamed there, and not made anew."""
 
 
 class StreamConfig(_Part):
@@ -174,6 +180,9 @@ class Section(_Deployment):
 
     stream: StreamConfig = StreamConfig()
     """What has to be true of the payment stream of the cluster."""
+
+    history: Text | None = None
+    """Folder that remembers deployments, from the project's folder on. ``~/.silverback/deployments`` when not set."""
 
     targets: dict[Name, Annotated[TargetConfig, BeforeValidator(_empty_is_default)]] = Field(default_factory=dict)
     """Targets, by name."""

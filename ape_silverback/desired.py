@@ -23,6 +23,8 @@ class DesiredBot:
         environment: names of its variable groups; of two that set one variable the later wins.
         credential_name: registry credential of the cluster, or None for a public image.
         origins: field of the API → where its value came from.
+        protect: whether a deployment that no longer has it is refused to remove it.
+        renamed_from: name that it had on the cluster before.
     """
 
     name: str
@@ -37,6 +39,8 @@ class DesiredBot:
     credential_name: str | None
     cluster_access: bool
     origins: Mapping[str, str]
+    protect: bool = False
+    renamed_from: str | None = None
 
     FIELDS = (
         "image",
@@ -82,7 +86,11 @@ class DesiredState:
 
 @dataclass(frozen=True)
 class Options:
-    """Values of one run, from the command line. They win over everything that is written down."""
+    """Values of one run, from the command line. They win over everything that is written down.
+
+    Attributes:
+        allow_dirty: whether ``tag: git`` may name the commit of a tree with changes that aren't committed.
+    """
 
     network: str | None = None
     account: str | None = None
@@ -91,6 +99,7 @@ class Options:
     credential: str | None = None
     environment: tuple[str, ...] | None = None
     cluster_access: bool | None = None
+    allow_dirty: bool = False
 
 
 NO_OPTIONS = Options()

@@ -54,6 +54,14 @@ class _Layers:
         return next(iter(self.all(name)), (default, origin))
 
 
+def project_name() -> str:
+    """Give the name of Ape's active project."""
+    from ape.utils.basemodel import ManagerAccessMixin
+
+    name: str = ManagerAccessMixin.local_project.name
+    return name
+
+
 def discover_bots(folder: Path) -> dict[str, str]:
     """Find the project's bots where the bot SDK looks for them.
 
@@ -108,8 +116,6 @@ def resolve(
     Raises:
         ResolutionError: with every problem of every bot, a line each.
     """
-    from ape.utils.basemodel import ManagerAccessMixin
-
     section = reading.section
     if target is not None and target not in section.targets:
         raise ResolutionError(f"no target '{target}' in the section; {did_you_mean(target, section.targets)}")
@@ -117,10 +123,11 @@ def resolve(
     declared = dict.fromkeys([*section.bots, *of_target])
     resolver = _Resolver(
         folder=folder,
-        project=ManagerAccessMixin.local_project.name,
+        project=project_name(),
         kind=kind,
         files=ConfigurationFiles.read(reading.file, os.environ if environ is None else environ),
         found=discover_bots(folder),
+        allow_dirty=options.allow_dirty,
     )
     known = list(declared or resolver.found)
     chosen = list(names) if new else _choose(names, known)
@@ -196,6 +203,7 @@ class _Resolver:
     kind: ClusterKind | None
     files: ConfigurationFiles
     found: Mapping[str, str]
+    allow_dirty: bool = False
     problems: list[str] = field(default_factory=list)
     warnings: dict[str, None] = field(default_factory=dict)
 
@@ -236,6 +244,8 @@ class _Resolver:
                 "credential_name": credential_origin,
                 "cluster_access": access_origin,
             },
+            protect=layers.first("protect", default=False)[0],
+            renamed_from=layers.first("renamed_from")[0],
         )
 
     def _problem(self, bot: str, text: str) -> None:
@@ -301,6 +311,10 @@ class _Resolver:
             return self._reference(bot, image, image_origin)
         if registry:
             tag, tag_origin = layers.first("tag", default="latest", origin="the default")
+            if tag == "git":
+                tag, tag_origin = self._commit(bot, tag_origin), f"{tag_origin}, the commit"
+            if tag is None:
+                return None
             origin = f"registry of {registry_origin}, names of project and bot, tag of {tag_origin}"
             return self._reference(bot, f"{registry.rstrip('/')}/{default}:{tag}", origin)
         if self.kind is None:
@@ -311,6 +325,23 @@ class _Resolver:
             "silverback section; only a local cluster runs the project's folder itself",
         )
         return None
+
+    def _commit(self, bot: str, origin: str) -> str | None:
+        """Give the commit that the project is at, or note why it can't be told."""
+        from ape_silverback.git import git_state
+
+        state = git_state(self.folder)
+        if state is None:
+            self._problem(bot, f"tag 'git' ({origin}) is the commit, but this project is in no git repository with one")
+            return None
+        if state.dirty and not self.allow_dirty:
+            self._problem(
+                bot,
+                f"tag 'git' ({origin}) is commit {state.short}, but there are changes that aren't committed: commit "
+                "them, or say --allow-dirty",
+            )
+            return None
+        return state.short
 
     def _reference(self, bot: str, image: str, origin: str) -> Sourced | None:
         if IMAGE_REFERENCE.fullmatch(image):

@@ -11,12 +11,12 @@ import json
 import os
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ape_silverback.config import PlaceOf, Section, near_match, refuse_doubles, spelling, validate_section
+from ape_silverback.config import PlaceOf, Section, TargetConfig, near_match, refuse_doubles, spelling, validate_section
 from ape_silverback.exceptions import ConfigurationError
 from ape_silverback.toml_lines import toml_lines
 
@@ -46,11 +46,13 @@ class SectionReading:
         return self.places.get(spelling(path))
 
 
-def read_section(project: Path) -> SectionReading:
+def read_section(project: Path, settings: Sequence[str] = (), target: str | None = None) -> SectionReading:
     """Read the section of a project.
 
     Args:
         project: the project's folder. Only this folder is read, as by Ape.
+        settings: values of one run that win over all others, as ``bots.NAME.key=value``.
+        target: the target of that run: the settings win over it too.
 
     Raises:
         ConfigurationError: a file can't be read, or a key or a value isn't right. Names file, line and key.
@@ -58,6 +60,8 @@ def read_section(project: Path) -> SectionReading:
     file = configuration_file(project)
     data, places = _read_files(file)
     data = _overlay(data, os.environ, places)
+    for setting in settings:
+        data = _lay_over(data or {}, setting, target, places)
     section = validate_section(data, _finder(places)) if data is not None else Section()
     return SectionReading(section, file, places)
 
@@ -226,20 +230,43 @@ def _overlay(data: Any, environ: Mapping[str, str], places: Places) -> Any:
     result = _own_spelling(data or {})
     for variable in variables:
         path = tuple(variable.removeprefix(VARIABLE_PREFIX).lower().split("__"))
-        place = f"environment variable {variable}"
-        if path[0] not in Section.model_fields:
-            raise ConfigurationError(f"{place}: unknown key '{path[0]}'; {near_match(path[0], Section.model_fields)}")
-        at = result
-        for depth, key in enumerate(path[:-1], start=1):
-            below = at.get(key)
-            if not isinstance(below, Mapping):  # what the file says there is replaced
-                below, places[path[:depth]] = {}, place
-            at[key] = at = dict(below)
-        at[path[-1]] = _value(variable, path, environ[variable])
-        for known in [known for known in places if known[: len(path)] == path]:
-            del places[known]
-        places[path] = place
+        _set(result, path, environ[variable], f"environment variable {variable}", places)
     return result
+
+
+def _lay_over(data: Any, setting: str, target: str | None, places: Places) -> Any:
+    """Lay one setting of the command line over a section, and over the target that would win over it."""
+    if not isinstance(data, Mapping):
+        return data
+    written, is_one, text = setting.partition("=")
+    place = f"option --set {written}"
+    if not is_one or not written:
+        raise ConfigurationError(f"option --set {setting}: expected KEY=VALUE, such as bots.NAME.tag=v2")
+    first, *rest = written.split(".")
+    if first == "bots" and len(rest) > 1:  # the name of a bot may have dots
+        rest = [".".join(rest[:-1]), rest[-1]]
+    path = (first.replace("-", "_"), *rest[:-1], *(key.replace("-", "_") for key in rest[-1:]))
+    result = _own_spelling(data)
+    _set(result, path, text, place, places)
+    if target is not None and path[0] in TargetConfig.model_fields:
+        _set(result, ("targets", target, *path), text, place, places)
+    return result
+
+
+def _set(result: dict[str, Any], path: tuple[str, ...], text: str, place: str, places: Places) -> None:
+    """Set a key of a section, whose mappings on the way to it are copied."""
+    if path[0] not in Section.model_fields:
+        raise ConfigurationError(f"{place}: unknown key '{path[0]}'; {near_match(path[0], Section.model_fields)}")
+    at = result
+    for depth, key in enumerate(path[:-1], start=1):
+        below = at.get(key)
+        if not isinstance(below, Mapping):  # what the file says there is replaced
+            below, places[path[:depth]] = {}, place
+        at[key] = at = dict(below)
+    at[path[-1]] = _value(place, path, text)
+    for known in [known for known in places if known[: len(path)] == path]:
+        del places[known]
+    places[path] = place
 
 
 def _own_spelling(data: Mapping[str, Any]) -> dict[str, Any]:
@@ -248,13 +275,13 @@ def _own_spelling(data: Mapping[str, Any]) -> dict[str, Any]:
     return renamed if len(renamed) == len(data) else dict(data)
 
 
-def _value(variable: str, path: tuple[str, ...], text: str) -> Any:
-    """Read a variable: mappings and lists as JSON, lists also as words between commas."""
+def _value(place: str, path: tuple[str, ...], text: str) -> Any:
+    """Read a value that is text: mappings and lists as JSON, lists also as words between commas."""
     if text.lstrip().startswith(("{", "[")):
         try:
             return json.loads(text)
         except json.JSONDecodeError as error:
-            raise ConfigurationError(f"environment variable {variable}: not JSON: {error.msg}") from None
+            raise ConfigurationError(f"{place}: not JSON: {error.msg}") from None
     if path[-1] == "environment" or path[-2:-1] == ("variables",):
         return [word.strip() for word in text.split(",") if word.strip()]
     return text

@@ -10,9 +10,10 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import click
+from pydantic import BaseModel
 
 HERE = Path(__file__).parent
 GENERATED = "<!-- Written by docs/generate.py. -->"
@@ -159,19 +160,39 @@ def output() -> str:
         "gives a document a line. Keys stay what they are; new ones may come. Times are ISO 8601, in UTC; what nobody "
         "knows is null.",
     ]
-    for name, model in DOCUMENTS.items():
-        schema = model.model_json_schema(mode="serialization")
-        rows = ["| key | type | |", "| --- | --- | --- |"]
-        for key, part in schema["properties"].items():
-            rows.append(f"| `{key}` | {type_text(part)} | {part.get('description', '')} |")
-        parts.append(f"## {name}\n\n{(model.__doc__ or '').strip()}\n\n" + "\n".join(rows))
+    parts += [describe(name, model) for name, model in DOCUMENTS.items()]
+    parts += plan_parts()
     return "\n\n".join(parts) + "\n"
+
+
+def describe(name: str, model: type[BaseModel], level: str = "##") -> str:
+    """Write the keys of a document."""
+    rows = ["| key | type | |", "| --- | --- | --- |"]
+    for key, part in model.model_json_schema(mode="serialization")["properties"].items():
+        rows.append(f"| `{key}` | {type_text(part)} | {part.get('description', '')} |")
+    return f"{level} {name}\n\n{(model.__doc__ or '').strip()}\n\n" + "\n".join(rows)
+
+
+def plan_parts() -> list[str]:
+    """Write what a plan holds."""
+    from ape_silverback.deployment import plan
+
+    actions = [*get_args(plan.GroupAction), *get_args(plan.BotAction)]
+    head = describe("Plan", plan.Plan).replace(
+        "What a deployment does.", "What a deployment does: `plan`, `plan --out`."
+    )
+    return [
+        head,
+        *(describe(model.__name__, model, "###") for model in (*actions, plan.Change, plan.Deployed, plan.LookedAt)),
+    ]
 
 
 def type_text(part: dict[str, Any]) -> str:
     """Write a type of a JSON schema in words."""
-    if "anyOf" in part:
-        return " or ".join(type_text(one) for one in part["anyOf"])
+    if one_of := part.get("anyOf") or part.get("oneOf"):
+        return " or ".join(type_text(one) for one in one_of)
+    if "const" in part:
+        return f"`{part['const']}`"
     if "$ref" in part:
         return str(part["$ref"]).rpartition("/")[2].removesuffix("Document")
     if part.get("enum"):
@@ -179,11 +200,12 @@ def type_text(part: dict[str, Any]) -> str:
     if part.get("type") == "array":
         return f"list of {type_text(part['items'])}"
     if part.get("type") == "object":
-        return f"name → {type_text(part['additionalProperties'])}" if "additionalProperties" in part else "object"
+        below = part.get("additionalProperties")
+        return f"name → {type_text(below)}" if isinstance(below, dict) else "object"
     if part.get("format") == "date-time":
         return "time"
     names = {"string": "text", "integer": "number", "boolean": "true or false", "null": "null"}
-    return names[part["type"]]
+    return names[part["type"]] if "type" in part else "any value"
 
 
 PAGES = {"commands.md": commands, "from-silverback.md": from_silverback, "output.md": output}

@@ -18,6 +18,7 @@ PACKAGE = "ape_silverback"
 MAY_IMPORT: dict[str, set[str]] = {
     "exceptions": set(),
     "files": set(),
+    "git": set(),
     "toml_lines": set(),
     "version": set(),
     "config": set(),
@@ -27,12 +28,13 @@ MAY_IMPORT: dict[str, set[str]] = {
     "desired": set(),
     "project": {"config", "section", "networks", "desired"},
     "cluster": set(),
+    "connection": {"section", "desired", "cluster"},
     "deployment": {"desired", "cluster"},
     "local": {"cluster.types"},
-    "cli": {"config", "section", "networks", "desired", "project", "cluster", "deployment", "local"},
+    "cli": {"config", "section", "networks", "desired", "project", "cluster", "connection", "deployment", "local"},
     "": {"config", "section", "plugin"},  # the package itself, lazily
 }
-EVERYBODYS = {"exceptions", "files", "toml_lines", "version"}
+EVERYBODYS = {"exceptions", "files", "git", "toml_lines", "version"}
 
 
 def module_name(path: Path) -> str:

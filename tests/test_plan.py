@@ -82,6 +82,7 @@ def test_a_changed_field_is_told_with_old_and_new_and_a_running_bot_is_restarted
             id=uuid5(SPACE, "a"),
             name="a",
             changes=(Change(field="network", old="sepolia", new="mainnet"),),
+            runs=True,
             restart=True,
         ),
     )

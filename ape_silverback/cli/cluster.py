@@ -15,7 +15,10 @@ cluster = LazyGroup(
     short_help="Deploy bots to a cluster and manage them",
     commands_by_section={
         "Deploy": {
+            "plan": "ape_silverback.cli.plan:plan",
             "deploy": "ape_silverback.cli.deploy:deploy",
+            "rollback": "ape_silverback.cli.history:rollback",
+            "history": "ape_silverback.cli.history:history",
             "status": "ape_silverback.cli.status:status",
         },
         "On the cluster": {

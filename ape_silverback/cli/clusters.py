@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ape_silverback.cli.completion import complete_clusters, complete_workspaces
-from ape_silverback.cli.connection import Connection, PlatformConnection, connected, find_cluster, platform
+from ape_silverback.cli.connection import connected, platform
 from ape_silverback.cli.options import cluster_options, format_option, platform_options, yes_option
 from ape_silverback.cli.output import (
     age,
@@ -25,6 +25,7 @@ from ape_silverback.cli.output import (
 if TYPE_CHECKING:
     from ape_silverback.cluster.client import Workspace
     from ape_silverback.cluster.types import ClusterConfiguration, ClusterInfo
+    from ape_silverback.connection import Connection, PlatformConnection
 
 _path = click.argument("path", metavar="CLUSTER_PATH", shell_complete=complete_clusters)
 _workspace = click.argument("workspace", metavar="[WORKSPACE]", required=False, shell_complete=complete_workspaces)
@@ -250,6 +251,7 @@ def _workspace_of(connection: PlatformConnection, given: str | None) -> str:
 def _find(connection: PlatformConnection, path: str) -> tuple[Workspace, ClusterInfo]:
     """Find the cluster of a path, or of a name in the profile's default workspace."""
     from ape_silverback.cluster.settings import choose_cluster
+    from ape_silverback.connection import find_cluster
 
     return find_cluster(connection.client, *choose_cluster(connection.profile, path))
 

@@ -2,152 +2,220 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from ape_silverback.cli.connection import Connection, connected
+from ape_silverback.cli.deployment import (
+    Setting,
+    deploying,
+    manner_of,
+    manner_options,
+    project_bots,
+    project_options,
+    read_plan,
+    read_project,
+    resolve_bots,
+    values_of,
+    wishes_of,
+)
 from ape_silverback.cli.options import cluster_options
-from ape_silverback.cli.output import confirm, note, value_text, warn
+from ape_silverback.cli.output import INTERRUPTED, confirm, note, value_text
+from ape_silverback.cli.plan import key_text, show_plan
 
 if TYPE_CHECKING:
-    from ape_silverback.deployment.plan import Action, Plan
-    from ape_silverback.desired import DesiredState, Options
-    from ape_silverback.section import SectionReading
+    from ape_silverback.deployment.apply import Event, Manner
+    from ape_silverback.deployment.deployer import Summary
+    from ape_silverback.deployment.plan import Plan
+    from ape_silverback.deployment.records import Source
+    from ape_silverback.desired import DesiredState
+
+events_option = click.option(
+    "--format",
+    "format_",
+    type=click.Choice(["text", "json"], case_sensitive=False),
+    default="text",
+    show_default=True,
+    help="How to show what happens: json is an event a line, as docs/output.md describes.",
+)
 
 
 @click.command(short_help="Make the cluster have the project's bots")
-@click.argument("bots", metavar="[BOT]...", nargs=-1)
+@project_bots
 @click.option("-y", "--yes", is_flag=True, help="Don't ask before changes are made.")
 @click.option(
     "--dry-run", is_flag=True, help="Show the resolved bots, where each value comes from, and the plan; stop."
 )
-@click.option("--target", metavar="NAME", help="Deploy as this target of the section says.")
-@click.option("--network", metavar="ECOSYSTEM:NETWORK:PROVIDER", help="Network of the bots, for this run.")
-@click.option("--account", metavar="ALIAS", help="Account of the bots, for this run.")
-@click.option("--tag", metavar="TAG", help="Tag of the bots' images, for this run.")
 @click.option(
-    "--env-file",
-    "env_files",
+    "--plan",
+    "plan_file",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    multiple=True,
-    help="File with values of variables, as NAME=VALUE lines. Wins over the environment; may be repeated.",
+    help="Apply this plan of `plan --out`, if the cluster hasn't moved since.",
 )
-@click.option(
-    "--timeout",
-    type=click.FloatRange(min=0, min_open=True),
-    default=180.0,
-    show_default=True,
-    help="Seconds to wait for a bot to be running and healthy.",
-)
+@project_options
+@manner_options
+@click.option("--rollback", is_flag=True, help="Give a bot that fails after a change what it had before.")
+@events_option
 @cluster_options
 def deploy(
     bots: tuple[str, ...],
     yes: bool,
     dry_run: bool,
-    target: str | None,
-    network: str | None,
-    account: str | None,
-    tag: str | None,
-    env_files: tuple[Path, ...],
-    timeout: float,
+    plan_file: Path | None,
+    rollback: bool,
+    format_: str,
     profile: str | None,
     cluster: str | None,
+    **options: Any,
 ) -> None:
     """Deploy the project's bots: all of them, or each BOT by name or glob.
 
     Compares the project with the cluster, shows the difference, applies it, and waits until every bot runs and is
-    healthy. Bots of the cluster that aren't in the project are left alone. The same command again changes nothing.
+    healthy. Bots of the cluster that aren't in the project are left alone. The same command again changes nothing, or
+    finishes what was cut off.
 
     \b
     Examples:
         ape silverback cluster deploy --dry-run
         ape silverback cluster deploy blocks --yes
+        ape silverback cluster deploy --target production --strategy rolling --rollback
     """
-    from ape_silverback.desired import Options
     from ape_silverback.exceptions import NoClusterError
-    from ape_silverback.section import read_section
 
-    reading = read_section(Path.cwd())
-    options = Options(network=network, account=account, tag=tag)
+    wishes, manner = wishes_of(options, bots), manner_of(options, rollback)
+    if plan_file is not None and (bots or dry_run):
+        raise click.UsageError("--plan applies what is in the file: name no BOT with it, and no --dry-run.")
+    reading = read_project(options)
+    target = options["target"]
     try:
-        with connected(profile, cluster, reading, target) as connection:
-            desired = _resolve(reading, connection.kind(), bots, target, options)
-            _deploy(connection, desired, _values(reading, target, env_files), yes=yes, dry_run=dry_run, timeout=timeout)
+        with deploying(reading, profile, cluster, target, options["env_files"]) as setting:
+            if dry_run:
+                desired = resolve_bots(reading, setting.connection.kind(), bots, options)
+                _show_desired(desired)  # before anything that can fail: it is what was asked for
+                show_plan(setting.deployer.plan(desired, setting.values.keys(), wishes))
+                note("Dry run: nothing was changed.")
+                return
+            with setting.deployer.lock():
+                if plan_file is not None:
+                    plan = read_plan(plan_file)
+                    setting.values.update(values_of(plan.needs, options["env_files"]))
+                    setting.deployer.check(plan)
+                else:
+                    desired = resolve_bots(reading, setting.connection.kind(), bots, options)
+                    plan = setting.deployer.plan(desired, setting.values.keys(), wishes)
+                carry_out(setting, plan, manner, setting.source(), yes=yes, format_=format_)
     except NoClusterError:
         if not dry_run:
             raise
-        _show_desired(_resolve(reading, None, bots, target, options))
+        _show_desired(resolve_bots(reading, None, bots, options))
         note("\nNo cluster is chosen, so this isn't compared with one. `ape silverback cluster up` starts a local one.")
 
 
-def _resolve(
-    reading: SectionReading, kind: Any, names: tuple[str, ...], target: str | None, options: Options
-) -> DesiredState:
-    from ape_silverback.project import resolve
+def carry_out(setting: Setting, plan: Plan, manner: Manner, source: Source, *, yes: bool, format_: str) -> None:
+    """Show a plan, ask, apply it, and show what happens.
 
-    desired = resolve(reading, Path.cwd(), kind=kind, names=names, target=target, options=options)
-    for warning in desired.warnings:
-        warn(warning)
-    return desired
-
-
-def _deploy(
-    connection: Connection,
-    desired: DesiredState,
-    values: Mapping[str, str],
-    *,
-    yes: bool,
-    dry_run: bool,
-    timeout: float,
-) -> None:
+    Raises:
+        click.ClickException: something failed.
+        click.exceptions.Exit: it was interrupted.
+    """
     from ape_silverback.cli.progress import progress, show_failure
-    from ape_silverback.deployment.apply import Timing, apply_plan
-    from ape_silverback.deployment.live import read_live_state
-    from ape_silverback.deployment.plan import make_plan
+    from ape_silverback.deployment.deployer import Summary
 
-    if dry_run:
-        _show_desired(desired)  # before anything that can fail: it is what was asked for
-    live = read_live_state(connection.client, connection.label, (bot.name for bot in desired.bots))
-    plan = make_plan(desired, live, values.keys())
-    _show_plan(plan)
-    if dry_run:
-        note("Dry run: nothing was changed.")
-        return
+    as_json = format_ == "json"
+    if as_json:
+        _show_event("plan", plan=plan.model_dump(mode="json"))
+    else:
+        show_plan(plan)
+    if plan.refused:
+        raise click.ClickException("\n".join(plan.refused))
+    if unfinished := setting.deployer.records.unfinished():
+        note(f"The last deployment was cut off; begun, and of no known end: {', '.join(unfinished)}.")
     if plan.writes:
         confirm(f"Apply this to {plan.cluster}?", yes)
 
-    failures, ready = [], 0
-    with progress("What was begun is finished by the cluster; the same command again does the rest.") as shown:
-        for event in apply_plan(plan, connection.client, values, Timing(timeout=timeout)):
-            shown.show(event)
-            ready += event.kind == "ready"
-            if event.kind == "failed":
-                failures.append(event)
-    for event in failures:
+    result = Summary()
+    left = "What was begun is finished by the cluster; the same command again does the rest."
+    with _interruptible() as stop, progress(left) as shown:
+        for event in setting.deployer.apply(plan, setting.values, manner, source, stop):
+            result.add(event)
+            if as_json:
+                _show_event(event.kind, event)
+            else:
+                shown.show(event)
+    for event in result.failures:
         show_failure(event)
-    counts = f"{ready} of {len(plan.bots)} bots running and healthy on {plan.cluster}."
-    if failures:
-        raise click.ClickException(f"{', '.join(event.name for event in failures)} failed; {counts}")
-    click.echo(counts if plan.writes else f"Nothing changed: {counts}")
+    _show_result(plan, manner, result, as_json, stop.is_set())
 
 
-def _values(reading: SectionReading, target: str | None, env_files: tuple[Path, ...]) -> dict[str, str]:
-    """Give the values of the declared variables: of the environment, and over them of the files."""
-    from dotenv import dotenv_values
+def _show_result(plan: Plan, manner: Manner, result: Summary, as_json: bool, interrupted: bool) -> None:
+    ready = [name for name in plan.watched if name in result.named("ready")]
+    done = f"{len(ready)} of {len(plan.watched)} bots running and healthy on {plan.cluster}."
+    if not manner.wait:
+        done = f"{len(plan.writes)} changes made on {plan.cluster}; not waited for the bots."
+    if removed := [
+        action.name for action in plan.actions if action.kind == "remove" and action.name in result.named("applied")
+    ]:
+        done += f" Removed: {', '.join(removed)}."
+    if as_json:
+        _show_event("done", text=done)
+    if interrupted:
+        note(f"Interrupted. Done: {_named(result, 'applied', 'ready')}. Not done: {_named(result, 'skipped')}.")
+        note("The same command again does the rest.")
+        raise click.exceptions.Exit(INTERRUPTED)
+    if not result.succeeded:
+        parts = (
+            [f"{', '.join(dict.fromkeys(event.name for event in result.failures))} failed"] if result.failures else []
+        )
+        parts += [f"went back: {', '.join(back)}"] if (back := result.named("rolled-back")) else []
+        parts += [f"not done: {', '.join(skipped)}"] if (skipped := result.named("skipped")) else []
+        raise click.ClickException(f"{'; '.join(parts)}; {done}")
+    if not as_json:
+        click.echo(done if plan.writes else f"Nothing changed: {done}")
 
-    section = reading.section
-    places = [section.variables or {}]
-    if target in section.targets:
-        places.append(section.targets[target].variables or {})
-    declared = {name for place in places for names in place.values() for name in names}
-    values = {name: os.environ[name] for name in declared if name in os.environ}
-    for file in env_files:
-        values |= {name: value for name, value in dotenv_values(file, interpolate=False).items() if value is not None}
-    return values
+
+def _named(result: Summary, *kinds: str) -> str:
+    return ", ".join(result.named(*kinds)) or "nothing"
+
+
+@contextmanager
+def _interruptible() -> Iterator[threading.Event]:
+    """Let the first interrupt end a deployment after what is under way, and a second one at once."""
+    stop = threading.Event()
+
+    def interrupt(number: int, _: Any) -> None:
+        if stop.is_set():
+            signal.signal(number, before[signal.Signals(number)])
+            raise KeyboardInterrupt
+        stop.set()
+        note("Interrupted: what is under way is finished. Once more leaves at once.")
+
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _show_event(kind: str, event: Event | None = None, text: str | None = None, plan: Any = None) -> None:
+    from ape_silverback.cli.documents import EventDocument
+
+    document = EventDocument(event=kind, text=text, plan=plan)
+    if event is not None:
+        document = EventDocument(
+            event=kind,
+            name=event.name,
+            text=event.text,
+            state=str(event.status).lower() if event.status is not None else None,
+            errors=list(event.errors),
+            log=list(event.log),
+        )
+    click.echo(document.model_dump_json())
 
 
 def _show_desired(desired: DesiredState) -> None:
@@ -156,50 +224,5 @@ def _show_desired(desired: DesiredState) -> None:
         shown = {name: value_text(getattr(bot, name)) for name in bot.FIELDS}
         width = max(map(len, shown.values()))
         for name, value in shown.items():
-            click.echo(f"  {_key(name):<14}  {value:<{width}}  {click.style(bot.origins[name], dim=True)}")
+            click.echo(f"  {key_text(name):<14}  {value:<{width}}  {click.style(bot.origins[name], dim=True)}")
         click.echo()
-
-
-def _show_plan(plan: Plan) -> None:
-    if not plan.writes:
-        click.echo(f"Nothing to change on {plan.cluster}: {_names(plan)} as the project says.")
-        return
-    click.echo(f"Plan for {plan.cluster}:")
-    for action in plan.actions:
-        for line in _action_lines(action):
-            click.echo(f"  {line}")
-    for text in plan.unknown:
-        click.echo(f"  not known: {text}")
-
-
-def _action_lines(action: Action) -> list[str]:
-    """Give what a plan says of one action: a sign, what, and for changes old and new."""
-    if action.kind == "create":
-        details = [f"      {_key(key)}: {value_text(value)}" for key, value in action.configuration.items() if value]
-        return [click.style(f"+ create bot {action.name}", fg="green"), *details]
-    if action.kind == "update":
-        suffix = " and restart" if action.restart else " and start"
-        changes = [
-            f"      {_key(change.field)}: {value_text(change.old)} -> {value_text(change.new)}"
-            for change in action.changes
-        ]
-        return [click.style(f"~ update bot {action.name}{suffix}", fg="yellow"), *changes]
-    if action.kind == "restart":
-        return [click.style(f"~ restart bot {action.name}: {action.reason}", fg="yellow")]
-    if action.kind == "start":
-        return [click.style(f"> start bot {action.name}, which is stopped", fg="green")]
-    if action.kind == "create-group":
-        return [click.style(f"+ create variable group {action.name}: {', '.join(action.variables)}", fg="green")]
-    if action.kind == "update-group":
-        signed = [*(f"+{name}" for name in action.add), *(f"-{name}" for name in action.remove)]
-        return [click.style(f"~ update variable group {action.name}: {' '.join(signed)}", fg="yellow")]
-    return [f"= keep bot {action.name}"]
-
-
-def _key(name: str) -> str:
-    return {"credential_name": "credential"}.get(name, name).replace("_", "-")
-
-
-def _names(plan: Plan) -> str:
-    names = [action.name for action in plan.bots]
-    return f"{', '.join(names)} {'is' if len(names) == 1 else 'are'}"

@@ -16,6 +16,7 @@ from ape_silverback.cluster.types import ClusterConfiguration, ResourceStatus
 if TYPE_CHECKING:
     from ape_silverback.cluster.client import Bot, RegistryCredentials, VariableGroup, Workspace
     from ape_silverback.cluster.types import BotLogEntry, ClusterInfo
+    from ape_silverback.deployment.records import Record
 
 
 class Document(BaseModel):
@@ -251,6 +252,61 @@ class StatusDocument(Document):
     """End of what is paid for, of a cluster of the platform."""
 
 
+class DeploymentDocument(Document):
+    """An earlier deployment: `history`."""
+
+    id: int
+    """Its number, from 1 on."""
+    time: datetime
+    """When it began."""
+    by: str
+    """Who deployed, as `user@machine`."""
+    what: str
+    """`deploy`, or `rollback to ID`."""
+    target: str | None
+    """Target of the section."""
+    commit: str | None
+    """Git commit of the project."""
+    dirty: bool | None
+    """Whether there were changes that weren't committed."""
+    bots: dict[str, dict[str, Any]]
+    """Every bot of the project after it: name → configuration."""
+    digests: dict[str, str]
+    """Name of a bot → digest of its image, where an engine could tell."""
+    outcome: dict[str, str] | None
+    """Name → the last that happened to it; null for a deployment that was cut off."""
+
+    @classmethod
+    def of(cls, record: Record) -> DeploymentDocument:
+        """Describe a deployment."""
+        return cls(
+            **record.model_dump(exclude={"version", "restores", "leaving", "groups", "bots"}),
+            bots={name: bot.configuration for name, bot in record.bots.items()},
+        )
+
+
+class EventDocument(Document):
+    """Something that happens in a deployment: `deploy` and `rollback`, a document a line."""
+
+    version: Literal[1] = 1
+    """Version of these lines."""
+    event: str
+    """`plan` first; then `applied`, `state`, `ready`, `failed`, `skipped` or `rolled-back` for a bot or a variable
+    group; `done` last."""
+    name: str | None = None
+    """The bot or the group."""
+    text: str | None = None
+    """What happened, in words."""
+    state: str | None = None
+    """The bot's state, where it was looked at."""
+    errors: list[str] = Field(default_factory=list)
+    """Of a bot that failed, what the cluster tells as its errors."""
+    log: list[str] = Field(default_factory=list)
+    """Of a bot that failed, its last log lines."""
+    plan: dict[str, Any] | None = None
+    """The plan, as `plan --format json` gives it."""
+
+
 class LocalClusterDocument(Document):
     """The local cluster of this machine: `up`."""
 
@@ -296,6 +352,8 @@ DOCUMENTS: Mapping[str, type[Document]] = {
         ErrorDocument,
         ResultDocument,
         StatusDocument,
+        DeploymentDocument,
+        EventDocument,
         LocalClusterDocument,
         UserDocument,
     )

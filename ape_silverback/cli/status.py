@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING
 import click
 
 from ape_silverback.cli.bots import show_bots
-from ape_silverback.cli.connection import Connection, connected
+from ape_silverback.cli.connection import connected
 from ape_silverback.cli.options import cluster_options, format_option
 from ape_silverback.cli.output import age, captured, health_text, show
 from ape_silverback.cli.selection import CONCURRENCY
 
 if TYPE_CHECKING:
     from ape_silverback.cli.documents import StatusDocument
+    from ape_silverback.connection import Connection
 
 MANY_BOTS = 20
 """Bots above which only those that aren't healthy are asked for their errors."""

@@ -1,37 +1,42 @@
 """Carries a plan out: groups first, then the bots side by side, then waits until they run and are healthy.
 
-What happens is told as events while it happens. A bot that fails doesn't stop the others.
+What happens is told as events while it happens. A bot that fails doesn't stop the others, unless it is asked for.
 """
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from ape_silverback.cluster.types import ResourceStatus
 from ape_silverback.deployment.live import CONCURRENCY, statuses_of
 from ape_silverback.deployment.plan import (
     ACTIVE,
-    BotAction,
     CreateBot,
     CreateGroup,
-    GroupAction,
     KeepBot,
     Plan,
+    RemoveBot,
+    RemoveGroup,
     RestartBot,
+    StartBot,
     UpdateBot,
+    UpdateGroup,
 )
-from ape_silverback.exceptions import ClusterError, DeployError
+from ape_silverback.exceptions import DeployError, SilverbackError
 
 if TYPE_CHECKING:
-    from ape_silverback.cluster.client import Bot, ClusterClient
+    from ape_silverback.cluster.client import Bot, ClusterClient, VariableGroup
 
 LOG_LINES = 15
 """Log lines that are shown of a bot that fails."""
+
+NOT_STARTED = "not started"
 
 
 @dataclass(frozen=True)
@@ -40,15 +45,42 @@ class Timing:
 
     Attributes:
         timeout: for a bot to be running and healthy, from the end of the writes.
+        settle: for it to stay so.
         stop: for a running bot to stop before it is started again.
         poll: between two looks at the cluster.
         grace: how long a bot may still look stopped after it was started, on a cluster that is slow to say so.
     """
 
     timeout: float = 180.0
+    settle: float = 0.0
     stop: float = 60.0
     poll: float = 0.5
     grace: float = 15.0
+
+
+@dataclass(frozen=True)
+class Manner:
+    """In what manner a plan is carried out.
+
+    Attributes:
+        concurrency: most actions under way at once.
+        max_unavailable: most running bots that are restarted at once, each healthy before the next; None for all.
+        fail_fast: begin nothing more once something failed.
+        rollback: give a bot that fails after a change what it had before.
+        wait: wait until the bots run and are healthy.
+    """
+
+    concurrency: int = CONCURRENCY
+    max_unavailable: int | None = None
+    fail_fast: bool = False
+    rollback: bool = False
+    wait: bool = True
+    timing: Timing = field(default_factory=Timing)
+
+
+USUAL_MANNER = Manner()
+
+Kind = Literal["applied", "state", "ready", "failed", "skipped", "rolled-back"]
 
 
 @dataclass(frozen=True)
@@ -57,12 +89,13 @@ class Event:
 
     Attributes:
         kind: ``applied`` - a write was done; ``state`` - a bot is seen in another state; ``ready`` - it runs and is
-            healthy; ``failed`` - it isn't what the project wants, and the text says why.
+            healthy; ``failed`` - it isn't what the project wants, and the text says why; ``skipped`` - it wasn't begun,
+            or not waited for; ``rolled-back`` - after a failure it has what it had before.
         errors: of a failed bot, what the cluster tells as its errors.
         log: of a failed bot, its last log lines.
     """
 
-    kind: Literal["applied", "state", "ready", "failed"]
+    kind: Kind
     name: str
     text: str
     status: ResourceStatus | None = None
@@ -70,86 +103,265 @@ class Event:
     log: tuple[str, ...] = ()
 
 
+class Journal(Protocol):
+    """Remembers what was begun, and which restarts are owed."""
+
+    def begin_action(self, kind: str, name: str, owes: Mapping[str, str]) -> None:
+        """An action is about to be done; once it is, these bots have to be restarted."""
+
+    def end_action(self, kind: str, name: str, settles: str | None = None) -> None:
+        """An action was done; this bot no longer has to be restarted."""
+
+
+class _Forgetful:
+    """A journal of nothing."""
+
+    def begin_action(self, kind: str, name: str, owes: Mapping[str, str]) -> None:
+        pass
+
+    def end_action(self, kind: str, name: str, settles: str | None = None) -> None:
+        pass
+
+
 def apply_plan(
     plan: Plan,
     client: ClusterClient,
     values: Mapping[str, str],
-    timing: Timing = Timing(),
+    manner: Manner = USUAL_MANNER,
+    journal: Journal | None = None,
+    stop: threading.Event | None = None,
 ) -> Iterator[Event]:
     """Carry a plan out.
 
     Args:
         plan: what to do, on the cluster of ``client``.
         values: the values of the variables that the plan sends.
-        timing: how long to wait.
+        manner: how.
+        journal: told of every action before it is done, and after.
+        stop: set to begin nothing more; what is under way is finished.
 
     Yields:
-        Events as they happen, the last one of each bot being ``ready`` or ``failed``.
+        Events as they happen, the last one of each bot being ``ready``, ``failed``, ``skipped`` or ``rolled-back``, or
+        ``applied`` for one that is removed or isn't waited for.
     """
-    with ThreadPoolExecutor(CONCURRENCY) as pool:
-        failed = yield from _run(pool, plan.groups, lambda action: _apply_group(action, client, values))
-        if failed:
-            # A bot started without its variables would do the wrong thing: none is touched.
-            for action in plan.bots:
-                yield Event("failed", action.name, "not started: a variable group could not be written")
-            return
-        live = client.bots if any(not isinstance(action, CreateBot | KeepBot) for action in plan.bots) else {}
-        failed = yield from _run(pool, plan.bots, lambda action: _apply_bot(action, client, live, timing))
-        waiting = [action.name for action in plan.bots if action.name not in failed]
-        yield from wait_until_ready(client, waiting, timing)
+    return _Application(plan, client, values, manner, journal or _Forgetful(), stop or threading.Event()).run()
 
 
-def _run(
-    pool: ThreadPoolExecutor,
-    actions: tuple[GroupAction, ...] | tuple[BotAction, ...],
-    act: Callable[..., str | None],
-) -> Generator[Event, None, set[str]]:
-    """Do actions side by side; give the names of those that failed."""
-    failed: set[str] = set()
-    under_way = {pool.submit(act, action): action.name for action in actions}
-    for future in as_completed(under_way):
-        name = under_way[future]
+class _Application:
+    def __init__(
+        self,
+        plan: Plan,
+        client: ClusterClient,
+        values: Mapping[str, str],
+        manner: Manner,
+        journal: Journal,
+        stop: threading.Event,
+    ) -> None:
+        self.plan, self.client, self.values, self.manner, self.journal = plan, client, values, manner, journal
+        self.stop = stop
+        self.failed: dict[str, Event] = {}
+        self.ready: set[str] = set()
+        self.live: Mapping[str, Bot] = {}
+
+    @property
+    def halted(self) -> bool:
+        """Whether nothing more is begun."""
+        return self.stop.is_set() or (self.manner.fail_fast and bool(self.failed))
+
+    def run(self) -> Iterator[Event]:
+        plan = self.plan
+        with ThreadPoolExecutor(self.manner.concurrency) as pool:
+            yield from self._do(pool, plan.of(CreateGroup, UpdateGroup))
+            bots = plan.of(CreateBot, UpdateBot, RestartBot, StartBot)
+            if self.failed or self.halted:
+                # A bot started without its variables would do the wrong thing: none is touched.
+                reason = "a variable group could not be written" if self.failed else "interrupted"
+                for action in (*plan.of(CreateBot, UpdateBot, RestartBot, StartBot, KeepBot, RemoveBot, RemoveGroup),):
+                    yield Event("skipped", action.name, f"{NOT_STARTED}: {reason}")
+                return
+            if plan.of(UpdateBot, RestartBot, StartBot, RemoveBot):
+                self.live = {str(bot.id): bot for bot in self.client.bots.values()}
+            slow = [one for one in bots if isinstance(one, RestartBot) or (isinstance(one, UpdateBot) and one.restart)]
+            size = self.manner.max_unavailable or max(1, len(slow))
+            if self.manner.max_unavailable is None:
+                yield from self._do(pool, bots)
+                yield from self._wait([*(bot.name for bot in plan.of(KeepBot)), *(bot.name for bot in bots)])
+            else:
+                yield from self._do(pool, [one for one in bots if one not in slow])
+                yield from self._wait([bot.name for bot in (*plan.of(KeepBot), *bots) if bot not in slow])
+                for begin in range(0, len(slow), size):
+                    some = slow[begin : begin + size]
+                    yield from self._do(pool, some)
+                    yield from self._wait([bot.name for bot in some])
+            if self.manner.rollback:
+                yield from self._roll_back(pool)
+            yield from self._do(pool, plan.of(RemoveBot))
+            yield from self._do(pool, plan.of(RemoveGroup))
+
+    def _do(self, pool: ThreadPoolExecutor, actions: Sequence[Any]) -> Generator[Event, None, None]:
+        """Do actions side by side."""
+        under_way = {pool.submit(self._act, action): action for action in actions}
+        for future in as_completed(under_way):
+            event = future.result()
+            if event.kind == "failed":
+                self.failed[event.name] = event
+            yield event
+
+    def _act(self, action: Any) -> Event:
+        """Do one action, unless nothing more is begun; gives what became of it."""
+        if self.halted:
+            return Event("skipped", action.name, f"{NOT_STARTED}: {_why(self.stop)}")
         try:
-            text = future.result()
-        except (ClusterError, DeployError) as error:
-            failed.add(name)
-            yield Event("failed", name, str(error))
-        else:
-            if text:
-                yield Event("applied", name, text)
-    return failed
+            self.journal.begin_action(action.kind, action.name, self._owes(action))
+            text, settles = self._write(action)
+            self.journal.end_action(action.kind, action.name, settles)
+        except SilverbackError as error:
+            return Event("failed", action.name, str(error))
+        return Event("applied", action.name, text)
 
+    def _owes(self, action: Any) -> dict[str, str]:
+        """Give the restarts that are owed once an action is done."""
+        if isinstance(action, UpdateBot):
+            return {action.name: "it was changed without a restart"} if action.runs else {}
+        if isinstance(action, UpdateGroup):
+            restarts = {one.name: one.reason for one in self.plan.of(RestartBot)}
+            return restarts | {one.name: one.owes for one in self.plan.of(KeepBot) if one.owes}
+        if isinstance(action, RestartBot):
+            return {action.name: action.reason}
+        return {}
 
-def _apply_group(action: GroupAction, client: ClusterClient, values: Mapping[str, str]) -> str:
-    if isinstance(action, CreateGroup):
-        client.new_variable_group(action.name, {name: values[name] for name in action.variables})
-        return f"created variable group ({', '.join(action.variables)})"
-    group = client.variable_groups[action.name]
-    changes: dict[str, str | None] = {name: values[name] for name in action.add}
-    group.update(**changes, **dict.fromkeys(action.remove))
-    return "updated variable group"
-
-
-def _apply_bot(action: BotAction, client: ClusterClient, live: Mapping[str, Bot], timing: Timing) -> str | None:
-    if isinstance(action, KeepBot):
-        return None
-    if isinstance(action, CreateBot):
-        client.new_bot(action.name, **action.configuration)
-        return "created"
-    if (bot := live.get(action.name)) is None:
-        raise DeployError("it was removed from the cluster in the meantime; run deploy again")
-    if isinstance(action, UpdateBot):
-        bot = bot.update(**{change.field: change.new for change in action.changes})
-        if action.restart:
-            _restart(bot, timing)
-            return "updated and restarted"
+    def _write(self, action: Any) -> tuple[str, str | None]:
+        """Do one action; gives what to say of it, and the bot whose restart is no longer owed."""
+        name: str = action.name
+        if isinstance(action, CreateGroup):
+            self.client.new_variable_group(name, {variable: self.values[variable] for variable in action.variables})
+            return f"created variable group ({', '.join(action.variables)})", None
+        if isinstance(action, UpdateGroup):
+            self._group(action).update(
+                **{variable: self.values[variable] for variable in (*action.add, *action.push)},
+                **dict.fromkeys(action.remove),
+            )
+            return "updated variable group", None
+        if isinstance(action, RemoveGroup):
+            self._group(action).remove()
+            return "removed variable group", None
+        if isinstance(action, CreateBot):
+            self.client.new_bot(name, **action.configuration)
+            return "created", name
+        bot = self.live.get(str(action.id))
+        if isinstance(action, RemoveBot):
+            if bot is None:
+                return "was removed already", name
+            bot.remove()
+            return "removed", name
+        if bot is None:
+            raise DeployError("it was removed from the cluster in the meantime; run deploy again")
+        if isinstance(action, UpdateBot):
+            return self._update(bot, action)
+        if isinstance(action, RestartBot):
+            _restart(bot, self.manner.timing)
+            return f"restarted: {action.reason}", name
         bot.start()
-        return "updated and started"
-    if isinstance(action, RestartBot):
-        _restart(bot, timing)
-        return f"restarted: {action.reason}"
-    bot.start()
-    return "started"
+        return "started", name
+
+    def _update(self, bot: Bot, action: UpdateBot) -> tuple[str, str | None]:
+        moved = [
+            change.field for change in action.changes if getattr(bot, change.field) not in (change.old, change.new)
+        ]
+        if moved:
+            raise DeployError(f"its {', '.join(moved)} changed in the meantime; run deploy again")
+        bot = bot.update(**action.new)
+        if not action.runs:
+            bot.start()
+            return "updated and started", action.name
+        if not action.restart:
+            return "updated; it runs with what it had until it is restarted", None
+        _restart(bot, self.manner.timing)
+        return "updated and restarted", action.name
+
+    def _group(self, action: UpdateGroup | RemoveGroup) -> VariableGroup:
+        for group in self.client.variable_groups.values():
+            if group.name == action.name:
+                return group
+        raise DeployError("it was removed from the cluster in the meantime; run deploy again")
+
+    def _wait(self, names: Iterable[str]) -> Iterator[Event]:
+        if not self.manner.wait:
+            return
+        touched = {*self.failed}
+        began = [name for name in names if name not in touched]
+        if self.manner.fail_fast and self.failed:
+            yield from (Event("skipped", name, "not waited for: another failed") for name in began)
+            return
+        for event in wait_until_ready(self.client, began, self.manner.timing, self._stop_waiting):
+            if event.kind == "failed":
+                self.failed[event.name] = event
+            elif event.kind == "ready":
+                self.ready.add(event.name)
+            yield event
+
+    def _stop_waiting(self) -> str | None:
+        if self.stop.is_set():
+            return "interrupted"
+        return "another failed" if self.manner.fail_fast and self.failed else None
+
+    # Going back
+
+    def _roll_back(self, pool: ThreadPoolExecutor) -> Iterator[Event]:
+        """Give bots that failed after a change what they had, groups first; then wait for them."""
+        bots = [one for one in self.plan.of(UpdateBot, RestartBot) if one.name in self.failed]
+        if not bots:
+            return
+        users = {bot.name: set(bot.environment) for bot in self.client.bots.values()}
+        for group in self.plan.of(UpdateGroup):
+            if any(group.name in users.get(bot.name, ()) for bot in bots):
+                happy = sorted(name for name in self.ready if group.name in users.get(name, ()))
+                yield self._roll_group_back(group, happy)
+        under_way = {pool.submit(self._roll_bot_back, action): action.name for action in bots}
+        back = []
+        for future in as_completed(under_way):
+            event = future.result()
+            if event.kind == "applied":
+                back.append(event.name)
+            yield event
+        for event in wait_until_ready(self.client, back, self.manner.timing, lambda: None):
+            if event.kind == "ready":
+                yield Event("rolled-back", event.name, "it has what it had before, and is running and healthy")
+            else:
+                yield event
+
+    def _roll_bot_back(self, action: UpdateBot | RestartBot) -> Event:
+        try:
+            bots = {str(bot.id): bot for bot in self.client.bots.values()}
+            if (bot := bots.get(str(action.id))) is None:
+                return Event("failed", action.name, "can't go back: it is no longer on the cluster")
+            if isinstance(action, UpdateBot):
+                old = action.old
+                if old.get("credential_name"):  # the cluster told its id, and takes its name
+                    names = {one.id: one.name for one in self.client.credentials.values()}
+                    old["credential_name"] = names.get(old["credential_name"], old["credential_name"])
+                bot = bot.update(**old)
+            _restart(bot, self.manner.timing)
+            self.journal.end_action("rollback", action.name, action.name)
+        except SilverbackError as error:
+            return Event("failed", action.name, f"can't go back: {error}")
+        return Event("applied", bot.name, "gets back what it had")
+
+    def _roll_group_back(self, action: UpdateGroup, happy: Sequence[str]) -> Event:
+        if happy:
+            return Event("skipped", action.name, f"keeps its new variables: {', '.join(happy)} runs well with them")
+        known = [name for name in action.remove if name in self.values]
+        lost = [*(name for name in action.remove if name not in self.values), *action.push]
+        try:
+            self._group(action).update(**dict.fromkeys(action.add), **{name: self.values[name] for name in known})
+        except SilverbackError as error:
+            return Event("failed", action.name, f"can't go back: {error}")
+        text = f"; nobody knows the old values of {', '.join(lost)}" if lost else ""
+        return Event("rolled-back", action.name, f"has the variables that it had{text}")
+
+
+def _why(stop: threading.Event) -> str:
+    return "interrupted" if stop.is_set() else "another failed"
 
 
 def _restart(bot: Bot, timing: Timing) -> None:
@@ -174,22 +386,34 @@ def stop_and_wait(bot: Bot, timing: Timing) -> None:
 
 @dataclass
 class _Watched:
-    """What was seen of one bot while waiting."""
+    """What was seen of one bot while waiting.
+
+    Attributes:
+        ready: seconds from the begin of the waiting to when it was first seen running and healthy, and stayed so.
+    """
 
     status: ResourceStatus | None = None
     was_active: bool = False
+    ready: float | None = None
 
 
-def wait_until_ready(client: ClusterClient, names: Iterable[str], timing: Timing) -> Iterator[Event]:
+def wait_until_ready(
+    client: ClusterClient,
+    names: Iterable[str],
+    timing: Timing,
+    given_up: Callable[[], str | None] = lambda: None,
+) -> Iterator[Event]:
     """Look at all bots at once until each runs and is healthy, or has failed.
 
     Args:
         client: of their cluster.
         names: the bots to wait for.
-        timing: how long.
+        timing: how long, and for how long they have to stay so.
+        given_up: says why nobody waits any longer, if so.
 
     Yields:
-        A ``state`` event whenever a bot is seen in another state, and at last ``ready`` or ``failed`` for each.
+        A ``state`` event whenever a bot is seen in another state, and at last ``ready``, ``failed`` or ``skipped`` for
+        each.
     """
     watched = {name: _Watched() for name in names}
     started = time.monotonic()
@@ -211,16 +435,25 @@ def wait_until_ready(client: ClusterClient, names: Iterable[str], timing: Timing
                 yield Event("state", name, str(status).lower(), status)
             seen.was_active |= status in ACTIVE
             if status is ResourceStatus.RUNNING and healthy:
-                del watched[name]
-                yield Event("ready", name, "running and healthy", status)
+                seen.ready = elapsed if seen.ready is None else seen.ready
+                if elapsed - seen.ready >= timing.settle:
+                    del watched[name]
+                    yield Event("ready", name, "running and healthy", status)
             elif status is ResourceStatus.STOPPED and (seen.was_active or bot.task or elapsed > timing.grace):
                 del watched[name]
                 reason = bot.task.stopped_reason if bot.task else None
                 yield _failure(bot, status, f"it stopped{': ' + reason if reason else ''}")
+            elif seen.ready is not None:
+                del watched[name]
+                yield _failure(bot, status, f"it was healthy for {elapsed - seen.ready:.0f} s only")
             elif elapsed > timing.timeout:
                 del watched[name]
                 state = "running but not healthy" if status is ResourceStatus.RUNNING else str(status).lower()
                 yield _failure(bot, status, f"still {state} after {timing.timeout:g} s")
+        if watched and (reason := given_up()):
+            for name in watched:
+                yield Event("skipped", name, f"not waited for: {reason}")
+            return
         if watched:
             time.sleep(timing.poll)
 
@@ -261,11 +494,11 @@ def _failure(bot: Bot, status: ResourceStatus, text: str) -> Event:
     """Tell a failure with what the bot last said. What can't be read is left out: the failure is the news."""
     try:
         errors = tuple(bot.errors)
-    except ClusterError:
+    except SilverbackError:
         errors = ()
     try:
         entries = bot.get_logs(start_time=bot.task.started_at if bot.task else None)
         log = tuple(entry.message for entry in deque(entries, maxlen=LOG_LINES))
-    except ClusterError:
+    except SilverbackError:
         log = ()
     return Event("failed", bot.name, text, status, errors, log)

@@ -32,14 +32,19 @@ def read_live_state(client: ClusterClient, cluster: str, names: Iterable[str]) -
     with ThreadPoolExecutor(CONCURRENCY) as pool:
         groups = pool.submit(lambda: client.variable_groups)
         credentials = pool.submit(lambda: client.credentials)
-        bots = [bot for bot in client.bots.values() if bot.name in wanted]
+        configuration = pool.submit(lambda: client.configuration)
+        bots = client.bots
+        asked = [bot for bot in bots.values() if bot.name in wanted]
+        statuses = dict(zip((bot.name for bot in asked), statuses_of(asked), strict=True))
+        paid = configuration.result()
         return LiveState(
             cluster=cluster,
-            bots={bot.name: _live_bot(bot, status) for bot, status in zip(bots, statuses_of(bots), strict=True)},
+            bots={name: _live_bot(bot, statuses.get(name)) for name, bot in bots.items()},
             groups={
                 name: LiveGroup(group.id, name, frozenset(group.variables)) for name, group in groups.result().items()
             },
             credentials={name: credential.id for name, credential in credentials.result().items()},
+            limit=paid.bots if paid else None,
         )
 
 
@@ -58,6 +63,6 @@ def statuses_of(bots: Iterable[Bot]) -> list[ResourceStatus]:
         return list(pool.map(status_of, bots))
 
 
-def _live_bot(bot: Bot, status: ResourceStatus) -> LiveBot:
+def _live_bot(bot: Bot, status: ResourceStatus | None) -> LiveBot:
     configuration = {name: getattr(bot, name) for name in DesiredBot.FIELDS}
     return LiveBot(id=bot.id, name=bot.name, status=status, configuration=configuration)

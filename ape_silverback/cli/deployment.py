@@ -1,0 +1,250 @@
+"""What `plan`, `deploy` and `rollback` share: their options, and how the project and the cluster are put together."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ape_silverback.cli.completion import complete_project_bots
+from ape_silverback.cli.connection import connected
+from ape_silverback.cli.options import Function
+from ape_silverback.cli.output import warn
+
+if TYPE_CHECKING:
+    from ape_silverback.connection import Connection
+    from ape_silverback.deployment.apply import Manner
+    from ape_silverback.deployment.deployer import Deployer
+    from ape_silverback.deployment.plan import Plan, Wishes
+    from ape_silverback.deployment.records import Source
+    from ape_silverback.desired import DesiredState
+    from ape_silverback.section import SectionReading
+
+project_bots = click.argument("bots", metavar="[BOT]...", nargs=-1, shell_complete=complete_project_bots)
+
+
+def _all(*options: Callable[[Any], Any]) -> Callable[[Function], Function]:
+    def decorate(function: Function) -> Function:
+        for option in reversed(options):
+            function = option(function)
+        return function
+
+    return decorate
+
+
+env_files_option = click.option(
+    "--env-file",
+    "env_files",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    multiple=True,
+    help="File with values of variables, as NAME=VALUE lines. Wins over the environment; may be repeated.",
+)
+prune_option = click.option(
+    "--prune", is_flag=True, help="Remove what earlier deployments made and the project no longer has."
+)
+
+project_options = _all(
+    click.option("--target", metavar="NAME", help="Deploy as this target of the section says."),
+    click.option("--network", metavar="ECOSYSTEM:NETWORK:PROVIDER", help="Network of the bots, for this run."),
+    click.option("--account", metavar="ALIAS", help="Account of the bots, for this run."),
+    click.option("--tag", metavar="TAG", help="Tag of the bots' images, for this run; `git` for the commit."),
+    click.option("--image", "images", metavar="BOT=IMAGE", multiple=True, help="Image of a bot, for this run."),
+    click.option(
+        "--set",
+        "settings",
+        metavar="KEY=VALUE",
+        multiple=True,
+        help="A key of the section for this run, as bots.NAME.account=me; may be repeated.",
+    ),
+    click.option("--allow-dirty", is_flag=True, help="Take the commit for a tag even with uncommitted changes."),
+    env_files_option,
+    prune_option,
+    click.option("--push-vars", is_flag=True, help="Send the values of variables that are there already, too."),
+    click.option("--force", is_flag=True, help="Restart bots that need nothing, too: for a tag that was moved."),
+    click.option("--restart/--no-restart", default=True, show_default=True, help="Restart bots that need it."),
+)
+"""What says what the project wants, and what is asked of the plan."""
+
+manner_options = _all(
+    click.option("--wait/--no-wait", default=True, show_default=True, help="Wait until bots run and are healthy."),
+    click.option(
+        "--timeout",
+        type=click.FloatRange(min=0, min_open=True),
+        default=180.0,
+        show_default=True,
+        help="Seconds to wait for a bot to be running and healthy.",
+    ),
+    click.option(
+        "--settle",
+        type=click.FloatRange(min=0),
+        default=0.0,
+        show_default=True,
+        help="Seconds for which a bot has to stay healthy.",
+    ),
+    click.option(
+        "--strategy",
+        type=click.Choice(["all", "rolling"]),
+        default="all",
+        show_default=True,
+        help="Restart running bots at once, or some after the others.",
+    ),
+    click.option(
+        "--max-unavailable",
+        type=click.IntRange(min=1),
+        help="With --strategy rolling: most bots that are restarted at once. Default: 1.",
+    ),
+    click.option("--fail-fast", is_flag=True, help="Begin nothing more once a bot failed."),
+    click.option(
+        "--concurrency",
+        type=click.IntRange(1, 100),
+        default=16,
+        show_default=True,
+        help="Most requests under way at once.",
+    ),
+)
+"""How a plan is carried out."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """The project and the cluster of one run.
+
+    Attributes:
+        values: of the declared variables, as far as they are at hand.
+    """
+
+    connection: Connection
+    deployer: Deployer
+    reading: SectionReading
+    values: dict[str, str]
+    target: str | None = None
+
+    def source(self, **more: Any) -> Source:
+        """Give where this run's deployment comes from."""
+        from ape_silverback.deployment.records import Source
+        from ape_silverback.git import git_state
+
+        state = git_state(Path.cwd())
+        return Source(
+            **{
+                "target": self.target,
+                "commit": state.commit if state else None,
+                "dirty": state.dirty if state else None,
+                **more,
+            }
+        )
+
+
+def read_project(options: dict[str, Any]) -> SectionReading:
+    """Read the section with this run's settings over it; takes the options that say them."""
+    from ape_silverback.section import read_section
+
+    settings = list(options.pop("settings"))
+    for image in options.pop("images"):
+        bot, is_one, reference = image.partition("=")
+        if not is_one or not bot or not reference:
+            raise click.UsageError(f"--image {image}: expected BOT=IMAGE.")
+        settings.append(f"bots.{bot}.image={reference}")
+    return read_section(Path.cwd(), settings, options["target"])
+
+
+def resolve_bots(reading: SectionReading, kind: Any, names: tuple[str, ...], options: dict[str, Any]) -> DesiredState:
+    """Resolve the project's bots, with warnings shown; takes the options that say values."""
+    from ape_silverback.desired import Options
+    from ape_silverback.project import resolve
+
+    said = Options(**{key: options[key] for key in ("network", "account", "tag", "allow_dirty")})
+    desired = resolve(reading, Path.cwd(), kind=kind, names=names, target=options["target"], options=said)
+    for warning in desired.warnings:
+        warn(warning)
+    return desired
+
+
+def wishes_of(options: dict[str, Any], names: Sequence[str] = ()) -> Wishes:
+    """Give what is asked of the plan."""
+    from ape_silverback.deployment.plan import Wishes
+
+    if options["prune"] and names:
+        raise click.UsageError("--prune is for the whole project: name no BOT with it.")
+    return Wishes(options["prune"], options["push_vars"], options["restart"], options["force"])
+
+
+def manner_of(options: dict[str, Any], rollback: bool = False) -> Manner:
+    """Give how the plan is carried out."""
+    from ape_silverback.deployment.apply import Manner, Timing
+
+    rolling, most = options["strategy"] == "rolling", options["max_unavailable"]
+    if most and not rolling:
+        raise click.UsageError("--max-unavailable is for --strategy rolling.")
+    if rollback and not options["wait"]:
+        raise click.UsageError("--rollback has to wait: it can't go with --no-wait.")
+    return Manner(
+        concurrency=options["concurrency"],
+        max_unavailable=(most or 1) if rolling else None,
+        fail_fast=options["fail_fast"],
+        rollback=rollback,
+        wait=options["wait"],
+        timing=Timing(timeout=options["timeout"], settle=options["settle"]),
+    )
+
+
+@contextmanager
+def deploying(
+    reading: SectionReading,
+    profile: str | None,
+    cluster: str | None,
+    target: str | None = None,
+    env_files: Iterable[Path] = (),
+) -> Iterator[Setting]:
+    """Connect to the cluster, and find what is remembered of deployments to it."""
+    from ape_silverback.deployment.deployer import Deployer
+    from ape_silverback.project import project_name
+
+    folder = Path.cwd() / reading.section.history if reading.section.history else None
+    with connected(profile, cluster, reading, target) as connection:
+        deployer = Deployer.of(connection.client, connection.label, connection.identity, project_name(), folder)
+        yield Setting(connection, deployer, reading, values_of(declared(reading, target), env_files), target)
+
+
+def declared(reading: SectionReading, target: str | None) -> set[str]:
+    """Give the names of the variables that the section and the target declare."""
+    section = reading.section
+    places = [section.variables or {}]
+    if target in section.targets:
+        places.append(section.targets[target].variables or {})
+    return {name for place in places for names in place.values() for name in names}
+
+
+def values_of(names: Iterable[str], env_files: Iterable[Path]) -> dict[str, str]:
+    """Give the values of variables: of the environment, and over them of the files."""
+    from dotenv import dotenv_values
+
+    values = {name: os.environ[name] for name in names if name in os.environ}
+    for file in env_files:
+        values |= {name: value for name, value in dotenv_values(file, interpolate=False).items() if value is not None}
+    return values
+
+
+def read_plan(file: Path) -> Plan:
+    """Read a plan that was written down.
+
+    Raises:
+        click.ClickException: the file holds none, or one of another version.
+    """
+    from pydantic import ValidationError
+
+    from ape_silverback.deployment.plan import VERSION, Plan
+
+    try:
+        return Plan.model_validate_json(file.read_bytes())
+    except ValidationError as error:
+        detail = error.errors(include_url=False)[0]
+        place = ".".join(map(str, detail["loc"]))
+        raise click.ClickException(
+            f"{file}: not a plan of version {VERSION}: {place + ': ' if place else ''}{detail['msg']}"
+        ) from None

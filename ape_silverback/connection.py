@@ -1,0 +1,175 @@
+"""Which cluster, or which platform, is talked to: what options, section, environment and profile file choose."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ape.logging import logger
+
+if TYPE_CHECKING:
+    from ape_silverback.cluster.client import ClusterClient, PlatformClient, Workspace
+    from ape_silverback.cluster.settings import Choice, PlatformProfile
+    from ape_silverback.cluster.types import ClusterInfo
+    from ape_silverback.desired import ClusterKind
+    from ape_silverback.section import SectionReading
+
+
+@dataclass(frozen=True)
+class Connection:
+    """A cluster that was chosen, and the client for it.
+
+    Attributes:
+        label: how to call the cluster in what users read.
+        profile: name of the profile that was chosen.
+        host: address that the profile names.
+        path: slugs of workspace and cluster, for a cluster of the platform.
+        platform: client of the platform, for a cluster of it.
+    """
+
+    client: ClusterClient
+    label: str
+    profile: str
+    host: str
+    path: tuple[str, str] | None = None
+    platform: PlatformClient | None = None
+
+    @property
+    def is_platform(self) -> bool:
+        """Whether it belongs to the hosted platform."""
+        return self.path is not None
+
+    def record(self) -> tuple[Workspace, ClusterInfo]:
+        """Ask the platform for its record of the cluster.
+
+        Raises:
+            ProfileError: there is no such workspace or cluster.
+        """
+        assert self.platform is not None  # noqa: S101 - for a cluster of the platform only
+        assert self.path is not None  # noqa: S101
+        return find_cluster(self.platform, *self.path)
+
+    @property
+    def identity(self) -> str:
+        """What tells the cluster from others, on every run: the local one changes its port."""
+        if self.path is not None:
+            return f"{self.host.rstrip('/')}/c/{'/'.join(self.path)}"
+        return "local" if self.kind() == "local" else self.host.rstrip("/")
+
+    def kind(self) -> ClusterKind:
+        """Say what kind of cluster it is. One that isn't the platform's is asked whether it runs folders from here."""
+        if self.is_platform:
+            return "platform"
+        return "local" if self.client.runtime == "process" else "direct"
+
+
+@dataclass(frozen=True)
+class PlatformConnection:
+    """The platform, and the client for it."""
+
+    client: PlatformClient
+    profile: PlatformProfile
+
+
+@contextmanager
+def connected(
+    profile: str | None,
+    cluster: str | None,
+    reading: SectionReading | None = None,
+    target: str | None = None,
+    patience: float | None = None,
+    warn: Callable[[str], None] = logger.warning,
+) -> Iterator[Connection]:
+    """Connect to the cluster that options, section, environment and profile file choose.
+
+    Args:
+        profile: option ``--profile``.
+        cluster: option ``--cluster``.
+        reading: the section, when it is read already.
+        target: name of a target of the section whose profile and cluster win over the section's.
+        patience: seconds that the cluster gets, with one attempt only; None for the usual time and attempts.
+        warn: takes a warning about the profile.
+
+    Raises:
+        NoClusterError: nothing chooses a cluster.
+        ProfileError: the profile or the cluster isn't known.
+    """
+    from ape_silverback.cluster.client import connect, connect_platform
+    from ape_silverback.cluster.settings import PlatformProfile, choose_cluster
+
+    reading = reading or read_section_here()
+    choice = _choose(profile, reading, target)
+    section_cluster, _ = _of_section(reading, target, "cluster")
+    host = choice.profile.host
+    if not isinstance(choice.profile, PlatformProfile):
+        with connect(choice, warn=warn, patience=patience) as client:
+            yield Connection(client, f"{choice.name} ({host})", choice.name, host)
+        return
+    path = choose_cluster(choice.profile, cluster, section_cluster)
+    with connect_platform(choice, warn, patience) as above, above.cluster_client(*path) as client:
+        yield Connection(client, f"{'/'.join(path)} on {host}", choice.name, host, path, above)
+
+
+@contextmanager
+def platform(
+    profile: str | None, patience: float | None = None, warn: Callable[[str], None] = logger.warning
+) -> Iterator[PlatformConnection]:
+    """Connect to the platform that options, section, environment and profile file choose.
+
+    Args:
+        profile: option ``--profile``.
+        patience: as for ``connected``.
+        warn: as for ``connected``.
+
+    Raises:
+        ProfileError: the profile isn't known, or isn't one of the platform.
+    """
+    from ape_silverback.cluster.client import connect_platform
+    from ape_silverback.cluster.settings import PlatformProfile, read_profiles
+    from ape_silverback.exceptions import ProfileError
+
+    choice = _choose(profile, read_section_here(), None)
+    if not isinstance(choice.profile, PlatformProfile):
+        there = [name for name, one in read_profiles().profile.items() if isinstance(one, PlatformProfile)]
+        raise ProfileError(
+            f"profile '{choice.name}' ({choice.origin}) is one cluster; workspaces and their clusters are the "
+            f"platform's. Profiles of the platform: {', '.join(there) or 'none; `ape silverback login` makes one'}"
+        )
+    with connect_platform(choice, warn, patience) as client:
+        yield PlatformConnection(client, choice.profile)
+
+
+def find_cluster(client: PlatformClient, workspace: str, name: str) -> tuple[Workspace, ClusterInfo]:
+    """Find a cluster of the platform by its slugs.
+
+    Raises:
+        ProfileError: there is no such workspace or cluster; names those that there are.
+    """
+    space = client.workspace(workspace)
+    return space, space.cluster_named(name)
+
+
+def read_section_here() -> SectionReading:
+    """Read the section of the project in the current folder."""
+    from ape_silverback.section import read_section
+
+    return read_section(Path.cwd())
+
+
+def _choose(profile: str | None, reading: SectionReading, target: str | None) -> Choice:
+    from ape_silverback.cluster.settings import choose_profile
+
+    return choose_profile(profile, *_of_section(reading, target, "profile"))
+
+
+def _of_section(reading: SectionReading, target: str | None, key: str) -> tuple[str | None, str | None]:
+    """Give a key of the target, else of the section, and its place."""
+    wanted = reading.section.targets.get(target) if target else None
+    if value := getattr(wanted, key, None):
+        return value, f"targets.{target}.{key} in {reading.place_of('targets', str(target), key)}"
+    if value := getattr(reading.section, key):
+        return value, f"silverback.{key} in {reading.place_of(key)}"
+    return None, None

@@ -1,0 +1,216 @@
+"""The deployments of one project to one cluster: a plan, its application, and what is remembered of both."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ape_silverback.deployment.apply import USUAL_MANNER, Event, Manner, apply_plan
+from ape_silverback.deployment.live import read_live_state
+from ape_silverback.deployment.plan import NO_WISHES, Plan, Wishes, fingerprint, make_plan
+from ape_silverback.deployment.records import UNKNOWN_SOURCE, Record, Records, Source
+from ape_silverback.desired import DesiredBot, DesiredGroup, DesiredState
+from ape_silverback.exceptions import DeployError
+
+if TYPE_CHECKING:
+    from ape_silverback.cluster.client import ClusterClient
+
+FOLDER = ".silverback/deployments"
+"""Folder below the user's home where deployments are remembered when the section names no other."""
+
+
+@dataclass
+class Summary:
+    """What became of a deployment, from its events.
+
+    Attributes:
+        outcome: name of each bot and group that an event was about → the last that happened to it.
+        failures: the events of those that failed, in order.
+    """
+
+    outcome: dict[str, Event] = field(default_factory=dict)
+    failures: list[Event] = field(default_factory=list)
+
+    def add(self, event: Event) -> None:
+        """Take an event."""
+        if event.kind != "state":
+            self.outcome[event.name] = event
+        if event.kind == "failed":
+            self.failures.append(event)
+
+    def named(self, *kinds: str) -> list[str]:
+        """Name those whose last event is of some kinds."""
+        return [name for name, event in self.outcome.items() if event.kind in kinds]
+
+    @property
+    def succeeded(self) -> bool:
+        """Whether nothing failed and nothing was left out."""
+        return not self.failures and not self.named("skipped")
+
+
+class Deployer:
+    """Deploys one project to one cluster.
+
+    Args:
+        client: of the cluster.
+        cluster: how to call the cluster in what users read.
+        project: name of the Ape project.
+        records: what is remembered.
+    """
+
+    def __init__(self, client: ClusterClient, cluster: str, project: str, records: Records) -> None:
+        self.client = client
+        self.cluster = cluster
+        self.project = project
+        self.records = records
+
+    @classmethod
+    def of(cls, client: ClusterClient, cluster: str, identity: str, project: str, folder: Path | None) -> Deployer:
+        """Give the deployer of a project.
+
+        Args:
+            client: of the cluster.
+            cluster: how to call the cluster in what users read.
+            identity: what tells the cluster from others, the same on every run.
+            project: name of the Ape project.
+            folder: where deployments are remembered; None for the usual one.
+        """
+        return cls(client, cluster, project, Records.of(folder or Path.home() / FOLDER, project, identity))
+
+    def lock(self) -> AbstractContextManager[None]:
+        """Hold the right to deploy, from before the plan is made to after it is applied.
+
+        Raises:
+            DeployError: another process holds it.
+        """
+        return self.records.lock()
+
+    def plan(self, desired: DesiredState, values: Collection[str], wishes: Wishes = NO_WISHES) -> Plan:
+        """Compare what the project wants with what the cluster has.
+
+        Args:
+            desired: what the project wants.
+            values: names of the variables whose values are at hand.
+            wishes: what is asked of the plan.
+
+        Raises:
+            ClusterError: a request failed.
+            DeployError: it can't be done, with every reason, a line each.
+        """
+        known = self.records.known()
+        names = {bot.name for bot in desired.bots} | {bot.renamed_from for bot in desired.bots if bot.renamed_from}
+        names |= set(known.bots) if wishes.prune else set()
+        live = read_live_state(self.client, self.cluster, names)
+        return make_plan(desired, live, values, known, wishes)
+
+    def check(self, plan: Plan) -> None:
+        """Check that a plan which was made earlier is still right.
+
+        Raises:
+            DeployError: it was made for another cluster, or the cluster has moved since.
+        """
+        if plan.cluster != self.cluster:
+            raise DeployError(f"the plan is for {plan.cluster}, not for {self.cluster}")
+        live = read_live_state(self.client, self.cluster, plan.looked_at.bots)
+        if fingerprint(live, plan.looked_at) != plan.state:
+            raise DeployError(f"{self.cluster} has changed since the plan was made: make a new plan")
+
+    def apply(
+        self,
+        plan: Plan,
+        values: Mapping[str, str],
+        manner: Manner = USUAL_MANNER,
+        source: Source = UNKNOWN_SOURCE,
+        stop: threading.Event | None = None,
+    ) -> Iterator[Event]:
+        """Carry a plan out, and remember it. To be called with the lock held.
+
+        Args:
+            plan: what to do.
+            values: the values of the variables that the plan sends.
+            manner: how.
+            source: where it comes from.
+            stop: set to begin nothing more.
+
+        Raises:
+            DeployError: the plan is refused, or a value is missing; nothing was changed.
+        """
+        if plan.refused:
+            raise DeployError("\n".join(plan.refused))
+        if missing := sorted(plan.needs.difference(values)):
+            raise DeployError(
+                f"no value for {', '.join(missing)}: set it in the environment or in a file for --env-file"
+            )
+        record: Record | None = None
+        if plan.writes or plan.bots != self.records.known().bots:
+            self.records.restart_journal()
+            record = self.records.begin(source, plan)
+        summary = Summary()
+        try:
+            for event in apply_plan(plan, self.client, values, manner, self.records, stop):
+                summary.add(event)
+                yield event
+        finally:
+            if record is not None:
+                outcome = {name: f"{event.kind}: {event.text}" for name, event in summary.outcome.items()}
+                self.records.end(record, outcome)
+
+    def earlier(self, names: Collection[str] = (), to: int | None = None) -> tuple[Record, DesiredState]:
+        """Give an earlier deployment, and what it wanted.
+
+        Args:
+            names: bots that are to go back; all of them when empty.
+            to: its number; None for the one before.
+
+        Raises:
+            DeployError: there is none, or it doesn't have a bot.
+        """
+        history = self.records.history()
+        if not history:
+            raise DeployError(f"nothing is remembered of deployments to {self.cluster}")
+        now = history[-1]
+        found: Record | None
+        if to is not None:
+            found = next((record for record in history if record.id == to), None)
+            if found is None:
+                raise DeployError(f"there is no deployment {to}; there are {history[0].id} to {now.id}")
+        else:
+            before = now.restores or now.id
+            found = next(
+                (
+                    record
+                    for record in reversed(history)
+                    if record.id < before and record.succeeded and _chosen(record, names) != _chosen(now, names)
+                ),
+                None,
+            )
+            if found is None:
+                raise DeployError(f"no deployment before {before} ended well and differs from what is there")
+        if missing := [name for name in names if name not in found.bots]:
+            raise DeployError(f"deployment {found.id} has no bot {', '.join(missing)}; it has: {', '.join(found.bots)}")
+        return found, _desired(self.project, found, names)
+
+
+def _chosen(record: Record, names: Collection[str]) -> dict[str, object]:
+    return {name: bot.configuration for name, bot in record.bots.items() if not names or name in names}
+
+
+def _desired(project: str, record: Record, names: Collection[str]) -> DesiredState:
+    """Give what a deployment wanted."""
+    origin = f"deployment {record.id} of {record.time:%Y-%m-%d %H:%M}"
+    bots = []
+    for name, bot in record.bots.items():
+        if names and name not in names:
+            continue
+        configuration = {**bot.configuration, "environment": tuple(bot.configuration["environment"])}
+        origins = dict.fromkeys(DesiredBot.FIELDS, origin)
+        bots.append(
+            DesiredBot(name=name, origin=origin, module=name, origins=origins, protect=bot.protect, **configuration)
+        )
+    used = {group for bot in bots for group in bot.environment}
+    groups = [DesiredGroup(name, names, origin) for name, names in record.groups.items() if name in used]
+    return DesiredState(project, Path(), tuple(bots), tuple(groups))
