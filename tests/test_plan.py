@@ -8,7 +8,7 @@ from typing import Any
 from uuid import UUID, uuid5
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, event, given, reject, settings
 from hypothesis import strategies as st
 
 from ape_silverback.cluster.types import ResourceStatus
@@ -17,15 +17,21 @@ from ape_silverback.deployment.plan import (
     Change,
     CreateBot,
     CreateGroup,
+    Deployed,
     KeepBot,
+    Known,
     LiveBot,
     LiveGroup,
     LiveState,
     Plan,
+    RemoveBot,
+    RemoveGroup,
     RestartBot,
     StartBot,
     UpdateBot,
     UpdateGroup,
+    Wishes,
+    fingerprint,
     make_plan,
 )
 from ape_silverback.desired import DesiredBot, DesiredGroup, DesiredState
@@ -161,27 +167,129 @@ def test_bots_of_the_cluster_that_are_not_in_the_project_are_left_alone() -> Non
     assert [action.name for action in plan.actions] == ["a"]
 
 
+def test_what_only_earlier_deployments_made_is_removed_when_it_is_asked_for() -> None:
+    state = live(there(bot("a")), there(bot("b")), there(bot("stranger")), groups={"rpc": {"X"}, "other": {"X"}})
+    known = Known(bots={"b": Deployed.of(bot("b")), "gone": Deployed.of(bot("gone"))}, groups={"rpc": ("X",)})
+    assert not make_plan(desired(bot("a")), state, known=known).writes
+    plan = make_plan(desired(bot("a")), state, known=known, wishes=Wishes(prune=True))
+    assert plan.writes == (
+        RemoveBot(id=uuid5(SPACE, "b"), name="b"),
+        RemoveGroup(id=uuid5(SPACE, "rpc"), name="rpc"),
+    )
+    assert (set(plan.bots), set(plan.leaving)) == ({"a"}, {"b"})
+
+
+def test_a_protected_bot_is_shown_to_be_removed_and_the_plan_is_refused() -> None:
+    known = Known(bots={"b": Deployed.of(bot("b", protect=True))})
+    plan = make_plan(desired(bot("a")), live(there(bot("b"))), known=known, wishes=Wishes(prune=True))
+    assert RemoveBot(id=uuid5(SPACE, "b"), name="b", protected=True) in plan.actions
+    assert "bot 'b' is protected" in plan.refused[0]
+    assert not make_plan(desired(bot("a")), live(there(bot("b"))), known=known).refused
+
+
+def test_a_group_that_a_strange_bot_uses_is_not_removed() -> None:
+    state = live(there(bot("stranger", environment=("rpc",))), groups={"rpc": {"X"}})
+    known = Known(groups={"rpc": ("X",)})
+    with pytest.raises(DeployError, match="'rpc' can't be removed: stranger of the cluster uses it"):
+        make_plan(desired(bot("a")), state, known=known, wishes=Wishes(prune=True))
+
+
+def test_a_renamed_bot_is_changed_and_not_made_anew() -> None:
+    plan = make_plan(desired(bot("new", renamed_from="old")), live(there(bot("old"))))
+    [action] = plan.actions
+    assert isinstance(action, UpdateBot)
+    assert (action.id, action.changes) == (uuid5(SPACE, "old"), (Change(field="name", old="old", new="new"),))
+    again = make_plan(desired(bot("new", renamed_from="old")), live(there(bot("new"))))
+    assert not again.writes
+
+
+@pytest.mark.parametrize(
+    ("bots", "says"),
+    [
+        ((bot("a"), bot("a")), "two bots are called 'a'"),
+        ((bot("a", renamed_from="b"), bot("b")), "renamed-from 'b', which is a bot of the project"),
+        ((bot("c", renamed_from="b"), bot("d", renamed_from="b")), "two bots are renamed-from 'b'"),
+    ],
+)
+def test_names_that_clash_are_refused(bots: tuple[DesiredBot, ...], says: str) -> None:
+    with pytest.raises(DeployError, match=says):
+        make_plan(desired(*bots), live(there(bot("b"))))
+
+
+def test_a_restart_that_is_owed_is_done_and_one_that_isnt_wanted_is_told() -> None:
+    known = Known(owed={"a": "it was changed without a restart"})
+    plan = make_plan(desired(bot()), live(there(bot())), known=known)
+    assert plan.writes == (RestartBot(id=uuid5(SPACE, "a"), name="a", reason="it was changed without a restart"),)
+    left = make_plan(desired(bot()), live(there(bot())), known=known, wishes=Wishes(restart=False))
+    assert left.actions == (KeepBot(id=uuid5(SPACE, "a"), name="a", owes="it was changed without a restart"),)
+
+
+def test_a_bot_that_needs_nothing_is_restarted_when_it_is_forced() -> None:
+    state = live(there(bot("a")), there(bot("b"), ResourceStatus.STOPPED))
+    plan = make_plan(desired(bot("a"), bot("b")), state, wishes=Wishes(force=True))
+    assert [action.kind for action in plan.actions] == ["restart", "start"]
+
+
+def test_values_of_variables_that_are_there_are_sent_when_it_is_asked_for() -> None:
+    wanted = desired(bot(environment=("rpc",)), groups={"rpc": ("X", "Y")})
+    state = live(there(bot(environment=["rpc"])), groups={"rpc": {"X", "Z"}})
+    plan = make_plan(wanted, state, {"X", "Y"}, wishes=Wishes(push_variables=True))
+    assert plan.actions[0] == UpdateGroup(id=uuid5(SPACE, "rpc"), name="rpc", add=("Y",), push=("X",), remove=("Z",))
+    assert (plan.needs, plan.unknown) == ({"X", "Y"}, ())
+    with pytest.raises(DeployError, match="variable 'X' of group 'rpc'"):
+        make_plan(wanted, state, {"Y"}, wishes=Wishes(push_variables=True))
+
+
+def test_more_bots_than_are_paid_for_is_a_warning() -> None:
+    state = live(there(bot("a")), limit=2)
+    assert not make_plan(desired(bot("a"), bot("b")), state).warnings
+    [warning] = make_plan(desired(bot("a"), bot("b"), bot("c")), state).warnings
+    assert warning.startswith("3 bots would be on the cluster, which is paid for 2")
+
+
+def test_a_fingerprint_tells_whether_what_a_plan_looked_at_has_moved() -> None:
+    wanted = desired(bot("a", environment=("rpc",)))
+    state = live(there(bot("a", environment=["rpc"])), groups={"rpc": {"X"}, "other": {"X"}})
+    plan = make_plan(wanted, state)
+    same = live(there(bot("a", environment=["rpc"])), there(bot("z")), groups={"rpc": {"X"}, "other": {"Y"}})
+    assert fingerprint(same, plan.looked_at) == plan.state
+    for moved in (
+        live(there(bot("a", environment=["rpc"], image="x/y:2")), groups={"rpc": {"X"}}),
+        live(there(bot("a", environment=["rpc"]), ResourceStatus.STOPPED), groups={"rpc": {"X"}}),
+        live(there(bot("a", environment=["rpc"])), groups={"rpc": {"X", "Y"}}),
+        live(there(bot("a", environment=["rpc"]))),
+        live(groups={"rpc": {"X"}}),
+    ):
+        assert fingerprint(moved, plan.looked_at) != plan.state
+
+
 # What follows holds for any project and any cluster.
 
-names = st.sampled_from(["a", "b", "c"])
+names = st.sampled_from(["a", "b", "c", "d"])
 group_names = st.sampled_from(["rpc", "db"])
 variables = st.frozensets(st.sampled_from(["X", "Y", "Z"]), min_size=1)
 statuses = st.sampled_from([ResourceStatus.RUNNING, ResourceStatus.STARTUP, ResourceStatus.STOPPED])
-fields = st.fixed_dictionaries(
-    {
-        "network": st.sampled_from(["sepolia", "mainnet"]),
-        "account": st.none() | st.just("deployer"),
-        "environment": st.lists(group_names, unique=True).map(tuple),
-        "credential_name": st.none() | st.just("hub"),
-        "cluster_access": st.booleans(),
-    }
+live_fields = {
+    "network": st.sampled_from(["sepolia", "mainnet"]),
+    "account": st.none() | st.just("deployer"),
+    "environment": st.lists(group_names, unique=True).map(tuple),
+    "credential_name": st.none() | st.just("hub"),
+    "cluster_access": st.booleans(),
+}
+fields = st.fixed_dictionaries(live_fields)
+desired_fields = st.fixed_dictionaries(
+    {**live_fields, "protect": st.booleans(), "renamed_from": st.none() | names | st.just("elder")}
 )
 desired_states = st.builds(
     lambda bots, groups: desired(
         *(bot(name, **values) for name, values in bots.items()),
-        groups={name: tuple(sorted(members)) for name, members in groups.items()},
+        groups={
+            name: tuple(sorted(members))
+            for name, members in groups.items()
+            if any(name in values["environment"] for values in bots.values())
+        },
     ),
-    st.dictionaries(names, fields, min_size=1),
+    st.dictionaries(names, desired_fields, min_size=1),
     st.fixed_dictionaries({"rpc": variables, "db": variables}),
 )
 live_states = st.builds(
@@ -190,9 +298,30 @@ live_states = st.builds(
         groups=groups,
         credentials={"hub": "cred-1"},
     ),
-    st.dictionaries(names, st.tuples(fields, statuses)),
+    st.dictionaries(names | st.sampled_from(["elder", "stranger"]), st.tuples(fields, statuses)),
     st.dictionaries(group_names, variables),
 )
+remembered = st.builds(
+    lambda bots, groups, owed: Known(
+        {name: Deployed.of(bot(name, protect=protect)) for name, protect in bots.items()},
+        dict.fromkeys(groups, ("X",)),
+        dict.fromkeys(owed, "it is owed"),
+    ),
+    st.dictionaries(names | st.just("elder"), st.booleans()),
+    st.frozensets(group_names),
+    st.frozensets(names),
+)
+wished = st.builds(Wishes, st.booleans(), st.booleans(), st.booleans(), st.booleans())
+VALUES = {"X", "Y", "Z"}
+
+
+def planned(wanted: DesiredState, state: LiveState, known: Known, wishes: Wishes) -> Plan:
+    """Make a plan, of what can be planned."""
+    try:
+        return make_plan(wanted, state, VALUES, known, wishes)
+    except DeployError as error:
+        event(str(error).partition("'")[0])
+        reject()
 
 
 def applied(plan: Plan, state: LiveState) -> LiveState:
@@ -202,43 +331,78 @@ def applied(plan: Plan, state: LiveState) -> LiveState:
         identity = uuid5(SPACE, action.name)
         match action:
             case CreateGroup():
+                assert action.name not in groups
                 groups[action.name] = LiveGroup(identity, action.name, frozenset(action.variables))
             case UpdateGroup():
                 members = groups[action.name].variables
+                assert not members & {*action.add}
+                assert {*action.push, *action.remove} <= members
                 groups[action.name] = LiveGroup(identity, action.name, (members | {*action.add}) - {*action.remove})
+            case RemoveGroup():
+                assert not any(action.name in one.configuration["environment"] for one in bots.values())
+                del groups[action.name]
             case CreateBot():
                 assert action.name not in bots
                 bots[action.name] = LiveBot(identity, action.name, ResourceStatus.RUNNING, action.configuration)
             case UpdateBot():
-                changes = {change.field: change.new for change in action.changes}
-                old = bots[action.name]
-                configuration = {**old.configuration, **changes}
-                bots[action.name] = LiveBot(identity, action.name, ResourceStatus.RUNNING, configuration)
+                [old] = [one for one in bots.values() if one.id == action.id]
+                assert {**old.configuration, "name": old.name}.items() >= action.old.items()
+                del bots[old.name]
+                assert action.name not in bots
+                new = {key: value for key, value in action.new.items() if key != "name"}
+                bots[action.name] = LiveBot(
+                    action.id, action.name, ResourceStatus.RUNNING, {**old.configuration, **new}
+                )
+            case RemoveBot():
+                del bots[action.name]
             case _:
                 bots[action.name] = replace(bots[action.name], status=ResourceStatus.RUNNING)
     return replace(state, bots=bots, groups=groups)
 
 
-@given(desired_states, live_states)
+@settings(suppress_health_check=[HealthCheck.filter_too_much])
+@given(desired_states, live_states, remembered, wished)
 def test_applying_a_plan_reaches_what_the_project_wants_and_planning_again_gives_nothing(
-    wanted: DesiredState, state: LiveState
+    wanted: DesiredState, state: LiveState, known: Known, wishes: Wishes
 ) -> None:
-    after = applied(make_plan(wanted, state, {"X", "Y", "Z"}), state)
+    plan = planned(wanted, state, known, wishes)
+    after = applied(plan, state)
     for one in wanted.bots:
         assert after.bots[one.name].configuration == one.configuration()
         assert after.bots[one.name].status in ACTIVE
     for group in wanted.groups:
         assert after.groups[group.name].variables == set(group.variables)
-    assert not make_plan(wanted, after, {"X", "Y", "Z"}).writes
+    then = Known({**plan.bots, **plan.leaving}, plan.groups)
+    assert not make_plan(wanted, after, VALUES, then, Wishes(prune=wishes.prune)).writes
 
 
-@given(desired_states, live_states)
-def test_a_plan_touches_nothing_outside_the_project(wanted: DesiredState, state: LiveState) -> None:
+@settings(suppress_health_check=[HealthCheck.filter_too_much])
+@given(desired_states, live_states, remembered, wished)
+def test_a_plan_touches_nothing_outside_the_project(
+    wanted: DesiredState, state: LiveState, known: Known, wishes: Wishes
+) -> None:
+    plan = planned(wanted, state, known, wishes)
     ours = {one.name for one in wanted.bots} | {group.name for group in wanted.groups}
-    assert {action.name for action in make_plan(wanted, state, {"X", "Y", "Z"}).actions} <= ours
+    after = applied(plan, state)
+    renamed = {one.renamed_from for one in wanted.bots}
+    for name, one in state.bots.items():
+        if name not in ours | renamed and not (wishes.prune and name in known.bots):
+            assert after.bots[name] == one
+    for name, group in state.groups.items():
+        if name not in ours and not (wishes.prune and name in known.groups):
+            assert after.groups[name] == group
+    removed = {action.name for action in plan.of(RemoveBot)}
+    assert removed <= (set(known.bots) - ours if wishes.prune else set())
+    if any(known.bots[name].protect for name in removed):
+        assert plan.refused
 
 
-@given(desired_states, live_states)
-def test_a_plan_survives_being_written_down(wanted: DesiredState, state: LiveState) -> None:
-    plan = make_plan(wanted, state, {"X", "Y", "Z"})
-    assert Plan.model_validate_json(plan.model_dump_json()).model_dump(mode="json") == plan.model_dump(mode="json")
+@settings(suppress_health_check=[HealthCheck.filter_too_much])
+@given(desired_states, live_states, remembered, wished)
+def test_a_plan_survives_being_written_down(
+    wanted: DesiredState, state: LiveState, known: Known, wishes: Wishes
+) -> None:
+    plan = planned(wanted, state, known, wishes)
+    read = Plan.model_validate_json(plan.model_dump_json())
+    assert read.model_dump(mode="json") == plan.model_dump(mode="json")
+    assert fingerprint(state, read.looked_at) == read.state

@@ -346,11 +346,7 @@ class _Planner:
 
     def plan(self) -> Plan:
         groups = [action for group in self.desired.groups if (action := self._group(group))]
-        touched = {
-            action.name
-            for action in groups
-            if isinstance(action, UpdateGroup) and (action.add or action.push or action.remove)
-        }
+        touched = {action.name for action in groups if isinstance(action, UpdateGroup)}
         bots = [self._bot(bot, touched) for bot in self.desired.bots]
         removals = self._removals()
         if problems := [*self._conflicts(), *self._missing(groups), *self._still_used(removals)]:
@@ -435,11 +431,9 @@ class _Planner:
         problems += [f"two bots are called '{name}'" for name in dict.fromkeys(names) if names.count(name) > 1]
         for bot in self.desired.bots:
             old = bot.renamed_from
-            if old is None or old not in self.live.bots:
-                continue
             if old in names:
-                problems.append(f"{bot.name}: renamed-from '{old}', which is a bot of the project too")
-            elif bot.name in self.live.bots and self.known.bots.get(old):
+                problems.append(f"{bot.name}: renamed-from '{old}', which is a bot of the project")
+            elif old in self.live.bots and old in self.known.bots and bot.name in self.live.bots:
                 problems.append(f"{bot.name}: renamed-from '{old}', but both are on the cluster: remove one of them")
         sources = [bot.renamed_from for bot in self.desired.bots if bot.renamed_from]
         problems += [f"two bots are renamed-from '{old}'" for old in dict.fromkeys(sources) if sources.count(old) > 1]
