@@ -9,6 +9,7 @@ All of them are Ape errors, so that code written for Ape catches them and ``ape`
     │   └── NoClusterError    nothing says which cluster to talk to
     ├── FileError             a file of `~/.silverback` can't be locked or written
     ├── LocalClusterError     the local cluster can't start, stop or be reached
+    ├── BuildError            an image can't be described, built or pushed
     ├── DeployError           a plan can't be made or wasn't carried out
     └── ClusterError          a request to a cluster or to the platform failed: method, URL, status
         ├── ConnectionFailed      no answer
@@ -70,6 +71,10 @@ class FileError(SilverbackError):
 
 class LocalClusterError(SilverbackError):
     """The local cluster can't be started, stopped or reached."""
+
+
+class BuildError(SilverbackError):
+    """An image of a bot can't be described, built or pushed, or there is no engine for it."""
 
 
 class DeployError(SilverbackError):

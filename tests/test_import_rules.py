@@ -27,11 +27,15 @@ MAY_IMPORT: dict[str, set[str]] = {
     "networks": set(),
     "desired": set(),
     "project": {"config", "section", "networks", "desired"},
+    "images": {"desired"},
     "cluster": set(),
     "connection": {"section", "desired", "cluster"},
     "deployment": {"desired", "cluster"},
     "local": {"cluster.types"},
-    "cli": {"config", "section", "networks", "desired", "project", "cluster", "connection", "deployment", "local"},
+    "cli": {
+        *("config", "section", "networks", "desired", "project", "images"),
+        *("cluster", "connection", "deployment", "local"),
+    },
     "": {"config", "section", "plugin"},  # the package itself, lazily
 }
 EVERYBODYS = {"exceptions", "files", "git", "toml_lines", "version"}

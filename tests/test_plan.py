@@ -217,7 +217,7 @@ def test_names_that_clash_are_refused(bots: tuple[DesiredBot, ...], says: str) -
 
 
 def test_a_restart_that_is_owed_is_done_and_one_that_isnt_wanted_is_told() -> None:
-    known = Known(owed={"a": "it was changed without a restart"})
+    known = Known(owed={str(uuid5(SPACE, "a")): "it was changed without a restart"})
     plan = make_plan(desired(bot()), live(there(bot())), known=known)
     assert plan.writes == (RestartBot(id=uuid5(SPACE, "a"), name="a", reason="it was changed without a restart"),)
     left = make_plan(desired(bot()), live(there(bot())), known=known, wishes=Wishes(restart=False))
@@ -305,7 +305,7 @@ remembered = st.builds(
     lambda bots, groups, owed: Known(
         {name: Deployed.of(bot(name, protect=protect)) for name, protect in bots.items()},
         dict.fromkeys(groups, ("X",)),
-        dict.fromkeys(owed, "it is owed"),
+        dict.fromkeys((str(uuid5(SPACE, name)) for name in owed), "it is owed"),
     ),
     st.dictionaries(names | st.just("elder"), st.booleans()),
     st.frozensets(group_names),

@@ -12,7 +12,10 @@ cli = LazyGroup(
     short_help="Deploy and manage Silverback bots",
     version_of="ape-silverback",
     commands_by_section={
-        "Commands": {"cluster": "ape_silverback.cli.cluster:cluster"},
+        "Commands": {
+            "cluster": "ape_silverback.cli.cluster:cluster",
+            "build": "ape_silverback.cli.build:build",
+        },
         "Account": {
             "login": "ape_silverback.cli.login:login",
             "logout": "ape_silverback.cli.login:logout",

@@ -337,6 +337,25 @@ class UserDocument(Document):
     """Whether it is renewed then."""
 
 
+class ImageDocument(Document):
+    """The image of a bot: `build`."""
+
+    name: str
+    """The bot."""
+    image: str
+    """The reference that it is built as."""
+    containerfile: str | None
+    """Where its Containerfile was written to, relative to the project."""
+    built: bool
+    """Whether it was built; `--file-only` builds nothing."""
+    pushed: bool
+    """Whether it was pushed."""
+    digest: str | None
+    """Of the registry where it was pushed to, else the engine's own; null when the engine doesn't tell."""
+    error: str | None = None
+    """Why it failed."""
+
+
 DOCUMENTS: Mapping[str, type[Document]] = {
     document.__name__.removesuffix("Document"): document
     for document in (
@@ -356,6 +375,7 @@ DOCUMENTS: Mapping[str, type[Document]] = {
         EventDocument,
         LocalClusterDocument,
         UserDocument,
+        ImageDocument,
     )
 }
 """Every document, by the name that the documentation has for it."""

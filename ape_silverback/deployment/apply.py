@@ -107,10 +107,10 @@ class Journal(Protocol):
     """Remembers what was begun, and which restarts are owed."""
 
     def begin_action(self, kind: str, name: str, owes: Mapping[str, str]) -> None:
-        """An action is about to be done; once it is, these bots have to be restarted."""
+        """An action is about to be done; once it is, the bots of these ids have to be restarted."""
 
     def end_action(self, kind: str, name: str, settles: str | None = None) -> None:
-        """An action was done; this bot no longer has to be restarted."""
+        """An action was done; the bot of this id no longer has to be restarted."""
 
 
 class _Forgetful:
@@ -160,6 +160,7 @@ class _Application:
         self.plan, self.client, self.values, self.manner, self.journal = plan, client, values, manner, journal
         self.stop = stop
         self.failed: dict[str, Event] = {}
+        self.skipped: set[str] = set()
         self.ready: set[str] = set()
         self.live: Mapping[str, Bot] = {}
 
@@ -205,6 +206,8 @@ class _Application:
             event = future.result()
             if event.kind == "failed":
                 self.failed[event.name] = event
+            elif event.kind == "skipped":
+                self.skipped.add(event.name)
             yield event
 
     def _act(self, action: Any) -> Event:
@@ -220,18 +223,18 @@ class _Application:
         return Event("applied", action.name, text)
 
     def _owes(self, action: Any) -> dict[str, str]:
-        """Give the restarts that are owed once an action is done."""
+        """Give the restarts that are owed once an action is done: id of the bot → why."""
         if isinstance(action, UpdateBot):
-            return {action.name: "it was changed without a restart"} if action.runs else {}
+            return {str(action.id): "it was changed without a restart"} if action.runs else {}
         if isinstance(action, UpdateGroup):
-            restarts = {one.name: one.reason for one in self.plan.of(RestartBot)}
-            return restarts | {one.name: one.owes for one in self.plan.of(KeepBot) if one.owes}
+            restarts = {str(one.id): one.reason for one in self.plan.of(RestartBot)}
+            return restarts | {str(one.id): one.owes for one in self.plan.of(KeepBot) if one.owes}
         if isinstance(action, RestartBot):
-            return {action.name: action.reason}
+            return {str(action.id): action.reason}
         return {}
 
     def _write(self, action: Any) -> tuple[str, str | None]:
-        """Do one action; gives what to say of it, and the bot whose restart is no longer owed."""
+        """Do one action; gives what to say of it, and the id of the bot whose restart is no longer owed."""
         name: str = action.name
         if isinstance(action, CreateGroup):
             self.client.new_variable_group(name, {variable: self.values[variable] for variable in action.variables})
@@ -247,22 +250,22 @@ class _Application:
             return "removed variable group", None
         if isinstance(action, CreateBot):
             self.client.new_bot(name, **action.configuration)
-            return "created", name
+            return "created", None
         bot = self.live.get(str(action.id))
         if isinstance(action, RemoveBot):
             if bot is None:
-                return "was removed already", name
+                return "was removed already", str(action.id)
             bot.remove()
-            return "removed", name
+            return "removed", str(bot.id)
         if bot is None:
             raise DeployError("it was removed from the cluster in the meantime; run deploy again")
         if isinstance(action, UpdateBot):
             return self._update(bot, action)
         if isinstance(action, RestartBot):
             _restart(bot, self.manner.timing)
-            return f"restarted: {action.reason}", name
+            return f"restarted: {action.reason}", str(bot.id)
         bot.start()
-        return "started", name
+        return "started", str(bot.id)
 
     def _update(self, bot: Bot, action: UpdateBot) -> tuple[str, str | None]:
         moved = [
@@ -273,11 +276,11 @@ class _Application:
         bot = bot.update(**action.new)
         if not action.runs:
             bot.start()
-            return "updated and started", action.name
+            return "updated and started", str(bot.id)
         if not action.restart:
             return "updated; it runs with what it had until it is restarted", None
         _restart(bot, self.manner.timing)
-        return "updated and restarted", action.name
+        return "updated and restarted", str(bot.id)
 
     def _group(self, action: UpdateGroup | RemoveGroup) -> VariableGroup:
         for group in self.client.variable_groups.values():
@@ -288,8 +291,7 @@ class _Application:
     def _wait(self, names: Iterable[str]) -> Iterator[Event]:
         if not self.manner.wait:
             return
-        touched = {*self.failed}
-        began = [name for name in names if name not in touched]
+        began = [name for name in names if name not in self.failed and name not in self.skipped]
         if self.manner.fail_fast and self.failed:
             yield from (Event("skipped", name, "not waited for: another failed") for name in began)
             return
@@ -342,7 +344,7 @@ class _Application:
                     old["credential_name"] = names.get(old["credential_name"], old["credential_name"])
                 bot = bot.update(**old)
             _restart(bot, self.manner.timing)
-            self.journal.end_action("rollback", action.name, action.name)
+            self.journal.end_action("rollback", action.name, str(bot.id))
         except SilverbackError as error:
             return Event("failed", action.name, f"can't go back: {error}")
         return Event("applied", bot.name, "gets back what it had")

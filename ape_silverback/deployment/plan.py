@@ -95,7 +95,7 @@ class Known:
     Attributes:
         bots: those that it has there, by name.
         groups: the variable groups that it made there → names of their variables.
-        owed: bots that run with what they had before a change → why they have to be restarted.
+        owed: id of each bot that runs with what it had before a change → why it has to be restarted.
     """
 
     bots: Mapping[str, Deployed] = field(default_factory=dict)
@@ -397,7 +397,7 @@ class _Planner:
             )
         if not runs:
             return StartBot(id=there.id, name=bot.name)
-        reason = self.known.owed.get(bot.name)
+        reason = self.known.owed.get(str(there.id))
         if changed := [group for group in bot.environment if group in touched]:
             reason = f"variables of {', '.join(changed)} change"
         if reason is None and self.wishes.force:

@@ -198,16 +198,16 @@ class Records:
         Args:
             kind: kind of the action.
             name: bot or variable group.
-            owes: name of each bot that has to be restarted then → why.
+            owes: id of each bot that has to be restarted then → why.
         """
         self._append(self._journal, {"begin": kind, "name": name, **({"owes": dict(owes)} if owes else {})})
 
     def end_action(self, kind: str, name: str, settles: str | None = None) -> None:
-        """Write down that an action was done, and the bot whose restart is no longer owed."""
+        """Write down that an action was done, and the id of the bot whose restart is no longer owed."""
         self._append(self._journal, {"end": kind, "name": name, **({"settles": settles} if settles else {})})
 
     def owed(self) -> dict[str, str]:
-        """Give the bots that run with what they had before a change → why they have to be restarted."""
+        """Give the id of each bot that runs with what it had before a change → why it has to be restarted."""
         owed: dict[str, str] = {}
         for line in _lines(self._journal):
             owed |= line.get("owes") or {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import threading
 import time
@@ -25,6 +26,7 @@ KEY = "the-key"
 @dataclass
 class Process:
     started: datetime
+    variables: dict[str, str]
     alive: bool = True
     ready: bool = False
     stubborn: bool = False
@@ -41,6 +43,8 @@ class Machine:
         self.processes: dict[uuid.UUID, Process] = {}
         self.ready_at_once = False
         self.broken = False
+        self.crashing: set[str] = set()
+        self.starts: list[uuid.UUID] = []
         self.broken_for: set[uuid.UUID] = set()
         self.stubborn = False
 
@@ -51,7 +55,11 @@ class Machine:
         assert bot not in self.processes or not self.processes[bot].alive, "two processes of one bot"
         if self.broken or bot in self.broken_for:
             raise ImageError("the folder is gone")
-        self.processes[bot] = Process(datetime.now(timezone.utc), stubborn=self.stubborn)
+        process = Process(datetime.now(timezone.utc), dict(variables), stubborn=self.stubborn)
+        if image in self.crashing:
+            process.alive, process.exit_code = False, 1
+        self.processes[bot] = process
+        self.starts.append(bot)
 
     def observe(self, bot: uuid.UUID) -> Observation:
         process = self.processes.get(bot)
@@ -103,6 +111,12 @@ class Cluster:
         [found] = [one for one in self.store.bots() if one.name == name]
         return found
 
+    def runs_with(self, bot: str) -> dict[str, str]:
+        """Give the variables that a bot's process was started with: those of its groups, and its configuration."""
+        process = self.machine.processes[self.bot(bot).id]
+        assert process.alive
+        return process.variables
+
     def die(self, bot: str, code: int) -> None:
         """Let a bot's process end."""
         self.machine.end(self.bot(bot).id, code)
@@ -115,7 +129,14 @@ def serving_cluster(folder: Path) -> Iterator[Cluster]:
     (folder / "logs").mkdir()
     machine = Machine(folder / "logs")
     machine.ready_at_once = True
-    supervisor = Supervisor(store, machine, lambda _: {}, poll=0.02, stop_grace=0.2, remove_grace=0.2)
+
+    def variables_of(bot: BotRecord) -> dict[str, str]:
+        values = {
+            name: value for group in bot.configuration["environment"] for name, value in store.values_of(group).items()
+        }
+        return {"configuration": json.dumps(bot.configuration), **values}
+
+    supervisor = Supervisor(store, machine, variables_of, poll=0.02, stop_grace=0.2, remove_grace=0.2)
     server = uvicorn.Server(uvicorn.Config(make_app(supervisor, KEY), port=0, log_level="critical", ws="none"))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()

@@ -1,0 +1,87 @@
+"""Deployments in this process, to the local cluster's application with processes that are none."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ape_silverback.cluster.client import ClusterClient
+from ape_silverback.deployment.apply import Event, Manner, Timing
+from ape_silverback.deployment.deployer import Deployer, Summary
+from ape_silverback.deployment.plan import NO_WISHES, Wishes
+from ape_silverback.desired import DesiredBot, DesiredGroup, DesiredState
+from tests.local.machine import KEY, Cluster, serving_cluster
+
+QUICK = Timing(timeout=5, stop=5, poll=0.02, grace=2)
+VALUES = {"X": "x-1", "Y": "y-1", "Z": "z-1"}
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    with serving_cluster(tmp_path_factory.mktemp("cluster")) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def client(served: Cluster) -> Iterator[ClusterClient]:
+    with ClusterClient(base_url=served.url, headers={"X-API-Key": KEY}) as client:
+        yield client
+        served.machine.crashing = set()
+        for bot in client.bots.values():
+            bot.remove()
+        for group in client.variable_groups.values():
+            group.remove()
+
+
+@pytest.fixture
+def deployer(client: ClusterClient, tmp_path: Path) -> Deployer:
+    return Deployer.of(client, "here", "here", "app", tmp_path / "deployments")
+
+
+def bot(name: str, **fields: Any) -> DesiredBot:
+    values: dict[str, Any] = {
+        "image": "registry.example/app:1",
+        "ecosystem": "ethereum",
+        "network": "mainnet",
+        "provider": "node",
+        "account": None,
+        "environment": (),
+        "credential_name": None,
+        "cluster_access": False,
+    }
+    origins = dict.fromkeys(DesiredBot.FIELDS, "here")
+    return DesiredBot(name=name, origin="here", module=name, origins=origins, **{**values, **fields})
+
+
+def wanted(*bots: DesiredBot, **groups: tuple[str, ...]) -> DesiredState:
+    return DesiredState(
+        "app", Path("/app"), bots, tuple(DesiredGroup(name, names, "here") for name, names in groups.items())
+    )
+
+
+Deploy = Callable[..., Summary]
+
+
+@pytest.fixture
+def deploy(deployer: Deployer) -> Deploy:
+    """Deploy what is wanted; gives what became of it, with all events."""
+
+    def deploy(
+        state: DesiredState,
+        values: Mapping[str, str] = VALUES,
+        on_event: Callable[[Event], None] = lambda event: None,
+        wishes: Wishes = NO_WISHES,
+        **manner: Any,
+    ) -> Summary:
+        with deployer.lock():
+            plan = deployer.plan(state, values.keys(), wishes)
+            result = Summary()
+            for event in deployer.apply(plan, values, Manner(timing=manner.pop("timing", QUICK), **manner)):
+                result.add(event)
+                on_event(event)
+        return result
+
+    return deploy
