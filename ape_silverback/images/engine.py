@@ -1,0 +1,150 @@
+"""The container engine of this machine: it builds images, pushes them and tells their digests."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from ape_silverback.exceptions import BuildError
+from ape_silverback.images.recipe import Recipe
+
+ENGINES = ("podman", "docker")
+ENGINE_VARIABLE = "SILVERBACK_CONTAINER_ENGINE"
+
+PATIENCE = 10.0
+"""Seconds that an engine gets for a question."""
+
+Output = Generator[str, None, "str | None"]
+"""Lines of an engine while it works, and then the digest of the image."""
+
+
+@dataclass(frozen=True)
+class Engine:
+    """A container engine of this machine.
+
+    Attributes:
+        name: ``podman`` or ``docker``.
+        program: where it is.
+    """
+
+    name: str
+    program: str
+
+    @classmethod
+    def find(cls, name: str | None = None, environ: Mapping[str, str] | None = None) -> Engine:
+        """Find the engine that is named, else that of ``SILVERBACK_CONTAINER_ENGINE``, else the first that is there.
+
+        Args:
+            name: one of ``ENGINES``.
+            environ: the process's environment (default: the real one).
+
+        Raises:
+            BuildError: it isn't there, or no name of an engine.
+        """
+        environ = os.environ if environ is None else environ
+        origin = "--engine" if name else ENGINE_VARIABLE
+        name = name or environ.get(ENGINE_VARIABLE)
+        if name and name not in ENGINES:
+            raise BuildError(f"{origin}: '{name}' is no engine; there is: {', '.join(ENGINES)}")
+        for candidate in [name] if name else ENGINES:
+            if program := shutil.which(candidate, path=environ.get("PATH")):
+                return cls(candidate, program)
+        looked_for = f"{name} ({origin})" if name else " or ".join(ENGINES)
+        raise BuildError(f"no container engine: {looked_for} isn't on PATH")
+
+    def build(self, project: Path, recipe: Recipe, image: str) -> Output:
+        """Build an image; gives the engine's lines, and at the end its digest as ``digest`` does.
+
+        Raises:
+            BuildError: the engine failed.
+        """
+        with recipe.context(project) as context, tempfile.TemporaryDirectory(prefix="silverback-image-") as folder:
+            file = Path(folder, "Containerfile")
+            file.write_text(recipe.text, encoding="utf8")
+            yield from self._run("build", "--file", str(file), "--tag", image, str(context))
+        return self.digest(image)
+
+    def push(self, image: str) -> Output:
+        """Push an image to its registry; gives the engine's lines, and at the end the registry's digest.
+
+        Raises:
+            BuildError: the engine failed.
+        """
+        if self.name == "docker":
+            yield from self._run("push", image)
+            return self.digest(image)
+        # Podman compresses while it pushes, and doesn't keep the digest that this makes.
+        with tempfile.TemporaryDirectory(prefix="silverback-image-") as folder:
+            file = Path(folder, "digest")
+            yield from self._run("push", "--digestfile", str(file), image)
+            return file.read_text(encoding="utf8").strip() or None
+
+    def digest(self, image: str) -> str | None:
+        """Give the digest of an image that the engine has, as ``sha256:…``; None when it can't tell.
+
+        It is the registry's for an image that was pulled, or pushed by Docker. Else it is the engine's own, which no
+        registry knows.
+        """
+        command = [self.program, "image", "inspect", image]
+        try:
+            result = subprocess.run(
+                command, capture_output=True, timeout=PATIENCE, check=True, stdin=subprocess.DEVNULL
+            )
+            [found] = json.loads(result.stdout)
+        except (OSError, subprocess.SubprocessError, ValueError):
+            return None
+        repository = re.sub(r"(:[^:/]+)?(@[^@]+)?$", "", image)
+        for known in found.get("RepoDigests") or ():
+            name, _, digest = known.partition("@")
+            if name == repository or name.endswith(f"/{repository}"):
+                return str(digest)
+        return f"sha256:{found['Id'].removeprefix('sha256:')}"
+
+    def _run(self, *arguments: str) -> Iterator[str]:
+        """Run the engine and give its lines. It is ended when nobody wants more of them."""
+        last = ""
+        try:
+            process = subprocess.Popen(
+                [self.program, *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                encoding="utf8",
+                errors="replace",
+            )
+        except OSError as error:
+            raise BuildError(f"{self.program}: can't be run: {error.strerror}") from error
+        with process:
+            assert process.stdout is not None  # noqa: S101 - it is a pipe
+            try:
+                for line in process.stdout:
+                    last = line.strip() or last
+                    yield line.rstrip()
+            except BaseException:
+                process.terminate()
+                raise
+        if process.returncode:
+            said = f": {last}" if last else ""
+            raise BuildError(f"`{self.name} {arguments[0]}` ended with exit code {process.returncode}{said}")
+
+
+def image_digest(image: str) -> str | None:
+    """Give the digest of an image where it can be told without a registry: by its reference, or by an engine here.
+
+    None for what isn't known, and for ``project:…``, which is a folder.
+    """
+    if image.startswith("project:"):
+        return None
+    if "@" in image:
+        return image.partition("@")[2]
+    with suppress(BuildError):
+        return Engine.find().digest(image)
+    return None

@@ -1,0 +1,410 @@
+"""What goes into a bot's image, as a Containerfile.
+
+It copies named parts of the project, nothing else, and never what looks like a secret. That doesn't depend on the
+engine: it gets a folder with just these parts, because Docker's classic builder reads no ignore file beside a
+Containerfile. For builds by hand there is such a file, which BuildKit and Podman read.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import re
+import shlex
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+from ape_silverback.desired import DesiredBot
+from ape_silverback.exceptions import BuildError
+
+BASE = "ghcr.io/apeworx/silverback:stable"
+"""Image of the bot SDK, which the public ``silverback build`` starts from too: user and folder below are its own."""
+
+USER = "harambe"
+WORKDIR = f"/home/{USER}/project"
+
+FOLDER = ".silverback-images"
+"""Where Containerfiles are written to in a project; the public tool writes its own there under other names."""
+
+NEVER = (".*", "__pycache__", "*.pyc", "*.env", "*.pem", "*.key", "venv", "node_modules")
+"""What is never copied, at any depth. The first takes in .env, .git, .venv, .ape, .ssh and the like."""
+
+_MODULE = re.compile(r"(?P<name>[^\W\d]\w*(?:\.[^\W\d]\w*)*)(?::(?P<attribute>[^\W\d]\w*))?")
+_REQUIREMENTS = ("requirements-bot.txt", "requirements.txt")
+_INCLUDED = re.compile(r"\s*(?:-r|-c|--requirement|--constraint)[\s=]+(?P<file>[^\s#]+)")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a bot's image is made.
+
+    Attributes:
+        bot: the bot's name.
+        text: the Containerfile. Its context is the project's folder.
+        paths: what it copies of the project: files and folders, relative.
+    """
+
+    bot: str
+    text: str
+    paths: tuple[str, ...]
+
+    def write(self, project: Path) -> Path:
+        """Write the Containerfile and its ignore file into the project; give the former.
+
+        A folder that this makes is none of git's business, or an image would never be one of a clean commit.
+
+        Raises:
+            BuildError: it can't be written.
+        """
+        file = project / FOLDER / f"Containerfile.{self.bot}"
+        allowed = [f"!{path}" for path in self.paths]
+        ignored = [f"**/{pattern}" for pattern in NEVER]
+        try:
+            if not file.parent.exists():
+                file.parent.mkdir()
+                (file.parent / ".gitignore").write_text("*\n", encoding="utf8")
+            file.write_text(self.text, encoding="utf8")
+            file.with_name(f"{file.name}.dockerignore").write_text("\n".join(["*", *allowed, *ignored, ""]), "utf8")
+        except OSError as error:
+            raise BuildError(f"{file}: can't be written: {error.strerror}") from error
+        return file
+
+    @contextmanager
+    def context(self, project: Path) -> Iterator[Path]:
+        """Give a temporary folder with what is copied of the project.
+
+        Raises:
+            BuildError: something can't be read.
+        """
+        with tempfile.TemporaryDirectory(prefix="silverback-image-") as name:
+            try:
+                for path in self.paths:
+                    source, copy = project / path, Path(name, path)
+                    copy.parent.mkdir(parents=True, exist_ok=True)
+                    if source.is_dir():
+                        shutil.copytree(source, copy, symlinks=True, ignore=shutil.ignore_patterns(*NEVER))
+                    else:
+                        shutil.copy2(source, copy)
+            except OSError as error:  # of a tree, all that failed
+                raise BuildError(f"the project can't be read: {error}") from error
+            yield Path(name)
+
+
+@dataclass(frozen=True)
+class _Layer:
+    """A part of a Containerfile.
+
+    Attributes:
+        about: says what it is for, as a comment.
+        paths: what it copies of the project.
+    """
+
+    about: str
+    lines: tuple[str, ...]
+    paths: tuple[str, ...] = ()
+
+
+def containerfile(project: Path, bot: DesiredBot, *, config: Path | None = None, base: str = BASE) -> str:
+    """Give the text of a bot's Containerfile; see ``make_recipe``."""
+    return make_recipe(project, bot, config=config, base=base).text
+
+
+def make_recipe(project: Path, bot: DesiredBot, *, config: Path | None = None, base: str = BASE) -> Recipe:
+    """Say how a bot's image is made: what seldom changes first, so that the engine's cache keeps it.
+
+    Without arguments the image runs its bot. As in the images of the public tool the entry point is ``silverback`` and
+    ``run`` alone finds the bot, in ``bot.py``, so that a cluster may pass its own arguments.
+
+    Args:
+        project: the project's folder.
+        config: the configuration file that Ape reads there, if any.
+        base: image to start from: with Python, Ape and the bot SDK.
+
+    Raises:
+        BuildError: the bot's module isn't there, or a file of the project can't be read or used.
+    """
+    settings = _read(config) if config is not None else {}
+    if config is not None and config.suffix == ".toml":
+        settings = settings.get("tool", {}).get("ape", {})
+    layers = [
+        _base(base),
+        *_requirements(project),
+        *_plugins(settings.get("plugins") or ()),
+        *_contracts(project, config, settings),
+        *_code(project, bot),
+    ]
+    parts = [
+        f"# Image of the bot {bot.name}. Written by `ape silverback build`, which overwrites it.",
+        *("\n".join((f"# {layer.about}", *layer.lines)) for layer in layers),
+    ]
+    return Recipe(bot.name, "\n\n".join(parts) + "\n", _unique(path for layer in layers for path in layer.paths))
+
+
+def _base(base: str) -> _Layer:
+    return _Layer(
+        f"Everything runs as {USER}, who is made in a base that doesn't have this user.",
+        (
+            f"FROM {base}",
+            "USER root",
+            f"WORKDIR {WORKDIR}",
+            f"RUN (id {USER} || useradd --create-home --user-group {USER} || adduser -D {USER}) \\",
+            f"    && chown {USER}:{USER} .",
+            f"USER {USER}",
+            f'ENV PATH="$PATH:/home/{USER}/.local/bin"',
+        ),
+    )
+
+
+def _requirements(project: Path) -> Iterator[_Layer]:
+    """Install what the project's requirements say, else the dependencies of its ``pyproject.toml``."""
+    file = next((name for name in _REQUIREMENTS if (project / name).is_file()), None)
+    if file:
+        paths = tuple(_with_included(project, file))
+        yield _Layer("Requirements.", (*_copies(project, paths), _pip("-r", file)), paths)
+        return
+    pyproject = project / "pyproject.toml"
+    if not pyproject.is_file():
+        return
+    data = _read(pyproject)
+    about = data.get("project", {})
+    if "dependencies" in about.get("dynamic", ()) or data.get("tool", {}).get("poetry", {}).get("dependencies"):
+        raise BuildError(
+            "pyproject.toml: its dependencies can't be read from it; write them to requirements-bot.txt, "
+            "an empty one if the base image has them all"
+        )
+    # Written out, so that a change of anything else in that file keeps the layer.
+    if dependencies := about.get("dependencies"):
+        yield _Layer("Dependencies of pyproject.toml.", (_pip(*dependencies),))
+
+
+def _with_included(project: Path, file: str) -> Iterator[str]:
+    """Give a file of requirements and those of the project that it refers to."""
+    queue, seen = [file], set()
+    while queue:
+        name = queue.pop(0)
+        if name in seen:
+            continue
+        seen.add(name)
+        yield name
+        for line in _text(project / name).splitlines():
+            if match := _INCLUDED.match(line):
+                included = os.path.normpath(Path(name).parent / match["file"])
+                if (project / included).is_file():
+                    queue.append(_inside(project, included, f"'{line.strip()}' in {name}"))
+
+
+def _plugins(plugins: Sequence[Any]) -> Iterator[_Layer]:
+    """Install Ape's plugins as Ape asks pip for them, in the minor version of the Ape that is used here.
+
+    Not with ``ape plugins install``: it fails on a plugin that the base has already, with ``-U`` on one with a version,
+    and it asks GitHub's API for a list, which has a limit.
+    """
+    if plugins:
+        from importlib.metadata import version
+
+        minor = int(version("eth-ape").split(".")[1])
+        default = f">=0.{minor},<0.{minor + 1}"
+        yield _Layer("Ape's plugins.", (_pip(*(_plugin(plugin, default) for plugin in plugins)),))
+
+
+def _plugin(plugin: Any, default: str) -> str:
+    """Give what pip is asked for."""
+    if not isinstance(plugin, Mapping) or "name" not in plugin:
+        raise BuildError(f"plugins of Ape's configuration: expected `- name: NAME`, got {plugin!r}")
+    name, asked = str(plugin["name"]), str(plugin.get("version") or "")
+    if from_git := re.search(r"git\+.*", f"{name} {asked}"):
+        return from_git[0].strip()
+    name, _, constraint = re.sub(r"(?=[=<>~!])", " ", name, count=1).partition(" ")
+    asked = asked or constraint or default
+    exact = "" if re.match(r"[=<>~!]", asked) else "=="
+    return f"ape-{name.lower().replace('_', '-').removeprefix('ape-')}{exact}{asked}"
+
+
+def _contracts(project: Path, config: Path | None, settings: Mapping[str, Any]) -> Iterator[_Layer]:
+    """Copy the configuration, contracts, interfaces and local dependencies, and compile."""
+    if config is not None:
+        yield _Layer("Ape's configuration.", tuple(_copies(project, [config.name])), (config.name,))
+    base = settings.get("base_path") or "."
+    keys = ("contracts_folder", "interfaces_folder")
+    named = {key: settings.get(key) or key.removesuffix("_folder") for key in keys}
+    wanted = {f"'{key}' of Ape's configuration": os.path.normpath(Path(base, name)) for key, name in named.items()}
+    wanted |= {name: name for name in ("abi", "abis")}
+    wanted |= {
+        f"dependency '{one['local']}'": one["local"] for one in settings.get("dependencies") or () if one.get("local")
+    }
+    folders = [_inside(project, folder, says) for says, folder in wanted.items() if _has_files(project / folder)]
+    if folders:
+        paths = _unique(folders)
+        compiled = any(_has_files(project / base / name) for name in named.values())
+        yield _Layer("Contracts.", (*_copies(project, paths), *(["RUN ape compile"] if compiled else ())), paths)
+
+
+def _code(project: Path, bot: DesiredBot) -> Iterator[_Layer]:
+    """Copy the bot, what it imports of the project, and what else lies in ``bots/`` and is no Python."""
+    match = _MODULE.fullmatch(bot.module)
+    name = match["name"] if match else bot.module
+    at_root = name == "bot" and _place(project, "bot") is not None
+    if (project / "bots").is_dir() and not at_root and not name.startswith("bots."):
+        name = f"bots.{name}"
+    if match is None or _place(project, name) is None:
+        raise BuildError(
+            f"no module '{bot.module}' in this project: a bot is bots/NAME.py or a package in bots/, "
+            "and `module:` says where one of another name is"
+        )
+    needed = _needed(project, name)
+    if (project / "bots").is_dir() and name.startswith("bots."):
+        others = {path for path in (project / "bots").iterdir() if not _is_python(path) and not _is_never(path)}
+        needed |= {path for path in others if path.is_file() or _has_files(path)}
+    paths = _unique(sorted(path.relative_to(project).as_posix() for path in needed))
+    lines = _copies(project, paths)
+    if any(path.startswith("src/") for path in paths):
+        lines.append(f'ENV PYTHONPATH="{WORKDIR}/src"')
+    if _place(project, "bot") not in needed:
+        attribute = match["attribute"] or "bot"
+        imported = attribute if attribute == "bot" else f"{attribute} as bot"
+        lines.append(f"RUN echo 'from {name} import {imported}' > bot.py")
+    yield _Layer("The bot, and what it needs of the project.", tuple(lines), paths)
+    command = json.dumps(["run", bot.module])
+    yield _Layer("How it is run.", ('ENTRYPOINT ["silverback"]', f"CMD {command}"))
+
+
+def _needed(project: Path, module: str) -> set[Path]:
+    """Follow the imports of a module through the project: the files and packages that it needs."""
+    needed: set[Path] = set()
+    queue = [module]
+    while queue:
+        place = _place(project, queue.pop())
+        if place is None or place in needed:
+            continue
+        needed.add(place)
+        for file in place.rglob("*.py") if place.is_dir() else [place]:
+            queue += _imports(project, file)
+    return needed
+
+
+def _place(project: Path, name: str) -> Path | None:
+    """Give the file or package that holds a module; a package as a whole, but of ``bots`` the part in it."""
+    first, _, below = name.partition(".")
+    if not first:
+        return None
+    if first == "bots" and not below:
+        return file if (file := project / "bots" / "__init__.py").is_file() else None
+    if first == "bots":
+        folders, (first, _, below) = [project / "bots"], below.partition(".")
+    else:
+        folders = [project, project / "src"]
+    for folder in folders:
+        package, file = folder / first, folder / f"{first}.py"
+        if (package / "__init__.py").is_file():
+            return package
+        if file.is_file():
+            return file
+        part = package / below.partition(".")[0]
+        if below and (part.is_dir() or part.with_name(f"{part.name}.py").is_file()):  # a namespace package
+            return package
+    return None
+
+
+def _imports(project: Path, file: Path) -> Iterator[str]:
+    """Give the absolute names of what a file imports; none of one that isn't Python."""
+    root = project / "src" if file.is_relative_to(project / "src") else project
+    package = file.parent.relative_to(root).parts
+    try:
+        tree = ast.parse(file.read_bytes())
+    except (OSError, SyntaxError, ValueError):
+        return
+    yield ".".join(package)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            above = package[: len(package) - node.level + 1] if node.level else ()
+            origin = (*above, *([node.module] if node.module else ()))
+            yield ".".join(origin)
+            yield from (".".join((*origin, alias.name)) for alias in node.names)
+
+
+def _is_python(path: Path) -> bool:
+    return path.suffix == ".py" or (path / "__init__.py").is_file()
+
+
+def _is_never(path: Path) -> bool:
+    return any(fnmatch(path.name, pattern) for pattern in NEVER)
+
+
+def _has_files(folder: Path) -> bool:
+    """Say whether there is something to copy in a folder."""
+    return any(path.is_file() and not _is_never(path) for path in folder.rglob("*")) if folder.is_dir() else False
+
+
+def _inside(project: Path, path: str, says: str) -> str:
+    """Give a path relative to the project.
+
+    Raises:
+        BuildError: it leads out of the project, or is the whole of it, which may hold anything.
+    """
+    whole = project.resolve()
+    if whole not in (project / path).resolve().parents:
+        raise BuildError(f"{says} can't be copied into an image: it is no folder or file inside of the project")
+    return Path(os.path.relpath(project / path, project)).as_posix()
+
+
+def _unique(paths: Iterable[str]) -> tuple[str, ...]:
+    """Give each path once, without those inside of another."""
+    paths = list(dict.fromkeys(paths))
+    return tuple(path for path in paths if not any(path.startswith(f"{other}/") for other in paths))
+
+
+def _copies(project: Path, paths: Iterable[str]) -> list[str]:
+    """Copy paths to the same places: files of one folder together, a folder by itself, as COPY takes its contents."""
+    sources: dict[str, list[str]] = {}
+    for path in paths:
+        destination = path if (project / path).is_dir() else Path(path).parent.as_posix()
+        sources.setdefault(f"{destination}/", []).append(path)
+    lines = []
+    for destination, names in sources.items():
+        words = [*names, destination]
+        plain = all(re.fullmatch(r"[\w./+-]+", word) for word in words)
+        lines.append(f"COPY --chown={USER}:{USER} {' '.join(words) if plain else json.dumps(words)}")
+    return lines
+
+
+def _pip(*arguments: str) -> str:
+    """Install with pip, which the virtual environment of the base may lack."""
+    quoted = " ".join(map(shlex.quote, arguments))
+    return (
+        f"RUN (python -m pip --version || python -m ensurepip) \\\n    && python -m pip install --no-cache-dir {quoted}"
+    )
+
+
+def _text(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise BuildError(
+            f"{file.name}: can't be read: {getattr(error, 'strerror', None) or 'not UTF-8 text'}"
+        ) from error
+
+
+def _read(file: Path) -> dict[str, Any]:
+    """Read a file of YAML, JSON or TOML that holds keys and values."""
+    import yaml
+
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:
+        import toml as tomllib  # what Ape reads it with there
+    text = _text(file)
+    try:
+        data = tomllib.loads(text) if file.suffix == ".toml" else yaml.safe_load(text)  # YAML reads JSON too
+    except (ValueError, yaml.YAMLError) as error:
+        raise BuildError(f"{file.name}: can't be read: {error}") from error
+    return data if isinstance(data, dict) else {}
