@@ -11,6 +11,8 @@ All of them are Ape errors, so that code written for Ape catches them and ``ape`
     ├── LocalClusterError     the local cluster can't start, stop or be reached
     ├── BuildError            an image can't be described, built or pushed
     ├── DeployError           a plan can't be made or wasn't carried out
+    ├── ChainError            a node of a chain doesn't answer, or refuses
+    ├── StreamError           a payment stream isn't to be trusted, or can't be paid
     └── ClusterError          a request to a cluster or to the platform failed: method, URL, status
         ├── ConnectionFailed      no answer
         │   ├── ConnectionRefused     nothing listens there
@@ -79,6 +81,14 @@ class BuildError(SilverbackError):
 
 class DeployError(SilverbackError):
     """A deployment can't be planned, or not all of it was carried out."""
+
+
+class ChainError(SilverbackError):
+    """A node of a chain can't be reached, doesn't answer in time, or refuses."""
+
+
+class StreamError(SilverbackError):
+    """The payment stream of a cluster isn't what it should be, or can't be made, extended or cancelled."""
 
 
 class ClusterError(SilverbackError):

@@ -29,9 +29,10 @@ MAY_IMPORT: dict[str, set[str]] = {
     "project": {"config", "section", "networks", "desired"},
     "images": {"desired"},
     "cluster": set(),
+    "contracts": set(),
     "connection": {"section", "desired", "cluster"},
     "deployment": {"desired", "cluster"},
-    "local": {"cluster.types"},
+    "local": {"cluster.types", "contracts"},
     "cli": {
         *("config", "section", "networks", "desired", "project", "images"),
         *("cluster", "connection", "deployment", "local"),
