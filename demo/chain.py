@@ -8,7 +8,7 @@ import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from urllib.error import URLError
@@ -43,15 +43,31 @@ def free_port() -> int:
 
 
 @contextmanager
-def running_anvil(anvil: Path, block_time: float = 1.0, timeout: float = 30.0) -> Iterator[str]:
+def running_anvil(
+    anvil: Path,
+    block_time: float = 1.0,
+    timeout: float = 30.0,
+    port: int | None = None,
+    chain_id: int = CHAIN_ID,
+    options: Sequence[str] = (),
+) -> Iterator[str]:
     """Run a chain for as long as the context lasts; gives its URL.
+
+    Args:
+        anvil: the node.
+        block_time: seconds between two blocks.
+        timeout: seconds that it gets to answer.
+        port: to listen on; by default a free one.
+        chain_id: what it says it is.
+        options: more options of the node.
 
     Raises:
         RuntimeError: it didn't answer in time.
     """
-    url = f"http://127.0.0.1:{(port := free_port())}"
-    options = ("--chain-id", str(CHAIN_ID), "--port", str(port), "--block-time", f"{block_time:g}", "--silent")
-    with subprocess.Popen([anvil, *options], stdin=subprocess.DEVNULL) as process:
+    port = port or free_port()
+    url = f"http://127.0.0.1:{port}"
+    usual = ("--chain-id", str(chain_id), "--port", str(port), "--block-time", f"{block_time:g}", "--silent")
+    with subprocess.Popen([anvil, *usual, *options], stdin=subprocess.DEVNULL) as process:
         try:
             deadline = time.monotonic() + timeout
             while not _answers(url):

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+import httpx
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from ape_silverback.cluster.types import checksummed_address
@@ -52,8 +53,8 @@ class Wanted(_Part):
         Raises:
             LocalClusterError: an address is none, or the URL isn't one.
         """
-        if not chain.startswith(("http://", "https://")):
-            raise LocalClusterError("--chain expects the URL of a node, http://… or https://…")
+        if not _is_http(chain):
+            raise LocalClusterError("--chain: expected the URL of a node, http://… or https://…")
         try:
             return cls(chain=chain, manager=manager, tokens=tokens)
         except ValidationError as error:
@@ -164,11 +165,19 @@ def _is_deployment(node: Node, manager: str, token: str) -> bool:
         return False
 
 
+def _is_http(url: str) -> bool:
+    try:
+        parsed = httpx.URL(url)
+    except httpx.InvalidURL:
+        return False
+    return parsed.scheme in ("http", "https") and bool(parsed.host)
+
+
 def _symbols(node: Node, manager: str, tokens: Sequence[str]) -> dict[str, str]:
     """Give the tokens by symbol.
 
     Raises:
-        LocalClusterError: the StreamManager doesn't accept one.
+        LocalClusterError: the StreamManager doesn't accept one, or two have one symbol.
     """
     found: dict[str, str] = {}
     for token in tokens:
@@ -177,7 +186,9 @@ def _symbols(node: Node, manager: str, tokens: Sequence[str]) -> dict[str, str]:
         said = node.ask([accepted.at("latest"), symbol.at("latest")])
         if not accepted.read(said[0]):
             raise LocalClusterError(f"the StreamManager at {manager} doesn't accept the token {token}")
-        found[symbol.read(said[1])] = token
+        name = symbol.read(said[1])
+        if found.setdefault(name, token) != token:
+            raise LocalClusterError(f"two tokens have the symbol '{name}': {found[name]} and {token}")
     return found
 
 

@@ -150,7 +150,7 @@ class Watcher:
             if stream is None or not _pays(stream.products, record):
                 self.clusters.deprovision(record, "its stream isn't on the chain any more")
             else:
-                self.store.set_expiration(record.info.id, stream.expires_at)
+                self._set_expiration(record, stream.expires_at)
 
     def _follow(self, progress: Progress, to: int) -> Progress:
         """Do what the events of some more blocks say, and write down that this was done."""
@@ -184,11 +184,15 @@ class Watcher:
         if isinstance(event, Expires):
             for record in self._paid():
                 if record.stream == stream:
-                    self.store.set_expiration(record.info.id, event.expires)
+                    self._set_expiration(record, event.expires)
             return
         for record in self.store.clusters():
             if record.status is CREATED and (configuration := _paid_for(event, record)):
                 self.clusters.provision(record, Payment(stream, configuration, event.expires))
+
+    def _set_expiration(self, record: ClusterRecord, expires: int) -> None:
+        if record.expires != expires:
+            self.store.set_expiration(record.info.id, expires)
 
     def _end_those_of_others(self) -> None:
         """End clusters that were paid for on another chain or with another StreamManager: nobody follows these."""
