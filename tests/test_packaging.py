@@ -43,6 +43,11 @@ def test_the_wheel_holds_every_module_and_nothing_else(wheel: zipfile.ZipFile) -
     assert shipped == ours
 
 
+def test_the_wheel_holds_the_validator_with_its_source(wheel: zipfile.ZipFile) -> None:
+    folder = "ape_silverback/contracts"
+    assert {f"{folder}/fixed_rate.json", f"{folder}/fixed_rate.vy"} <= set(wheel.namelist())
+
+
 def test_the_version_is_one_that_ape_plugins_install_accepts() -> None:
     assert distribution("ape-silverback").version.startswith("0.8.")
 

@@ -59,10 +59,11 @@ def up(
     from ape_silverback.cluster.settings import profile_path
     from ape_silverback.local.control import LocalCluster
 
-    for name in (PROFILE, PLATFORM):
+    wanted = _wanted(chain, stream_manager, tokens, dev_payments)
+    for name in (PROFILE, PLATFORM) if wanted else (PROFILE,):
         _check_profile_is_free(name)
     cluster = LocalCluster()
-    started = cluster.up(port, wanted=_wanted(chain, stream_manager, tokens, dev_payments))
+    started = cluster.up(port, wanted=wanted)
     _write_profiles(started)
     running, platform = started.running, started.platform
     document = LocalClusterDocument(

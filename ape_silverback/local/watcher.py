@@ -187,7 +187,7 @@ class Watcher:
                     self._set_expiration(record, event.expires)
             return
         for record in self.store.clusters():
-            if record.status is CREATED and (configuration := _paid_for(event, record)):
+            if record.status is CREATED and (configuration := configuration_paid_for(event, record)):
                 self.clusters.provision(record, Payment(stream, configuration, event.expires))
 
     def _set_expiration(self, record: ClusterRecord, expires: int) -> None:
@@ -225,7 +225,7 @@ def configuration_of(product: bytes) -> ClusterConfiguration | None:
         return None
 
 
-def _paid_for(event: Created, record: ClusterRecord) -> ClusterConfiguration | None:
+def configuration_paid_for(event: Created, record: ClusterRecord) -> ClusterConfiguration | None:
     """Give the configuration that a new stream pays for a cluster; None when it doesn't pay for it.
 
     A product code was signed for who pays, with the cluster's id as the key.
