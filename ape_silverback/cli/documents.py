@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from ape_silverback.cluster.client import Bot, RegistryCredentials, VariableGroup, Workspace
     from ape_silverback.cluster.types import BotLogEntry, ClusterInfo
     from ape_silverback.deployment.records import Record
+    from ape_silverback.stream.verify import Report
 
 
 class Document(BaseModel):
@@ -307,6 +308,42 @@ class EventDocument(Document):
     """The plan, as `plan --format json` gives it."""
 
 
+class CheckDocument(Document):
+    """One check of a payment stream: in `verify`."""
+
+    name: str
+    """`address`, `pinned`, `platform`, `chain`, `code`, `controller`, `stream`, `product` or `time`."""
+    outcome: Literal["pass", "warn", "fail", "error", "skip"]
+    """`warn` for what is worth knowing; `fail` for what isn't as it should be; `error` for what couldn't be found out;
+    `skip` for what wasn't looked at. `fail` and `error` stop a deployment."""
+    text: str
+    """What was found, or why it was skipped."""
+    expected: str | None
+    found: str | None
+
+
+class VerificationDocument(Document):
+    """Whether the payment stream of a cluster is what the platform says: `verify`."""
+
+    cluster: str
+    trusted: bool
+    """Whether nothing stops a deployment."""
+    chain_id: int | None
+    manager: str | None
+    """Address of the StreamManager, as the platform says it."""
+    controller: str | None
+    """Controller of the StreamManager, as the chain says it."""
+    stream_id: int | None
+    block: int | None
+    """Number of the block at which the chain was read."""
+    checks: list[CheckDocument]
+
+    @classmethod
+    def of(cls, report: Report) -> VerificationDocument:
+        """Describe a report."""
+        return cls(**report.model_dump(), trusted=report.trusted)
+
+
 class LocalClusterDocument(Document):
     """The local cluster of this machine: `up`."""
 
@@ -373,6 +410,8 @@ DOCUMENTS: Mapping[str, type[Document]] = {
         StatusDocument,
         DeploymentDocument,
         EventDocument,
+        VerificationDocument,
+        CheckDocument,
         LocalClusterDocument,
         UserDocument,
         ImageDocument,
