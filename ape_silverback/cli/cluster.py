@@ -23,6 +23,7 @@ cluster = LazyGroup(
         },
         "Payment": {
             "verify": "ape_silverback.cli.verify:verify",
+            "pay": "ape_silverback.cli.pay:pay",
         },
         "On the cluster": {
             "bots": "ape_silverback.cli.bots:bots",

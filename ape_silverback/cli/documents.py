@@ -319,7 +319,9 @@ class CheckDocument(Document):
     text: str
     """What was found, or why it was skipped."""
     expected: str | None
+    """Where something has to have a certain value, that value."""
     found: str | None
+    """The value that it has."""
 
 
 class VerificationDocument(Document):
@@ -329,19 +331,60 @@ class VerificationDocument(Document):
     trusted: bool
     """Whether nothing stops a deployment."""
     chain_id: int | None
+    """Chain of the stream, as the platform says it (EIP-155)."""
     manager: str | None
     """Address of the StreamManager, as the platform says it."""
     controller: str | None
     """Controller of the StreamManager, as the chain says it."""
     stream_id: int | None
+    """Number of the stream, as the platform says it."""
     block: int | None
     """Number of the block at which the chain was read."""
     checks: list[CheckDocument]
+    """In their order; those that rest on one that isn't passed are skipped."""
 
     @classmethod
     def of(cls, report: Report) -> VerificationDocument:
         """Describe a report."""
         return cls(**report.model_dump(), trusted=report.trusted)
+
+
+class StreamDocument(Document):
+    """The payment stream of a cluster: `pay info`, `pay create`, `pay add-time`, `pay cancel`."""
+
+    cluster: str
+    chain_id: int
+    """Chain that it is on (EIP-155)."""
+    manager: str
+    """Address of its StreamManager."""
+    stream_id: int
+    """Its number there."""
+    owner: str
+    """Address of who may cancel it and gets the rest."""
+    token: str
+    """Symbol of the token that it is paid in."""
+    token_address: str
+    """Address of that."""
+    rest: str
+    """What isn't spent yet, with the token's symbol."""
+    per_day: str
+    """What it costs a day, with the token's symbol."""
+    seconds_left: int
+    """Seconds for which is paid, at the time of the chain."""
+    expires: datetime | None
+    """When it runs out."""
+    cancelable: bool
+    """Whether its owner may cancel it now."""
+    products: list[str]
+    """What it pays for, as hexadecimal text of 32 bytes each."""
+    configuration: ClusterConfiguration | None
+    """What the first of them that is a cluster's decodes to."""
+    transaction: str | None = None
+    """Hash of the payment or the cancellation; null for `pay info`."""
+    refund: str | None = None
+    """What the cancellation gave back."""
+    verification: VerificationDocument | None = None
+    """Whether it is to be trusted; only `pay info` says it here."""
 
 
 class LocalClusterDocument(Document):
@@ -412,6 +455,7 @@ DOCUMENTS: Mapping[str, type[Document]] = {
         EventDocument,
         VerificationDocument,
         CheckDocument,
+        StreamDocument,
         LocalClusterDocument,
         UserDocument,
         ImageDocument,

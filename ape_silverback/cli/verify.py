@@ -183,15 +183,21 @@ def pass_gate(connection: Connection, trust: StreamConfig, *, no_verify: bool, n
     report = trust_connection(connection, trust, skip=no_verify, network=network)
     if report is None:
         if connection.is_platform:
-            warn(
-                f"the payment stream of {connection.label} is NOT verified (--no-verify): whoever answers there gets "
-                "your bots and the values of their variables"
-            )
-        return
-    if report.manager is None:
-        return
+            warn_unverified(connection.label, "your bots and the values of their variables")
+    elif report.manager is not None:
+        show_verified(report)
+
+
+def warn_unverified(cluster: str, what: str) -> None:
+    """Say loudly that a stream isn't verified, and what somebody else may get for it."""
+    warn(f"the payment stream of {cluster} is NOT verified (--no-verify): whoever answers there gets {what}")
+
+
+def show_verified(report: Report) -> None:
+    """Say in short that a stream is trusted, and what is worth knowing all the same."""
     passed = sum(check.outcome in ("pass", "warn") for check in report.checks)
-    note(f"Verified {report.cluster}: stream {report.stream_id} of {report.manager}, {passed} checks passed.")
+    stream = "" if report.stream_id is None else f"stream {report.stream_id} of "
+    note(f"Verified {report.cluster}: {stream}{report.manager}, {passed} checks passed.")
     for check in report.checks:
         if check.outcome == "warn":
             warn(f"{check.name}: {check.text}")

@@ -44,14 +44,14 @@ def network_with(chain_id: int) -> str:
 
 
 @contextmanager
-def connected_provider(choice: str) -> Iterator[ProviderAPI]:
+def connected_provider(choice: str | None) -> Iterator[ProviderAPI]:
     """Connect to a network as every Ape command does.
 
     Args:
-        choice: ``ecosystem:network:provider``; parts left out are the project's.
+        choice: ``ecosystem:network:provider``; parts left out are the project's, None is all of them.
 
     Raises:
-        ChainError: it can't be connected to.
+        ChainError: it can't be connected to, or it is a chain inside this process, on which nobody else is.
     """
     from ape.exceptions import ApeException
     from ape.utils.basemodel import ManagerAccessMixin
@@ -61,8 +61,13 @@ def connected_provider(choice: str) -> Iterator[ProviderAPI]:
         context = manager.parse_network_choice(choice)
         provider = context.__enter__()
     except (ApeException, OSError, ValueError) as error:
-        raise ChainError(f"can't connect to {choice}: {error}") from error
+        raise ChainError(f"can't connect to {choice or 'the default network'}: {error}") from error
     try:
+        if provider.name == "test":
+            raise ChainError(
+                f"{provider.network_choice} is a chain inside this process, where no stream is: name a network with "
+                "--network, or set the default provider of the project's network"
+            )
         yield provider
     finally:
         context.__exit__(None, None, None)

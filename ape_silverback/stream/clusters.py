@@ -7,8 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from ape_silverback.cluster.types import StreamClaim
 from ape_silverback.contracts.rpc import Node
-from ape_silverback.exceptions import ClusterError, StreamError
+from ape_silverback.exceptions import ClusterError, NotFound, StreamError
 from ape_silverback.stream.chain import connected_provider, network_with, node_of
 from ape_silverback.stream.verify import Claim, Report, verify, without_stream
 
@@ -132,6 +133,21 @@ def claims_of(platform: PlatformClient, places: Sequence[Place]) -> list[Claim |
         stream and Claim(name_of(place), place[1].id, place[1].configuration, stream, managers[stream.chain_id])
         for place, stream in zip(places, streams, strict=True)
     ]
+
+
+def claim_of_new(platform: PlatformClient, place: Place, chain_id: int) -> Claim:
+    """Give the claim for a stream that is yet to be opened: with the StreamManager that the platform names for a chain.
+
+    Raises:
+        StreamError: it names none.
+        ClusterError: it doesn't say.
+    """
+    try:
+        manager = platform.get_stream_manager(chain_id)
+    except NotFound as error:
+        raise StreamError(f"the platform takes no payment on chain {chain_id}") from error
+    stream = StreamClaim(chain_id=chain_id, manager=manager, stream_id=0)
+    return Claim(name_of(place), place[1].id, place[1].configuration, stream, manager, unopened=True)
 
 
 def name_of(place: Place) -> str:

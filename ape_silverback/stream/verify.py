@@ -82,6 +82,7 @@ class Claim:
         cluster_id: the key that its product code was signed with.
         configuration: what it should be paid for; None when the platform doesn't say.
         manager: the StreamManager that the platform names for the chain; an error when it doesn't.
+        unopened: whether the stream is yet to be opened, so that there is only the manager to look at.
     """
 
     cluster: str
@@ -89,6 +90,7 @@ class Claim:
     configuration: ClusterConfiguration | None
     stream: StreamClaim
     manager: str | Exception
+    unopened: bool = False
 
 
 def without_stream(cluster: str, reason: str, *, required: bool) -> Report:
@@ -162,7 +164,7 @@ class _Judge:
             cluster=self.claim.cluster,
             chain_id=self.stream.chain_id,
             manager=self.stream.manager,
-            stream_id=self.stream.stream_id,
+            stream_id=None if self.claim.unopened else self.stream.stream_id,
             block=self.facts.block,
             controller=checksummed_address(controller)
             if isinstance(controller, str) and checks["code"].outcome == "pass"
@@ -233,6 +235,8 @@ class _Judge:
         return _compared("controller", pinned, found, "the pinned controller")
 
     def _stream(self) -> Check:
+        if self.claim.unopened:
+            return Check(name="stream", outcome="skip", text="it is yet to be opened")
         number: int = self.facts.get(self.stream.manager, "num_streams")
         if not 0 <= self.stream.stream_id < number:
             expected = f"0 to {number - 1}" if number else "none: there is no stream"
