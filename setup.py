@@ -16,16 +16,19 @@ LOCAL = [
     "cryptography>=42",
     "fastapi>=0.115,<1",
     "psutil>=5.9,<8",
+    "python-multipart>=0.0.20,<1",
     "silverback>=0.7.38,<0.8",
     "uvicorn>=0.30,<1",
 ]
-# The real parts that the tests and the demo drive: `ape-foundry` connects a bot's process to anvil.
+# The real parts that the tests and the demo drive: `ape-foundry` connects a bot's process to anvil, `vyper` compiles the
+# validator again, whose code depends on the exact compiler.
 TEST = [
     "ape-foundry>=0.8.11,<0.9",
     "hypothesis>=6.100,<7",
     "pytest>=8.0,<9",
     "pytest-xdist>=3.5,<4",
     "setuptools>=75",
+    "vyper==0.4.3",
 ]
 LINT = [
     "mypy>=1.11,<3",
@@ -45,7 +48,7 @@ setup(
     license_files=["LICENSE"],
     python_requires=">=3.10,<4",
     packages=find_packages(include=["ape_silverback", "ape_silverback.*"]),
-    package_data={"ape_silverback": ["py.typed"]},
+    package_data={"ape_silverback": ["py.typed", "contracts/fixed_rate.*"]},
     include_package_data=True,
     zip_safe=False,
     # click, pydantic, PyYAML and packaging carry no bounds of their own: eth-ape pins them.

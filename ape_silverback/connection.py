@@ -60,10 +60,14 @@ class Connection:
         return "local" if self.kind() == "local" else self.host.rstrip("/")
 
     def kind(self) -> ClusterKind:
-        """Say what kind of cluster it is. One that isn't the platform's is asked whether it runs folders from here."""
-        if self.is_platform:
+        """Say what kind of cluster it is; unless it is hosted, it is asked whether it runs folders from here."""
+        from ape_silverback.cluster.transport import is_loopback
+
+        if self.is_platform and not is_loopback(self.client.base_url):
             return "platform"
-        return "local" if self.client.runtime == "process" else "direct"
+        if self.client.runtime == "process":
+            return "local"
+        return "platform" if self.is_platform else "direct"
 
 
 @dataclass(frozen=True)

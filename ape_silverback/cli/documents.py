@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from ape_silverback.cluster.client import Bot, RegistryCredentials, VariableGroup, Workspace
     from ape_silverback.cluster.types import BotLogEntry, ClusterInfo
     from ape_silverback.deployment.records import Record
+    from ape_silverback.local.payments import Payments
     from ape_silverback.stream.verify import Report
 
 
@@ -387,6 +388,29 @@ class StreamDocument(Document):
     """Whether it is to be trusted; only `pay info` says it here."""
 
 
+class LocalPlatformDocument(Document):
+    """The platform that a local cluster has as well: part of `up`."""
+
+    profile: str
+    """Profile that leads to it."""
+    chain_id: int
+    """Chain on which its clusters are paid for."""
+    stream_manager: str
+    """Address of the contract that takes the payments."""
+    tokens: dict[str, str]
+    """Symbol → address of what is accepted."""
+
+    @classmethod
+    def of(cls, profile: str, payments: Payments) -> LocalPlatformDocument:
+        """Describe it."""
+        return cls(
+            profile=profile,
+            chain_id=payments.chain_id,
+            stream_manager=payments.manager,
+            tokens=dict(payments.tokens),
+        )
+
+
 class LocalClusterDocument(Document):
     """The local cluster of this machine: `up`."""
 
@@ -400,6 +424,8 @@ class LocalClusterDocument(Document):
     """When the server was started."""
     already: bool
     """Whether it ran before."""
+    platform: LocalPlatformDocument | None = None
+    """The platform that it has as well, from `up --chain` on."""
 
 
 class UserDocument(Document):
@@ -457,6 +483,7 @@ DOCUMENTS: Mapping[str, type[Document]] = {
         CheckDocument,
         StreamDocument,
         LocalClusterDocument,
+        LocalPlatformDocument,
         UserDocument,
         ImageDocument,
     )

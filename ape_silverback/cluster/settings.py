@@ -147,8 +147,15 @@ def read_profiles() -> ProfileSettings:
         raise ProfileError("\n".join(problems)) from None
 
 
-def save_profile(name: str, profile: PlatformProfile | ClusterProfile) -> None:
+def save_profile(
+    name: str, profile: PlatformProfile | ClusterProfile, auth: AuthenticationConfig | None = None
+) -> None:
     """Write one profile into the file and leave the rest as it is.
+
+    Args:
+        name: of the profile.
+        profile: what it says.
+        auth: the authentication that it names, when that isn't in the file.
 
     Raises:
         ProfileError: the file is broken.
@@ -157,14 +164,20 @@ def save_profile(name: str, profile: PlatformProfile | ClusterProfile) -> None:
     import tomlkit
 
     with _locked_document() as document:
-        profiles = document.setdefault("profile", tomlkit.table(is_super_table=True))
-        table = profiles.setdefault(name, tomlkit.table())
-        for key, value in profile.model_dump(by_alias=True, exclude_defaults=True).items():
-            table[key] = value
+
+        def write(kind: str, name: str, values: BaseModel) -> None:
+            tables = document.setdefault(kind, tomlkit.table(is_super_table=True))
+            table = tables.setdefault(name, tomlkit.table())
+            for key, value in values.model_dump(by_alias=True, exclude_defaults=True).items():
+                table[key] = value
+
+        if auth and isinstance(profile, PlatformProfile):
+            write("auth", profile.auth, auth)
+        write("profile", name, profile)
 
 
-def remove_profile(name: str) -> None:
-    """Take one profile out of the file, if it is there.
+def remove_profile(name: str, auth: str | None = None) -> None:
+    """Take one profile out of the file, if it is there, and the authentication that it alone names, if that is said.
 
     Raises:
         ProfileError: the file is broken.
@@ -174,6 +187,8 @@ def remove_profile(name: str) -> None:
         return
     with _locked_document() as document:
         document.get("profile", {}).pop(name, None)
+        if auth:
+            document.get("auth", {}).pop(auth, None)
 
 
 def choose_profile(

@@ -5,35 +5,40 @@ No postponed annotations here: FastAPI reads those of functions that are made in
 
 import hmac
 import re
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Protocol
 from uuid import UUID
 
 from ape.logging import LogLevel
 from fastapi import APIRouter, Depends, FastAPI, HTTPException, Query, Response
 from fastapi.responses import JSONResponse, StreamingResponse
-from fastapi.security import APIKeyHeader
+from fastapi.security import APIKeyCookie, APIKeyHeader
 from pydantic import AfterValidator, BaseModel, Field
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import Request
 
 from ape_silverback.cluster.types import (
     BotInfo,
+    ClusterConfiguration,
     ClusterHealth,
     RegistryCredentialsInfo,
     ResourceStatus,
     ServiceHealth,
     VariableGroupInfo,
 )
+from ape_silverback.local.database import NameTakenError
 from ape_silverback.local.logs import Filter, stream
 from ape_silverback.local.runtimes import ImageError
-from ape_silverback.local.store import BotRecord, CredentialRecord, GroupRecord, NameTakenError
+from ape_silverback.local.store import BotRecord, CredentialRecord, GroupRecord
 from ape_silverback.local.supervisor import BusyError, Supervisor
 from ape_silverback.version import __version__
 
 NO_CHANGE = "<no-change>"
+SESSION = "session"
+"""Name of the platform's cookie."""
+
 CONTRACT = re.compile(r"SILVERBACK_\w+")
 """Variables that a bot gets from its configuration, which a group must not set."""
 
@@ -111,31 +116,57 @@ class CredentialChanges(BaseModel):
     password: str | None = None
 
 
-def make_app(supervisor: Supervisor, api_key: str, on_start: Callable[[], None] = lambda: None) -> FastAPI:
+class Service(Protocol):
+    """What begins and ends with the server."""
+
+    def begin(self) -> None:
+        """Begin."""
+
+    def end(self) -> None:
+        """End."""
+
+
+def make_app(
+    supervisor: Supervisor,
+    api_key: str,
+    on_start: Callable[[], None] = lambda: None,
+    *,
+    beside: Sequence[Service] = (),
+    session: str | None = None,
+    configuration: ClusterConfiguration | None = None,
+) -> FastAPI:
     """Make the application.
 
     Args:
-        supervisor: of the bots; begun and ended with the application.
+        supervisor: of the bots; begun and ended with the application, unless it is a part of another one.
         api_key: what a request has to bring as ``X-API-Key``.
         on_start: called when the bots are taken up.
+        beside: what begins after the bots and ends before them, likewise.
+        session: what a request may bring instead of the key, as the cookie ``session``.
+        configuration: what is paid for; None for a cluster that hosts itself.
     """
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        supervisor.begin()
+        services = (supervisor, *beside)
+        for service in services:
+            service.begin()
         on_start()
         yield
-        supervisor.end()
+        for service in reversed(services):
+            service.end()
 
     app = FastAPI(
         title="Silverback local cluster", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None
     )
     # A page in a browser can make its own name point here; it can't make the browser send another Host.
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost"])
-    header = APIKeyHeader(name="X-API-Key", auto_error=False)
+    header, cookie = APIKeyHeader(name="X-API-Key", auto_error=False), APIKeyCookie(name=SESSION, auto_error=False)
 
-    def authenticate(given: Annotated[str | None, Depends(header)]) -> None:
-        if given is None or not hmac.compare_digest(given.encode(), api_key.encode()):
+    def authenticate(
+        key: Annotated[str | None, Depends(header)], opened: Annotated[str | None, Depends(cookie)]
+    ) -> None:
+        if not is_same(key, api_key) and not is_same(opened, session):
             raise HTTPException(401, "no or a wrong X-API-Key")
 
     for router in (_bots(supervisor), _groups(supervisor), _credentials(supervisor)):
@@ -170,11 +201,17 @@ def make_app(supervisor: Supervisor, api_key: str, on_start: Callable[[], None] 
 
     def openapi() -> dict[str, Any]:
         schema = described()
-        schema["info"] |= {"x-config": None, "x-runtime": supervisor.runtime.name}
+        paid = configuration.model_dump() if configuration else None
+        schema["info"] |= {"x-config": paid, "x-runtime": supervisor.runtime.name}
         return schema
 
     app.openapi = openapi  # type: ignore[method-assign]
     return app
+
+
+def is_same(given: str | None, wanted: str | None) -> bool:
+    """Say whether a secret was given that is wanted, in a time that tells nothing of it."""
+    return given is not None and wanted is not None and hmac.compare_digest(given.encode(), wanted.encode())
 
 
 def _bots(supervisor: Supervisor) -> APIRouter:

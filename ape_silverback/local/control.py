@@ -23,8 +23,10 @@ from ape_silverback.version import __version__
 if TYPE_CHECKING:
     import psutil
 
+    from ape_silverback.local.payments import Payments, Wanted
+
 HOST = "127.0.0.1"
-NEEDED = ("fastapi", "uvicorn", "psutil", "cryptography", "silverback")
+NEEDED = ("fastapi", "uvicorn", "psutil", "cryptography", "silverback", "python_multipart")
 """What the extra `local` brings."""
 
 LOG_LINES = 15
@@ -51,11 +53,21 @@ class Started:
 
     Attributes:
         already: it ran before.
+        platform: what pays for clusters, and what opens the platform; None without it.
     """
 
     running: Running
     api_key: str = field(repr=False)
     already: bool
+    platform: StartedPlatform | None = None
+
+
+@dataclass(frozen=True)
+class StartedPlatform:
+    """The platform of a server that runs."""
+
+    payments: Payments
+    session: str = field(repr=False)
 
 
 class LocalCluster:
@@ -81,15 +93,17 @@ class LocalCluster:
         started = datetime.fromisoformat(state["started"])
         return Running(f"http://{HOST}:{state['port']}", state["pid"], started, state["version"])
 
-    def up(self, port: int | None = None, timeout: float = 30.0) -> Started:
+    def up(self, port: int | None = None, timeout: float = 30.0, wanted: Wanted | None = None) -> Started:
         """Start the server in the background and wait until it answers; one that runs already stays.
 
         Args:
             port: to listen on; by default the last one, or a free one when that is taken.
             timeout: seconds to wait.
+            wanted: what pays for clusters; None for no platform, or for that of a server that runs.
 
         Raises:
-            LocalClusterError: it can't be started; says why.
+            LocalClusterError: it can't be started, or runs with another platform; says why.
+            ChainError: the chain that should pay doesn't answer, or refuses.
         """
         if missing := [name for name in NEEDED if find_spec(name) is None]:
             raise LocalClusterError(
@@ -98,11 +112,14 @@ class LocalCluster:
         make_private_folder(self.folder)
         with self._alone(timeout):
             if running := self._answering(timeout):
-                return Started(running, key_file(self.folder).read_text(encoding="utf8"), already=True)
+                platform = self._platform()
+                _check_same(wanted, platform)
+                return Started(running, key_file(self.folder).read_text(encoding="utf8"), True, platform)
             chosen = self._choose_port(port)
             api_key = secrets.token_urlsafe(32)
             write_private(key_file(self.folder), api_key)
-            return Started(self._spawn(chosen, timeout), api_key, already=False)
+            platform = self._prepare_platform(wanted)
+            return Started(self._spawn(chosen, timeout), api_key, False, platform)
 
     def down(self, timeout: float = 60.0) -> bool:
         """Stop the bots, then the server.
@@ -133,15 +150,40 @@ class LocalCluster:
                         f"{self.server_log}"
                     ) from None
             left = self._end_orphans()
-            _state_file(self.folder).unlink(missing_ok=True)
-            key_file(self.folder).unlink(missing_ok=True)
+            for file in (_state_file(self.folder), key_file(self.folder), session_file(self.folder)):
+                file.unlink(missing_ok=True)
             return process is not None or left
 
     def _end_orphans(self) -> bool:
         """End the bots that a killed server left."""
-        from ape_silverback.local.runtimes.process import ProcessRuntime
+        return _end_bots(self.folder) | self._end_orphans_of_clusters()
 
-        return bool(ProcessRuntime(self.folder / "bots").end_all(grace=10.0))
+    def _end_orphans_of_clusters(self) -> bool:
+        """Likewise for those of the platform's clusters."""
+        return sum(map(_end_bots, clusters_folder(self.folder).glob("*"))) > 0
+
+    def _platform(self) -> StartedPlatform | None:
+        """Give the platform of the server that runs."""
+        if not payments_file(self.folder).exists():
+            return None
+        from ape_silverback.local.payments import read_payments
+
+        session = session_file(self.folder).read_text(encoding="utf8")
+        return StartedPlatform(read_payments(payments_file(self.folder)), session)
+
+    def _prepare_platform(self, wanted: Wanted | None) -> StartedPlatform | None:
+        """Settle what pays for clusters, for the server that is started next."""
+        if wanted is None:
+            payments_file(self.folder).unlink(missing_ok=True)
+            self._end_orphans_of_clusters()  # nobody would look after them
+            return None
+        from ape_silverback.local.payments import settle, write_payments
+
+        payments = settle(wanted, platform_folder(self.folder))
+        platform = StartedPlatform(payments, secrets.token_urlsafe(32))
+        write_payments(payments_file(self.folder), payments)
+        write_private(session_file(self.folder), platform.session)
+        return platform
 
     def _answering(self, timeout: float) -> Running | None:
         """Give the server that runs once it answers, or None when there is none or it ends.
@@ -211,6 +253,26 @@ def key_file(folder: Path) -> Path:
     return folder / "api-key"
 
 
+def platform_folder(folder: Path) -> Path:
+    """Give the folder of what the platform keeps."""
+    return folder / "platform"
+
+
+def clusters_folder(folder: Path) -> Path:
+    """Give the folder in which each of the platform's clusters has one."""
+    return platform_folder(folder) / "clusters"
+
+
+def session_file(folder: Path) -> Path:
+    """Give the file that holds what opens the platform of the server that runs."""
+    return platform_folder(folder) / "session"
+
+
+def payments_file(folder: Path) -> Path:
+    """Give the file that says what pays for clusters; without it the server has no platform."""
+    return platform_folder(folder) / "payments.json"
+
+
 def write_state(folder: Path, port: int) -> None:
     """Write down that this process is the server, so that it is found."""
     import psutil
@@ -225,6 +287,35 @@ def write_state(folder: Path, port: int) -> None:
     }
     write_private(_state_file(folder), json.dumps(state))
     write_private(_port_file(folder), json.dumps({"port": port}))
+
+
+def _check_same(wanted: Wanted | None, platform: StartedPlatform | None) -> None:
+    """Check that a server that runs has the platform that is wanted.
+
+    Raises:
+        LocalClusterError: it hasn't, or the chain of its platform was started anew.
+        ChainError: the chain doesn't answer.
+    """
+    if wanted is None:
+        return
+    from ape_silverback.local.payments import still_there
+
+    again = "`ape silverback cluster down` first, then `up` with these options"
+    if platform is None:
+        raise LocalClusterError(f"the local cluster runs without payments: {again}")
+    if platform.payments.wanted != wanted:
+        raise LocalClusterError(f"the local cluster runs with another chain, StreamManager or tokens: {again}")
+    if not still_there(platform.payments):
+        raise LocalClusterError(
+            f"the chain was started anew: it has no StreamManager at {platform.payments.manager} any more; {again}"
+        )
+
+
+def _end_bots(folder: Path) -> bool:
+    """End the bots of a cluster that still run; says whether there were any."""
+    from ape_silverback.local.runtimes.process import ProcessRuntime
+
+    return bool(ProcessRuntime(folder / "bots").end_all(grace=10.0))
 
 
 def _state_file(folder: Path) -> Path:

@@ -1,4 +1,4 @@
-"""What the local cluster knows, in SQLite: what was answered with yes survives the end of the server at any moment.
+"""What a cluster knows: its bots, variable groups and registry credentials.
 
 Values of variables and passwords are encrypted at rest, with a key in a file of its own.
 """
@@ -8,19 +8,17 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
-import threading
 import uuid
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from cryptography.fernet import Fernet
 
 from ape_silverback.cluster.types import BotTaskStatus, ResourceStatus
-from ape_silverback.exceptions import LocalClusterError
+from ape_silverback.local.database import Database, now
 
 SCHEMA_VERSION = 1
 SCHEMA = """
@@ -37,10 +35,6 @@ CREATE TABLE credentials (
     hostname TEXT NOT NULL, email TEXT NOT NULL, username TEXT NOT NULL, password BLOB NOT NULL
 );
 """
-
-
-class NameTakenError(Exception):
-    """There is one of this name already."""
 
 
 @dataclass(frozen=True)
@@ -85,8 +79,8 @@ class CredentialRecord:
     username: str
 
 
-class Store:
-    """The database of a local cluster. Safe to use from several threads.
+class Store(Database):
+    """The database of one cluster.
 
     Args:
         folder: holds the database and the key; made when it isn't there.
@@ -96,46 +90,8 @@ class Store:
     """
 
     def __init__(self, folder: Path) -> None:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        file = folder / "cluster.db"
-        os.close(os.open(file, os.O_CREAT | os.O_RDWR, 0o600))  # before SQLite makes it readable for all
+        super().__init__(folder / "cluster.db", SCHEMA, SCHEMA_VERSION)
         self._secret = Fernet(_secret_key(folder / "secret.key"))
-        self._lock = threading.RLock()
-        self._db = sqlite3.connect(file, check_same_thread=False, isolation_level=None)
-        self._db.row_factory = sqlite3.Row
-        self._db.execute("PRAGMA journal_mode = WAL")
-        self._db.execute("PRAGMA synchronous = FULL")
-        version = self._db.execute("PRAGMA user_version").fetchone()[0]
-        if version == 0:
-            self._db.executescript(f"BEGIN; {SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
-        elif version != SCHEMA_VERSION:
-            raise LocalClusterError(
-                f"{file} is of version {version}, this package knows version {SCHEMA_VERSION}; move {folder} away to "
-                "begin anew"
-            )
-
-    def close(self) -> None:
-        """Close the database."""
-        with self._lock:
-            self._db.close()
-
-    @contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
-        with self._lock:
-            self._db.execute("BEGIN IMMEDIATE")
-            try:
-                yield self._db
-            except sqlite3.IntegrityError as error:
-                self._db.execute("ROLLBACK")
-                raise NameTakenError(str(error)) from error
-            except BaseException:
-                self._db.execute("ROLLBACK")
-                raise
-            self._db.execute("COMMIT")
-
-    def _rows(self, query: str, *values: Any) -> list[sqlite3.Row]:
-        with self._lock:
-            return self._db.execute(query, values).fetchall()
 
     # Bots
 
@@ -155,7 +111,7 @@ class Store:
         """
         identity = str(uuid.uuid4())
         task = _new_task(ResourceStatus.CREATED).model_dump_json()
-        values = (identity, name, _now(), json.dumps(configuration), ResourceStatus.CREATED, True, task)
+        values = (identity, name, now(), json.dumps(configuration), ResourceStatus.CREATED, True, task)
         with self._transaction() as db:
             db.execute("INSERT INTO bots VALUES (?, ?, ?, ?, ?, ?, ?)", values)
         [row] = self._rows("SELECT * FROM bots WHERE id = ?", identity)
@@ -199,7 +155,7 @@ class Store:
             NameTakenError: there is one of this name.
         """
         identity = str(uuid.uuid4())
-        row = (identity, name, _now(), 1, json.dumps(sorted(values)), self._encrypt(values))
+        row = (identity, name, now(), 1, json.dumps(sorted(values)), self._encrypt(values))
         with self._transaction() as db:
             db.execute("INSERT INTO groups VALUES (?, ?, ?, ?, ?, ?)", row)
         [found] = self._rows("SELECT * FROM groups WHERE id = ?", identity)
@@ -242,8 +198,17 @@ class Store:
         Raises:
             NameTakenError: there are some of this name.
         """
-        now = _now()
-        row = (str(uuid.uuid4()), name, now, now, hostname, email, username, self._encrypt({"password": password}))
+        created = now()
+        row = (
+            str(uuid.uuid4()),
+            name,
+            created,
+            created,
+            hostname,
+            email,
+            username,
+            self._encrypt({"password": password}),
+        )
         with self._transaction() as db:
             db.execute("INSERT INTO credentials VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row)
 
@@ -256,7 +221,7 @@ class Store:
         with self._transaction() as db:
             db.execute(
                 f"UPDATE credentials SET {columns + ', ' if columns else ''}updated = ? WHERE name = ?",  # noqa: S608 - keys are ours
-                (*given.values(), _now(), name),
+                (*given.values(), now(), name),
             )
 
     def remove_credential(self, name: str) -> None:
@@ -318,7 +283,3 @@ def _secret_key(file: Path) -> bytes:
         opened.flush()
         os.fsync(opened.fileno())
     return key
-
-
-def _now() -> str:
-    return datetime.now(timezone.utc).isoformat()

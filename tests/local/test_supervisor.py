@@ -23,9 +23,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from ape_silverback.cluster.types import ResourceStatus
+from ape_silverback.local.database import NameTakenError
 from ape_silverback.local.runtimes import ImageError
 from ape_silverback.local.runtimes.process import ProcessRuntime
-from ape_silverback.local.store import BotRecord, NameTakenError, Store
+from ape_silverback.local.store import BotRecord, Store
 from ape_silverback.local.supervisor import ALIVE, TRANSITIONS, BusyError, Supervisor
 from tests.local.machine import Machine
 
