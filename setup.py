@@ -62,6 +62,7 @@ setup(
         "joserfc>=1.6.8,<2",
         "pydantic",
         "PyYAML",
+        "ruamel.yaml>=0.18,<1",
         "tomlkit>=0.12,<1",
         'toml; python_version < "3.11"',
     ],

@@ -187,6 +187,11 @@ class Section(_Deployment):
     targets: dict[Name, Annotated[TargetConfig, BeforeValidator(_empty_is_default)]] = Field(default_factory=dict)
     """Targets, by name."""
 
+    def stream_of(self, target: str | None) -> StreamConfig:
+        """Give what has to be true of the payment stream, of a target's cluster where one is named."""
+        wanted = self.targets.get(target) if target else None
+        return wanted.stream if wanted and wanted.stream else self.stream
+
 
 # Key → (model of what is below it, whether names lie between). For the keys that hold more keys of ours.
 _NESTED: dict[str, tuple[type[_Part], bool]] = {

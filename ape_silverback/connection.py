@@ -119,14 +119,20 @@ def connected(
 
 @contextmanager
 def platform(
-    profile: str | None, patience: float | None = None, warn: Callable[[str], None] = logger.warning
+    profile: str | None,
+    reading: SectionReading | None = None,
+    target: str | None = None,
+    patience: float | None = None,
+    warn: Callable[[str], None] = logger.warning,
 ) -> Iterator[PlatformConnection]:
     """Connect to the platform that options, section, environment and profile file choose.
 
     Args:
         profile: option ``--profile``.
-        patience: as for ``connected``.
-        warn: as for ``connected``.
+        reading: as for ``connected``; likewise the others.
+        target: name of a target of the section whose profile wins over the section's.
+        patience: seconds that the platform gets, with one attempt only; None for the usual time and attempts.
+        warn: takes a warning about the profile.
 
     Raises:
         ProfileError: the profile isn't known, or isn't one of the platform.
@@ -135,7 +141,7 @@ def platform(
     from ape_silverback.cluster.settings import PlatformProfile, read_profiles
     from ape_silverback.exceptions import ProfileError
 
-    choice = _choose(profile, read_section_here(), None)
+    choice = _choose(profile, reading or read_section_here(), target)
     if not isinstance(choice.profile, PlatformProfile):
         there = [name for name, one in read_profiles().profile.items() if isinstance(one, PlatformProfile)]
         raise ProfileError(

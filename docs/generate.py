@@ -20,7 +20,6 @@ GENERATED = "<!-- Written by docs/generate.py. -->"
 
 # What the public command line has and this one hasn't, and why.
 LEFT_OUT_COMMANDS = {
-    "pay": "not yet: it comes with the verification of payment streams",
     "mcp": "not planned: a server for language models is no part of deploying",
 }
 LEFT_OUT_OPTIONS: dict[tuple[str, str], str] = {}

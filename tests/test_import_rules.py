@@ -32,10 +32,11 @@ MAY_IMPORT: dict[str, set[str]] = {
     "contracts": set(),
     "connection": {"section", "desired", "cluster"},
     "deployment": {"desired", "cluster"},
+    "stream": {"config", "cluster", "contracts", "connection"},
     "local": {"cluster.types", "contracts"},
     "cli": {
         *("config", "section", "networks", "desired", "project", "images"),
-        *("cluster", "connection", "deployment", "local"),
+        *("cluster", "connection", "deployment", "stream", "local"),
     },
     "": {"config", "section", "plugin"},  # the package itself, lazily
 }

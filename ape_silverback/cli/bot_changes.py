@@ -13,6 +13,7 @@ from ape_silverback.cli.connection import connected
 from ape_silverback.cli.options import cluster_options, format_option, yes_option
 from ape_silverback.cli.output import confirm, note, show, show_table, value_text, warn
 from ape_silverback.cli.selection import choose_one
+from ape_silverback.cli.verify import no_verify_option, pass_gate
 
 if TYPE_CHECKING:
     from ape_silverback.cluster.client import Bot, ClusterClient
@@ -53,6 +54,7 @@ access_option = click.option(
 @credential_option
 @access_option
 @click.option("--wait/--no-wait", default=True, show_default=True, help="Wait until it runs and is healthy.")
+@no_verify_option
 @format_option
 @cluster_options
 def new(
@@ -64,6 +66,7 @@ def new(
     credential: str | None,
     cluster_access: bool | None,
     wait: bool,
+    no_verify: bool,
     format_: str,
     profile: str | None,
     cluster: str | None,
@@ -95,6 +98,7 @@ def new(
         for warning in desired.warnings:
             warn(warning)
         [wanted] = desired.bots
+        pass_gate(connection, reading.section.stream, no_verify=no_verify)
         made = connection.client.new_bot(name, **wanted.configuration())
         note(f"{name}: created")
         failed = show_until_ready(connection.client, [name]) if wait else {}

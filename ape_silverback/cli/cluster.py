@@ -21,6 +21,10 @@ cluster = LazyGroup(
             "history": "ape_silverback.cli.history:history",
             "status": "ape_silverback.cli.status:status",
         },
+        "Payment": {
+            "verify": "ape_silverback.cli.verify:verify",
+            "pay": "ape_silverback.cli.pay:pay",
+        },
         "On the cluster": {
             "bots": "ape_silverback.cli.bots:bots",
             "vars": "ape_silverback.cli.vars:vars_",

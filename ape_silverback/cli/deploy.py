@@ -27,6 +27,7 @@ from ape_silverback.cli.deployment import (
 from ape_silverback.cli.options import cluster_options
 from ape_silverback.cli.output import INTERRUPTED, confirm, note, value_text
 from ape_silverback.cli.plan import key_text, show_plan
+from ape_silverback.cli.verify import no_verify_option, pass_gate
 
 if TYPE_CHECKING:
     from ape_silverback.deployment.apply import Event, Manner
@@ -60,6 +61,7 @@ events_option = click.option(
 @project_options
 @manner_options
 @click.option("--rollback", is_flag=True, help="Give a bot that fails after a change what it had before.")
+@no_verify_option
 @events_option
 @cluster_options
 def deploy(
@@ -68,6 +70,7 @@ def deploy(
     dry_run: bool,
     plan_file: Path | None,
     rollback: bool,
+    no_verify: bool,
     format_: str,
     profile: str | None,
     cluster: str | None,
@@ -75,9 +78,9 @@ def deploy(
 ) -> None:
     """Deploy the project's bots: all of them, or each BOT by name or glob.
 
-    Compares the project with the cluster, shows the difference, applies it, and waits until every bot runs and is
-    healthy. Bots of the cluster that aren't in the project are left alone. The same command again changes nothing, or
-    finishes what was cut off.
+    Verifies the payment stream of a cluster of the platform, compares the project with the cluster, shows the
+    difference, applies it, and waits until every bot runs and is healthy. Bots of the cluster that aren't in the
+    project are left alone. The same command again changes nothing, or finishes what was cut off.
 
     \b
     Examples:
@@ -100,6 +103,7 @@ def deploy(
                 show_plan(setting.deployer.plan(desired, setting.values.keys(), wishes))
                 note("Dry run: nothing was changed.")
                 return
+            pass_gate(setting.connection, reading.section.stream_of(target), no_verify=no_verify)
             with setting.deployer.lock():
                 if plan_file is not None:
                     plan = read_plan(plan_file)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ape_silverback.cluster.types import BotLogEntry, ClusterInfo
     from ape_silverback.deployment.records import Record
     from ape_silverback.local.payments import Payments
+    from ape_silverback.stream.verify import Report
 
 
 class Document(BaseModel):
@@ -308,6 +309,85 @@ class EventDocument(Document):
     """The plan, as `plan --format json` gives it."""
 
 
+class CheckDocument(Document):
+    """One check of a payment stream: in `verify`."""
+
+    name: str
+    """`address`, `pinned`, `platform`, `chain`, `code`, `controller`, `stream`, `product` or `time`."""
+    outcome: Literal["pass", "warn", "fail", "error", "skip"]
+    """`warn` for what is worth knowing; `fail` for what isn't as it should be; `error` for what couldn't be found out;
+    `skip` for what wasn't looked at. `fail` and `error` stop a deployment."""
+    text: str
+    """What was found, or why it was skipped."""
+    expected: str | None
+    """Where something has to have a certain value, that value."""
+    found: str | None
+    """The value that it has."""
+
+
+class VerificationDocument(Document):
+    """Whether the payment stream of a cluster is what the platform says: `verify`."""
+
+    cluster: str
+    trusted: bool
+    """Whether nothing stops a deployment."""
+    chain_id: int | None
+    """Chain of the stream, as the platform says it (EIP-155)."""
+    manager: str | None
+    """Address of the StreamManager, as the platform says it."""
+    controller: str | None
+    """Controller of the StreamManager, as the chain says it."""
+    stream_id: int | None
+    """Number of the stream, as the platform says it."""
+    block: int | None
+    """Number of the block at which the chain was read."""
+    checks: list[CheckDocument]
+    """In their order; those that rest on one that isn't passed are skipped."""
+
+    @classmethod
+    def of(cls, report: Report) -> VerificationDocument:
+        """Describe a report."""
+        return cls(**report.model_dump(), trusted=report.trusted)
+
+
+class StreamDocument(Document):
+    """The payment stream of a cluster: `pay info`, `pay create`, `pay add-time`, `pay cancel`."""
+
+    cluster: str
+    chain_id: int
+    """Chain that it is on (EIP-155)."""
+    manager: str
+    """Address of its StreamManager."""
+    stream_id: int
+    """Its number there."""
+    owner: str
+    """Address of who may cancel it and gets the rest."""
+    token: str
+    """Symbol of the token that it is paid in."""
+    token_address: str
+    """Address of that."""
+    rest: str
+    """What isn't spent yet, with the token's symbol."""
+    per_day: str
+    """What it costs a day, with the token's symbol."""
+    seconds_left: int
+    """Seconds for which is paid, at the time of the chain."""
+    expires: datetime | None
+    """When it runs out."""
+    cancelable: bool
+    """Whether its owner may cancel it now."""
+    products: list[str]
+    """What it pays for, as hexadecimal text of 32 bytes each."""
+    configuration: ClusterConfiguration | None
+    """What the first of them that is a cluster's decodes to."""
+    transaction: str | None = None
+    """Hash of the payment or the cancellation; null for `pay info`."""
+    refund: str | None = None
+    """What the cancellation gave back."""
+    verification: VerificationDocument | None = None
+    """Whether it is to be trusted; only `pay info` says it here."""
+
+
 class LocalPlatformDocument(Document):
     """The platform that a local cluster has as well: part of `up`."""
 
@@ -399,6 +479,9 @@ DOCUMENTS: Mapping[str, type[Document]] = {
         StatusDocument,
         DeploymentDocument,
         EventDocument,
+        VerificationDocument,
+        CheckDocument,
+        StreamDocument,
         LocalClusterDocument,
         LocalPlatformDocument,
         UserDocument,

@@ -18,6 +18,7 @@ from ape_silverback.cli.deployment import (
 )
 from ape_silverback.cli.options import cluster_options, format_option
 from ape_silverback.cli.output import note, show, show_table, time_text
+from ape_silverback.cli.verify import no_verify_option, pass_gate
 
 if TYPE_CHECKING:
     from ape_silverback.deployment.records import Record
@@ -69,12 +70,14 @@ def history(target: str | None, format_: str, profile: str | None, cluster: str 
 @env_files_option
 @prune_option
 @manner_options
+@no_verify_option
 @events_option
 @cluster_options
 def rollback(
     bots: tuple[str, ...],
     to: int | None,
     yes: bool,
+    no_verify: bool,
     target: str | None,
     env_files: tuple[Path, ...],
     prune: bool,
@@ -99,7 +102,9 @@ def rollback(
     manner = manner_of(options)
     if prune and bots:
         raise click.UsageError("--prune is for all bots: name no BOT with it.")
-    with deploying(read_section(Path.cwd()), profile, cluster, target, env_files) as setting, setting.deployer.lock():
+    reading = read_section(Path.cwd())
+    with deploying(reading, profile, cluster, target, env_files) as setting, setting.deployer.lock():
+        pass_gate(setting.connection, reading.section.stream_of(target), no_verify=no_verify)
         record, desired = setting.deployer.earlier(bots, to)
         note(f"Back to deployment {record.id} of {time_text(record.time)} by {record.by}.")
         plan = setting.deployer.plan(desired, setting.values.keys(), Wishes(prune=prune))

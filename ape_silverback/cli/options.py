@@ -67,6 +67,51 @@ _UNITS = {"w": "weeks", "d": "days", "h": "hours", "m": "minutes", "s": "seconds
 _SPAN = re.compile(r"(\d+)\s*(weeks?|w|days?|d|hours?|h|minutes?|mins?|m|seconds?|secs?|s)", re.IGNORECASE)
 
 
+def _span(text: str) -> timedelta | None:
+    """Read a time span such as ``3 days`` or ``1h 30m``; None for what is none.
+
+    Raises:
+        OverflowError: it is longer than there is time.
+    """
+    if not re.fullmatch(rf"{_SPAN.pattern}(?:[\s,]*{_SPAN.pattern})*", text, re.IGNORECASE):
+        return None
+    spans = (timedelta(**{_UNITS[unit[0].lower()]: int(number)}) for number, unit in _SPAN.findall(text))
+    return sum(spans, timedelta())
+
+
+def _iso(text: str) -> datetime:
+    """Read a time in ISO 8601, local without a zone.
+
+    Raises:
+        ValueError: it is none; likewise OverflowError.
+    """
+    return datetime.fromisoformat(re.sub(r"Z$", "+00:00", text)).astimezone()
+
+
+class Span(click.ParamType):
+    """A time span: ``10m``, ``2h``, ``3 days``, or up to a time in ISO 8601 that is to come. Gives seconds."""
+
+    name = "time"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Read it.
+
+        Raises:
+            click.BadParameter: it is none, or not above zero.
+        """
+        if isinstance(value, int):
+            return value
+        text = str(value).strip()
+        try:
+            span = _span(text)
+            span = _iso(text) - datetime.now(timezone.utc) if span is None else span
+        except (ValueError, OverflowError):
+            self.fail(f"'{text}' is no time: write '2h', '30 days' or '2027-01-31T12:00'", param, ctx)
+        if span <= timedelta():
+            self.fail(f"'{text}' is no time to come", param, ctx)
+        return int(span.total_seconds())
+
+
 class Moment(click.ParamType):
     """A time: ``10m``, ``2h``, ``3 days`` or ``1h 30m`` ago, or one in ISO 8601 (local without a zone)."""
 
@@ -81,13 +126,12 @@ class Moment(click.ParamType):
         if isinstance(value, datetime):
             return value
         text = str(value).strip()
-        if re.fullmatch(rf"{_SPAN.pattern}(?:[\s,]*{_SPAN.pattern})*", text, re.IGNORECASE):
-            spans = (timedelta(**{_UNITS[unit[0].lower()]: int(number)}) for number, unit in _SPAN.findall(text))
-            try:
-                return datetime.now(timezone.utc) - sum(spans, timedelta())
-            except OverflowError:
-                self.fail(f"'{text}' is longer ago than there is time", param, ctx)
         try:
-            return datetime.fromisoformat(re.sub(r"Z$", "+00:00", text)).astimezone()
+            if (span := _span(text)) is not None:
+                return datetime.now(timezone.utc) - span
+        except OverflowError:
+            self.fail(f"'{text}' is longer ago than there is time", param, ctx)
+        try:
+            return _iso(text)
         except (ValueError, OverflowError):
             self.fail(f"'{text}' is no time: write '10m', '2h', '3 days' or '2026-01-31T12:00'", param, ctx)

@@ -62,11 +62,11 @@ def show(data: Any, format_: str, text: Callable[[], None]) -> None:
         text()
 
 
-def show_facts(facts: Mapping[str, str]) -> None:
-    """Show one thing: a line a fact, aligned."""
+def show_facts(facts: Mapping[str, str], err: bool = False) -> None:
+    """Show one thing: a line a fact, aligned. ``err``: on stderr."""
     width = max(map(len, facts)) + 3
     for key, value in facts.items():
-        click.echo(f"{click.style(f'{key}:', bold=True)}{' ' * (width - len(key) - 1)}{value}")
+        click.echo(f"{click.style(f'{key}:', bold=True)}{' ' * (width - len(key) - 1)}{value}", err=err)
 
 
 def time_text(moment: datetime | None) -> str:

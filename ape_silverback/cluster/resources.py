@@ -21,6 +21,7 @@ from ape_silverback.cluster.types import (
     RegistryCredentialsInfo,
     ResourceStatus,
     ServiceHealth,
+    StreamClaim,
     StreamInfo,
     VariableGroupInfo,
     WorkspaceInfo,
@@ -300,6 +301,10 @@ class Workspace(WorkspaceInfo, _Bound):
         """Give the payment stream that the platform names for a cluster. To be verified before it is believed."""
         return self.client.ask(_MaybeStream, f"/clusters/{cluster.id}/stream", params=self._of_this()).root
 
+    def get_stream_claim(self, cluster: ClusterInfo) -> StreamClaim | None:
+        """Give the same letter by letter, for the verification to look at."""
+        return self.client.ask(_MaybeClaim, f"/clusters/{cluster.id}/stream", params=self._of_this()).root
+
     def update(self, name: str | None = None, slug: str | None = None) -> Workspace:
         """Rename it; None keeps a value."""
         data = given(name=name, slug=slug)
@@ -315,6 +320,10 @@ class Workspace(WorkspaceInfo, _Bound):
 
 
 class _MaybeStream(RootModel[StreamInfo | None]):
+    pass
+
+
+class _MaybeClaim(RootModel[StreamClaim | None]):
     pass
 
 

@@ -216,6 +216,17 @@ class ResourceStatus(enum.IntEnum):
         return self.name.capitalize()
 
 
+class StreamClaim(BaseModel):
+    """What the platform says of a cluster's payment stream, letter by letter: nothing of it is checked."""
+
+    chain_id: int
+    manager: str
+    stream_id: int
+
+    def __str__(self) -> str:
+        return f"eip155:{self.chain_id}:{self.manager}/{self.stream_id}"
+
+
 class StreamInfo(BaseModel):
     """The ApePay payment stream of a cluster, as the platform names it. To be verified before it is believed."""
 

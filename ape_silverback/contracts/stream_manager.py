@@ -14,7 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from ape_silverback.contracts.rpc import Question
+from ape_silverback.contracts.rpc import Node, Question
 from ape_silverback.exceptions import ChainError
 
 WORD = 32
@@ -116,6 +116,16 @@ class Stream:
         owner, token, funded, expires, updated, claimed, products = values
         owner, token = to_checksum_address(owner), to_checksum_address(token)
         return cls(owner, token, funded, expires, updated, claimed, tuple(map(bytes, products)))
+
+
+def read_calls(node: Node, calls: Sequence[Call], block: str = "latest") -> list[Any]:
+    """Ask a node for calls at one block, at once where it takes batches; gives what they give.
+
+    Raises:
+        ChainError: the node refused one of them, or an answer isn't what its function gives.
+    """
+    answers = node.ask([call.at(block) for call in calls])
+    return [call.read(answer) for call, answer in zip(calls, answers, strict=True)]
 
 
 @cache

@@ -31,12 +31,16 @@ class Platform:
         workspaces: by id, as the platform answers them.
         clusters: by id, each with the id of its workspace under ``_of``.
         streams: by id of a cluster.
+        managers: StreamManager by chain id.
+        written: what was asked of the clusters that isn't reading.
         behind: the cluster that all of its clusters are.
     """
 
     workspaces: dict[str, dict[str, Any]] = field(default_factory=dict)
     clusters: dict[str, dict[str, Any]] = field(default_factory=dict)
     streams: dict[str, dict[str, Any]] = field(default_factory=dict)
+    managers: dict[int, str] = field(default_factory=dict)
+    written: list[str] = field(default_factory=list)
     behind: Cluster | None = None
     changes: list[str] = field(default_factory=list)
     migrations: list[tuple[str, str | None]] = field(default_factory=list)
@@ -81,6 +85,8 @@ class Platform:
     def proxy(self, request: Request) -> Reply:
         """Answer for a cluster, with the platform's own key for it."""
         workspace, cluster, path = request.path.removeprefix("/c/").split("/", 2)
+        if request.method != "GET":
+            self.written.append(request.line)
         mine = {one["slug"]: one["id"] for one in self.workspaces.values()}
         if self.behind is None or not any(
             one["slug"] == cluster and one["_of"] == mine.get(workspace) for one in self.clusters.values()
@@ -102,6 +108,8 @@ class Platform:
         match request.method, request.path.strip("/").split("/"):
             case "GET", ["users", one]:
                 return answer({"username": "Ada"} if one == OWNER else {})
+            case "GET", ["streams", "manager", chain_id]:
+                return answer(self.managers[int(chain_id)])
             case "GET", ["versions"]:
                 return answer(VERSIONS)
             case "GET", ["workspaces"]:

@@ -1,0 +1,205 @@
+"""``ape silverback cluster verify``: is a cluster's payment stream what it should be; and the gate before changes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+from ape.cli import verbosity_option
+
+from ape_silverback.cli.completion import complete_clusters
+from ape_silverback.cli.connection import connected, platform
+from ape_silverback.cli.options import format_option, profile_option
+from ape_silverback.cli.output import note, show, show_table, warn
+
+if TYPE_CHECKING:
+    from ape_silverback.config import StreamConfig
+    from ape_silverback.connection import Connection
+    from ape_silverback.section import SectionReading
+    from ape_silverback.stream.verify import Report
+
+COLOURS = {"pass": "green", "warn": "yellow", "fail": "red", "error": "red"}
+
+no_verify_option = click.option(
+    "--no-verify", is_flag=True, help="Don't verify the payment stream of the cluster first. Dangerous."
+)
+
+
+@click.command(short_help="Verify the payment stream of a cluster")
+@click.option(
+    "-c",
+    "--cluster",
+    "clusters",
+    metavar="WORKSPACE/NAME",
+    multiple=True,
+    help="The cluster of the platform; may be repeated.",
+    shell_complete=complete_clusters,
+)
+@click.option("--all", "every", is_flag=True, help="Every cluster of every workspace.")
+@click.option(
+    "--pin", is_flag=True, help="Write managers and controllers that are trusted into the project's configuration."
+)
+@click.option("--target", metavar="NAME", help="Target of the section whose cluster it is.")
+@click.option(
+    "--network",
+    metavar="ECOSYSTEM:NETWORK:PROVIDER",
+    help="Network to read the chain from. Default: the project's one with the stream's chain id.",
+)
+@format_option
+@profile_option
+@verbosity_option()
+def verify(
+    clusters: tuple[str, ...],
+    every: bool,
+    pin: bool,
+    target: str | None,
+    network: str | None,
+    format_: str,
+    profile: str | None,
+) -> None:
+    """Check that a cluster is paid for by the StreamManager that it should be, on chain. Exit code 1 if it isn't.
+
+    The checks, in order: `address`, `pinned` in the section, named by the `platform`, the right `chain`, the genuine
+    `code`, the pinned `controller`, the `stream` itself, its `product` made for this cluster, `time` left. Those that
+    rest on one that isn't passed are skipped.
+
+    \b
+    Examples:
+        ape silverback cluster verify --cluster my-workspace/prod
+        ape silverback cluster verify --all --pin
+    """
+    from ape_silverback.cli.documents import VerificationDocument
+    from ape_silverback.networks import did_you_mean
+    from ape_silverback.section import read_section
+
+    if every and clusters:
+        raise click.UsageError("Name each cluster, or say --all, not both.")
+    reading = read_section(Path.cwd())
+    if target is not None and target not in reading.section.targets:
+        raise click.ClickException(
+            f"no target '{target}' in the section; {did_you_mean(target, reading.section.targets)}"
+        )
+    trust = reading.section.stream_of(target)
+    reports = _reports(reading, clusters, every, profile, target, trust, network)
+    documents = [VerificationDocument.of(report).data() for report in reports]
+
+    def text() -> None:
+        for number, report in enumerate(reports):
+            if number:
+                click.echo()
+            show_report(report)
+
+    show(documents, format_, text)
+    if pin:
+        _pin(reading, reports, target)
+    else:
+        for line in dict.fromkeys(line for report in reports if (line := pin_hint(report))):
+            note(line)
+    if untrusted := [report.cluster for report in reports if not report.trusted]:
+        raise click.ClickException(f"not to be trusted: {', '.join(untrusted)}")
+
+
+def _reports(
+    reading: SectionReading,
+    clusters: tuple[str, ...],
+    every: bool,
+    profile: str | None,
+    target: str | None,
+    trust: StreamConfig,
+    network: str | None,
+) -> list[Report]:
+    from ape_silverback.cluster.settings import choose_cluster
+    from ape_silverback.connection import find_cluster
+    from ape_silverback.stream.clusters import verify_clusters, verify_connection
+
+    if not every and len(clusters) < 2:
+        with connected(profile, clusters[0] if clusters else None, reading, target) as connection:
+            return [verify_connection(connection, trust, network)]
+    with platform(profile, reading, target) as above:
+        if every:
+            places = [
+                (space, cluster)
+                for _, space in sorted(above.client.workspaces.items())
+                for _, cluster in sorted(space.clusters.items())
+            ]
+        else:
+            places = [find_cluster(above.client, *choose_cluster(above.profile, path)) for path in clusters]
+        return verify_clusters(above.client, places, trust, network)
+
+
+def _pin(reading: SectionReading, reports: list[Report], target: str | None) -> None:
+    from ape_silverback.stream.clusters import pins_of
+    from ape_silverback.stream.pins import write_pins
+
+    pins = pins_of(reports)
+    if not pins["managers"]:
+        note("Nothing to pin: no stream is trusted.")
+        return
+    own = target is not None and reading.section.targets[target].stream is not None
+    file = write_pins(Path.cwd(), reading.file, pins, target if own else None)
+    for what, found in pins.items():
+        for chain_id, address in found.items():
+            note(f"Pinned in {file.name}: {what.removesuffix('s')} {address} for chain {chain_id}.")
+
+
+def show_report(report: Report) -> None:
+    """Show what the checks say."""
+    verdict = click.style("trusted", fg="green") if report.trusted else click.style("not trusted", fg="red")
+    if all(check.outcome == "skip" for check in report.checks):
+        verdict = "nothing to verify"
+    where = ""
+    if report.manager is not None:
+        where = f": stream {report.stream_id} of {report.manager} on chain {report.chain_id}"
+    click.echo(f"{click.style(report.cluster, bold=True)}{where}: {verdict}")
+    rows: list[tuple[str, str, str]] = []
+    for check in report.checks:
+        rows.append((check.name, click.style(check.outcome, fg=COLOURS.get(check.outcome)), check.text))
+        if check.outcome not in ("pass", "skip"):
+            rows += [("", "", f"{key}: {value}") for key in ("expected", "found") if (value := getattr(check, key))]
+    show_table(("CHECK", "", ""), rows)
+
+
+def pin_hint(report: Report) -> str | None:
+    """Say how to pin a manager that is trusted without a pin, if it is."""
+    if not report.trusted or report.outcome_of("pinned") != "skip" or report.manager is None:
+        return None
+    return (
+        f"No StreamManager is pinned for chain {report.chain_id}: the platform's word and the contract's code were "
+        "believed. `ape silverback cluster verify --pin` pins it, or in ape-config.yaml:\n"
+        f'  silverback:\n    stream:\n      managers: {{{report.chain_id}: "{report.manager}"}}'
+    )
+
+
+def pass_gate(connection: Connection, trust: StreamConfig, *, no_verify: bool, network: str | None = None) -> None:
+    """Verify the stream of a cluster of the platform before anything is changed there, and say what was found.
+
+    Raises:
+        StreamError: it isn't trusted, or the verification is required and was to be left out.
+        ClusterError: the platform doesn't say what stream it has.
+    """
+    from ape_silverback.stream.clusters import trust_connection
+
+    report = trust_connection(connection, trust, skip=no_verify, network=network)
+    if report is None:
+        if connection.is_platform:
+            warn_unverified(connection.label, "your bots and the values of their variables")
+    elif report.manager is not None:
+        show_verified(report)
+
+
+def warn_unverified(cluster: str, what: str) -> None:
+    """Say loudly that a stream isn't verified, and what somebody else may get for it."""
+    warn(f"the payment stream of {cluster} is NOT verified (--no-verify): whoever answers there gets {what}")
+
+
+def show_verified(report: Report) -> None:
+    """Say in short that a stream is trusted, and what is worth knowing all the same."""
+    passed = sum(check.outcome in ("pass", "warn") for check in report.checks)
+    stream = "" if report.stream_id is None else f"stream {report.stream_id} of "
+    note(f"Verified {report.cluster}: {stream}{report.manager}, {passed} checks passed.")
+    for check in report.checks:
+        if check.outcome == "warn":
+            warn(f"{check.name}: {check.text}")
+    if hint := pin_hint(report):
+        note(hint)

@@ -1,0 +1,110 @@
+"""Writes what is trusted into the project's configuration file; comments, order and all the rest stay as they are."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ape_silverback.exceptions import ConfigurationError
+
+KEY = "silverback"
+NEW_FILE = "ape-config.yaml"
+
+
+Pins = Mapping[str, Mapping[int, str]]
+"""``managers`` and ``controllers`` → chain id → address."""
+
+
+def write_pins(folder: Path, file: Path | None, pins: Pins, target: str | None = None) -> Path:
+    """Pin managers and controllers below ``silverback.stream``; gives the file.
+
+    Args:
+        folder: the project's folder.
+        file: its configuration file; None makes one.
+        pins: what to pin.
+        target: the section's target whose ``stream`` it is; None for that of the section itself.
+
+    Raises:
+        ConfigurationError: the file can't be read or written, or has something else there.
+    """
+    file = file or folder / NEW_FILE
+    path = (KEY, *(("targets", target) if target else ()), "stream")
+    try:
+        text = file.read_text(encoding="utf8") if file.exists() else ""
+        write = {".toml": _toml, ".json": _json}.get(file.suffix, _yaml)
+        changed = write(text, path, {key: value for key, value in pins.items() if value})
+        draft = file.with_name(f".{file.name}.new")
+        draft.write_text(changed, encoding="utf8")
+        if file.exists():
+            draft.chmod(file.stat().st_mode & 0o777)
+        draft.replace(file)
+    except OSError as error:
+        raise ConfigurationError(f"{file.name}: can't be written: {error.strerror}") from error
+    except (TypeError, AttributeError, ValueError) as error:
+        raise ConfigurationError(f"{file.name}: has no place for `{KEY}: stream:`: {error}") from error
+    return file
+
+
+def _lay_in(content: Any, path: tuple[str, ...], pins: Pins, number: type) -> None:
+    """Put pins below a path of keys; ``number`` makes the key of a chain id that isn't there yet."""
+    for key in path:
+        if content.get(key) is None:
+            content[key] = {}
+        content = content[key]
+    for name, values in pins.items():
+        if content.get(name) is None:
+            content[name] = {}
+        for chain_id, address in values.items():
+            written = next((key for key in content[name] if str(key) == str(chain_id)), number(chain_id))
+            if content[name].get(written) != address:
+                content[name][written] = address
+
+
+def _yaml(text: str, path: tuple[str, ...], pins: Pins) -> str:
+    from ruamel.yaml import YAML
+    from ruamel.yaml.scalarstring import DoubleQuotedScalarString
+
+    def round_trip(change: bool, mapping: int, sequence: int, offset: int) -> str:
+        yaml = YAML()
+        yaml.preserve_quotes = True
+        yaml.width = 10_000
+        yaml.indent(mapping=mapping, sequence=sequence, offset=offset)
+        content = yaml.load(text)
+        if change:
+            _lay_in(content, path, quoted, int)
+        out = io.StringIO()
+        yaml.dump(content, out)
+        return out.getvalue()
+
+    # An address without quotes is a number in YAML.
+    quoted = {
+        name: {chain_id: DoubleQuotedScalarString(address) for chain_id, address in values.items()}
+        for name, values in pins.items()
+    }
+    if YAML().load(text) is None:  # nothing but comments, which would have nothing to belong to
+        text += f"{KEY}:\n"
+    # The way of indenting with which the file as it is comes out most like itself.
+    ways = [(mapping, sequence, offset) for mapping in (2, 4) for sequence, offset in ((2, 0), (4, 2), (4, 0), (6, 4))]
+    best = max(ways, key=lambda way: _lines_kept(text, round_trip(False, *way)))
+    return round_trip(True, *best)
+
+
+def _lines_kept(before: str, after: str) -> int:
+    return sum(old == new for old, new in zip(before.splitlines(), after.splitlines(), strict=False))
+
+
+def _toml(text: str, path: tuple[str, ...], pins: Pins) -> str:
+    import tomlkit
+
+    document = tomlkit.parse(text)
+    _lay_in(document, ("tool", "ape", *path), pins, str)
+    return tomlkit.dumps(document)
+
+
+def _json(text: str, path: tuple[str, ...], pins: Pins) -> str:
+    content = json.loads(text)
+    _lay_in(content, path, pins, str)
+    return f"{json.dumps(content, indent=2, ensure_ascii=False)}\n"

@@ -1,0 +1,61 @@
+"""A chain of its own with ApePay's contracts: time is advanced and code is replaced on it."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ape_silverback.contracts.rpc import HttpNode
+from demo.chain import find_anvil, running_anvil
+from tests.cli.conftest import Run, runner
+from tests.cli.platform import Platform, serving_platform
+from tests.local.machine import serving_cluster
+from tests.stream.payments import STANDARD, Payments
+from tests.stream.world import World
+
+
+@pytest.fixture(scope="module")
+def chain() -> Iterator[str]:
+    """URL of a chain with id 1337 that nobody else uses."""
+    binary = find_anvil()
+    if binary is None:
+        pytest.skip("anvil is not installed (`make install` does)")
+    with running_anvil(binary) as url:
+        yield url
+
+
+@pytest.fixture
+def payments(chain: str) -> Iterator[Payments]:
+    """ApePay, deployed for one test."""
+    with HttpNode(chain) as node:
+        yield Payments.on(node)
+
+
+@pytest.fixture
+def world(tmp_path: Path, home: Path, project: Path, payments: Payments, chain: str) -> Iterator[World]:
+    with serving_cluster(tmp_path) as behind:
+        platform = Platform(behind=behind)
+        space = platform.add_workspace("space", "Space")
+        cluster = platform.add_cluster(space, "prod", "Prod", status=4, configuration=STANDARD.model_dump())
+        number = payments.open_stream(uuid.UUID(cluster))
+        stream = {"chain_id": 1337, "manager": payments.manager, "stream_id": number}
+        platform.streams[cluster] = stream
+        platform.managers[1337] = payments.manager
+        with serving_platform(platform, home):
+            yield World(platform, space, payments, uuid.UUID(cluster), chain, stream, project)
+
+
+@pytest.fixture
+def run(world: World, home: Path, project: Path) -> Run:
+    """`ape silverback cluster …` in a project with a bot, for the platform's cluster."""
+    ape = runner(home, project, APE_SILVERBACK_CLUSTER="space/prod")
+
+    def run(*arguments: str, **more: Any) -> Any:
+        (project / "ape-config.yaml").write_text(world.configuration())
+        return ape(*arguments, **more)
+
+    return run
