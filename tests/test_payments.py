@@ -12,7 +12,6 @@ import pytest
 from ape_silverback.cli.documents import ClusterDocument, LocalClusterDocument
 from ape_silverback.contracts.development import deploy
 from ape_silverback.contracts.rpc import HttpNode
-from ape_silverback.contracts.stream_manager import contract
 from ape_silverback.local.control import LocalCluster
 from ape_silverback.local.platform_store import PlatformStore
 from demo.chain import find_anvil, running_anvil
@@ -64,7 +63,7 @@ def test_a_payment_is_rehearsed_from_the_workspace_to_the_end(run: Run, home: Pa
 
     store = PlatformStore(LocalCluster(home / ".silverback" / "local").folder / "platform")
     [record] = store.clusters()
-    payer = Payer(chain, platform.stream_manager, platform.tokens["TEST"])
+    payer = Payer.at(chain, platform.stream_manager, platform.tokens["TEST"])
     stream = payer.pay(record.info)
 
     def state() -> str:
@@ -93,7 +92,7 @@ def test_a_payment_is_rehearsed_from_the_workspace_to_the_end(run: Run, home: Pa
 def test_a_stream_manager_that_is_there_is_taken_as_it_is(run: Run, chain: str) -> None:
     with HttpNode(chain) as node:
         made = deploy(node)
-    payer = Payer(chain, made.manager, made.token)
+    payer = Payer.at(chain, made.manager, made.token)
     before = payer.ask("eth_getTransactionCount", payer.owner, "latest")
     there = ("up", "--chain", chain, "--stream-manager", made.manager)
     up = documents(LocalClusterDocument, run(*there, "--token", made.token, "--format", "json").stdout)
@@ -109,8 +108,7 @@ def test_a_stream_manager_that_is_there_is_taken_as_it_is(run: Run, chain: str) 
     run("down")
 
     # A token that it stops to accept.
-    call = contract("StreamManager").call(made.manager, "set_token_accepted", made.token, False)
-    payer.send(call, payer.controller)
+    payer.send(made.manager, "set_token_accepted", made.token, False, sender=payer.controller)
     refused = run(*there, "--token", made.token, code=1).stderr
     assert f"{made.manager} doesn't accept the token {made.token}" in refused
     assert "doesn't run" in run("down").stdout

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ape_silverback.contracts.rpc import Node, Question
+from ape_silverback.contracts.rpc import Node, Question, answers_of
 from ape_silverback.contracts.stream_manager import contract, contract_type
 from ape_silverback.exceptions import ChainError
 
@@ -56,11 +56,11 @@ def deploy(node: Node) -> Deployment:
     Raises:
         ChainError: the node isn't one of a development chain, has too few accounts, or refuses.
     """
-    chain_id = int(_answer(node, Question("eth_chainId")), 16)
+    said, accounts = answers_of(node, Question("eth_chainId"), Question("eth_accounts"))
+    chain_id = int(said, 16)
     if chain_id not in DEVELOPMENT_CHAINS:
         known = " and ".join(map(str, sorted(DEVELOPMENT_CHAINS)))
         raise ChainError(f"chain {chain_id} isn't a development chain ({known} are): nothing is deployed there")
-    accounts: list[str] = _answer(node, Question("eth_accounts"))
     if len(accounts) < 2:
         raise ChainError(f"the node has {len(accounts)} unlocked accounts; who deploys and who is paid need one each")
     deployer, controller = accounts[:2]
@@ -103,7 +103,7 @@ def _created(node: Node, *transactions: dict[str, str]) -> Sequence[str]:
     from eth_utils.address import to_checksum_address
 
     # One by one: a node that works on a batch side by side gives two of them the same nonce.
-    hashes = [_answer(node, Question("eth_sendTransaction", (one,))) for one in transactions]
+    hashes = [answers_of(node, Question("eth_sendTransaction", (one,)))[0] for one in transactions]
     deadline = time.monotonic() + PATIENCE
     while True:
         receipts = node.ask([Question("eth_getTransactionReceipt", (one,)) for one in hashes])
@@ -116,10 +116,3 @@ def _created(node: Node, *transactions: dict[str, str]) -> Sequence[str]:
         if int(receipt["status"], 16) != 1:
             raise ChainError(f"transaction {receipt['transactionHash']} of the deployment failed")
     return [to_checksum_address(one["contractAddress"]) for one in receipts if one.get("contractAddress")]
-
-
-def _answer(node: Node, question: Question) -> Any:
-    [answer] = node.ask([question])
-    if isinstance(answer, ChainError):
-        raise answer
-    return answer

@@ -129,5 +129,18 @@ class HttpNode:
         return said["result"]
 
 
+def answers_of(node: Node, *questions: Question) -> list[Any]:
+    """Ask; give the answers in order.
+
+    Raises:
+        ChainError: the node doesn't answer, answers nonsense, or refuses one of the questions.
+    """
+    answers = node.ask(questions)
+    for answer in answers:
+        if isinstance(answer, ChainError):
+            raise answer
+    return answers
+
+
 def _body(number: int, question: Question) -> dict[str, Any]:
     return {"jsonrpc": "2.0", "id": number, "method": question.method, "params": list(question.params)}

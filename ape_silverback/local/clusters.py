@@ -14,7 +14,7 @@ from pathlib import Path
 
 from fastapi import FastAPI
 
-from ape_silverback.cluster.types import ClusterConfiguration, ResourceStatus, StreamInfo
+from ape_silverback.cluster.types import PRODUCT_PART_SIZE, ClusterConfiguration, ResourceStatus, StreamInfo
 from ape_silverback.files import write_private
 from ape_silverback.local.app import make_app
 from ape_silverback.local.platform_store import ClusterRecord, PlatformStore
@@ -48,11 +48,12 @@ class Payment:
     """What a stream pays for.
 
     Attributes:
+        product: code of the cluster and its configuration.
         expires: end of it, in seconds since 1970.
     """
 
     stream: StreamInfo
-    configuration: ClusterConfiguration
+    product: bytes
     expires: int
 
 
@@ -110,7 +111,8 @@ class Clusters:
             record.info.id,
             PROVISIONING,
             stream=payment.stream,
-            configuration=payment.configuration,
+            product=payment.product,
+            configuration=configuration_of(payment.product),
             expires=payment.expires,
             version=__version__,
         )
@@ -167,6 +169,15 @@ class Clusters:
         found = self.store.cluster(record.info.id)
         assert found is not None  # noqa: S101 - only removed ones are ever deleted
         return found
+
+
+def configuration_of(product: bytes) -> ClusterConfiguration:
+    """Read the configuration of a product code.
+
+    Raises:
+        ValueError: it is none.
+    """
+    return ClusterConfiguration.decode(product[:PRODUCT_PART_SIZE].rstrip(b"\0"))
 
 
 def _remove_bots(supervisor: Supervisor) -> None:

@@ -15,7 +15,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from ape_silverback.cluster.types import checksummed_address
 from ape_silverback.contracts.development import deploy
-from ape_silverback.contracts.rpc import HttpNode, Node, Question
+from ape_silverback.contracts.rpc import HttpNode, Node, Question, answers_of
 from ape_silverback.contracts.stream_manager import contract, published_code
 from ape_silverback.exceptions import ChainError, LocalClusterError
 from ape_silverback.files import write_private
@@ -101,7 +101,7 @@ def settle(wanted: Wanted, folder: Path) -> Payments:
             manager, *tokens = _deployed(node, wanted.chain, folder / "deployments.json")
         else:
             manager, tokens = str(wanted.manager), list(map(str, wanted.tokens))
-        chain_id, code, latest = _answers(
+        chain_id, code, latest = answers_of(
             node,
             Question("eth_chainId"),
             Question("eth_getCode", (manager, "latest")),
@@ -127,7 +127,7 @@ def still_there(payments: Payments) -> bool:
         ChainError: the node doesn't answer.
     """
     with HttpNode(payments.wanted.chain) as node:
-        [code] = _answers(node, Question("eth_getCode", (payments.manager, "latest")))
+        [code] = answers_of(node, Question("eth_getCode", (payments.manager, "latest")))
     return _is_code(code)
 
 
@@ -190,14 +190,6 @@ def _symbols(node: Node, manager: str, tokens: Sequence[str]) -> dict[str, str]:
         if found.setdefault(name, token) != token:
             raise LocalClusterError(f"two tokens have the symbol '{name}': {found[name]} and {token}")
     return found
-
-
-def _answers(node: Node, *questions: Question) -> list[Any]:
-    answers = node.ask(questions)
-    for answer in answers:
-        if isinstance(answer, ChainError):
-            raise answer
-    return answers
 
 
 def _is_code(answer: Any) -> bool:

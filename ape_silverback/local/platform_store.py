@@ -34,7 +34,7 @@ CREATE TABLE workspaces (
 CREATE TABLE clusters (
     id TEXT PRIMARY KEY, workspace TEXT NOT NULL, name TEXT NOT NULL, slug TEXT NOT NULL, created TEXT NOT NULL,
     last_updated TEXT NOT NULL, status INTEGER NOT NULL, version TEXT, configuration TEXT, expiration INTEGER,
-    stream TEXT
+    stream TEXT, product BLOB
 );
 CREATE UNIQUE INDEX slugs ON clusters (workspace, slug) WHERE status <> {int(ResourceStatus.REMOVED)};
 CREATE TABLE followed (
@@ -60,12 +60,14 @@ class ClusterRecord:
         workspace: id of its workspace.
         info: what the platform tells of it.
         stream: what pays or paid for it.
+        product: the code in that stream which does.
         expires: end of what is paid for, in seconds since 1970.
     """
 
     workspace: uuid.UUID
     info: ClusterInfo
     stream: StreamInfo | None
+    product: bytes | None
     expires: int | None
 
     @property
@@ -179,9 +181,10 @@ class PlatformStore(Database):
             NameTakenError: the workspace has one of this slug.
         """
         identity, created = str(uuid.uuid4()), now()
-        row = (identity, str(workspace), name, slug, created, created, ResourceStatus.CREATED, None, None, None, None)
+        columns = "id, workspace, name, slug, created, last_updated, status"
+        row = (identity, str(workspace), name, slug, created, created, ResourceStatus.CREATED)
         with self._transaction() as db:
-            db.execute("INSERT INTO clusters VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
+            db.execute(f"INSERT INTO clusters ({columns}) VALUES (?, ?, ?, ?, ?, ?, ?)", row)  # noqa: S608 - ours
         [made] = _clusters(self._rows("SELECT * FROM clusters WHERE id = ?", identity))
         return made
 
@@ -207,6 +210,7 @@ class PlatformStore(Database):
         status: ResourceStatus,
         *,
         stream: StreamInfo,
+        product: bytes,
         configuration: ClusterConfiguration,
         expires: int,
         version: str,
@@ -216,6 +220,7 @@ class PlatformStore(Database):
             cluster,
             status=int(status),
             stream=stream.model_dump_json(),
+            product=product,
             configuration=configuration.model_dump_json(),
             expiration=min(expires, END_OF_TIME),
             version=version,
@@ -266,4 +271,4 @@ def _cluster(row: sqlite3.Row) -> ClusterRecord:
         # A platform has ids of its own for streams; what names one here gives the id.
         stream_id=uuid.uuid5(uuid.NAMESPACE_URL, str(stream)) if stream else None,
     )
-    return ClusterRecord(uuid.UUID(row["workspace"]), info, stream, expires)
+    return ClusterRecord(uuid.UUID(row["workspace"]), info, stream, row["product"], expires)

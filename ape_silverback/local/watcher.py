@@ -9,15 +9,24 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from contextlib import suppress
 
-from ape_silverback.cluster.types import PRODUCT_PART_SIZE, ClusterConfiguration, StreamInfo
-from ape_silverback.contracts.rpc import Node, Question
-from ape_silverback.contracts.stream_manager import Stream, contract, event_topic
+from ape_silverback.cluster.types import StreamInfo
+from ape_silverback.contracts.rpc import Node, Question, answers_of
+from ape_silverback.contracts.stream_manager import Stream, contract
 from ape_silverback.exceptions import ChainError
-from ape_silverback.local.clusters import CREATED, PAID, Clusters, Payment
+from ape_silverback.local.clusters import CREATED, PAID, Clusters, Payment, configuration_of
+from ape_silverback.local.events import (
+    Created,
+    Event,
+    Expires,
+    Header,
+    Number,
+    block_question,
+    events_of,
+    log_question,
+    read,
+)
 from ape_silverback.local.payments import Block, Payments
 from ape_silverback.local.platform_store import ClusterRecord, PlatformStore, Progress
 
@@ -27,32 +36,10 @@ POLL = 1.0
 MOST_BLOCKS = 2000
 """Most blocks in one question for logs, which hosted nodes limit."""
 
+BELIEVED_AFTER = 3
+"""Looks after which a block that isn't there any more is believed to be gone: one of several nodes may lag behind."""
+
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Created:
-    """A stream was created.
-
-    Attributes:
-        expires: Unix time at which it runs out.
-    """
-
-    stream_id: int
-    owner: str
-    products: tuple[bytes, ...]
-    expires: int
-
-
-@dataclass(frozen=True)
-class Expires:
-    """A stream runs out at another time than before: it was funded, or cancelled and so runs out at once."""
-
-    stream_id: int
-    expires: int
-
-
-Event = Created | Expires
 
 
 class Watcher:
@@ -73,6 +60,7 @@ class Watcher:
         self.clusters = clusters
         self.poll = poll
         self._answered = True
+        self._missing = 0
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="watcher", daemon=True)
 
@@ -98,7 +86,7 @@ class Watcher:
         while progress.last.number < latest.number:
             progress = self._follow(progress, min(latest.number, progress.last.number + MOST_BLOCKS))
         for record in self._paid():
-            if record.expires is not None and record.expires <= latest.time:
+            if record.expires is not None and record.expires <= latest.timestamp:
                 self.clusters.deprovision(record, "what was paid for ran out, or was cancelled")
 
     def _watch(self) -> None:
@@ -115,27 +103,24 @@ class Watcher:
                 self._answered = True
             self._ended.wait(self.poll)
 
-    def _state(self) -> tuple[_Header, Progress]:
+    def _state(self) -> tuple[Header, Progress]:
         """Give the latest block, and how far the chain was followed that has it."""
-        key = (self.payments.chain_id, self.payments.manager)
         since = self.payments.since
-        progress = self.store.progress(*key) or Progress(since.number, since)
-        chain_id, latest, last = _checked(
-            self.node.ask(
-                [
-                    Question("eth_chainId"),
-                    Question("eth_getBlockByNumber", ("latest", False)),
-                    Question("eth_getBlockByNumber", (hex(progress.last.number), False)),
-                ]
-            )
+        progress = self.store.progress(self.payments.chain_id, self.payments.manager) or Progress(since.number, since)
+        chain_id, latest, last = answers_of(
+            self.node, Question("eth_chainId"), block_question("latest"), block_question(progress.last.number)
         )
-        if int(chain_id, 16) != self.payments.chain_id:
-            raise ChainError(f"the node is on chain {int(chain_id, 16)}, expected {self.payments.chain_id}")
-        header = _Header.of(latest)
-        if last is None or last["hash"] != progress.last.hash:
+        if read(Number, chain_id) != self.payments.chain_id:
+            raise ChainError(f"the node is on chain {read(Number, chain_id)}, expected {self.payments.chain_id}")
+        header = read(Header, latest)
+        if last is None or read(Header, last).hash != progress.last.hash:
+            self._missing += 1
+            if self._missing < BELIEVED_AFTER:
+                raise ChainError(f"the node hasn't got block {progress.last.number} that it had")
             self._verify()
             first = progress.first if progress.first <= header.number else 0
             progress = Progress(first, Block(number=first - 1, hash=""))
+        self._missing = 0
         return header, progress
 
     def _verify(self) -> None:
@@ -144,40 +129,25 @@ class Watcher:
         records = [(record, record.stream) for record in self._paid() if record.stream]
         calls = [contract("StreamManager").call(manager, "streams", stream.stream_id) for _, stream in records]
         questions = [Question("eth_getCode", (manager, "latest")), *(call.at("latest") for call in calls)]
-        code, *answers = _checked(self.node.ask(questions))
+        code, *answers = answers_of(self.node, *questions)
         for (record, _), call, answer in zip(records, calls, answers, strict=True):
             stream = None if code == "0x" else Stream.of(call.read(answer))
-            if stream is None or not _pays(stream.products, record):
+            if stream is None or record.product not in stream.products:
                 self.clusters.deprovision(record, "its stream isn't on the chain any more")
             else:
                 self._set_expiration(record, stream.expires_at)
 
     def _follow(self, progress: Progress, to: int) -> Progress:
         """Do what the events of some more blocks say, and write down that this was done."""
-        wanted = {
-            "address": self.payments.manager,
-            "fromBlock": hex(progress.last.number + 1),
-            "toBlock": hex(to),
-            "topics": [[event_topic(name) for name in ("StreamCreated", "StreamFunded", "StreamCancelled")]],
-        }
-        questions = [Question("eth_getLogs", (wanted,)), Question("eth_getBlockByNumber", (hex(to), False))]
-        logs, block = _checked(self.node.ask(questions))
-        if block is None:
-            raise ChainError(f"the node has lost block {to}")
-        for event in self._events(logs):
+        manager = self.payments.manager
+        questions = (log_question(manager, progress.last.number + 1, to), block_question(to))
+        logs, block = answers_of(self.node, *questions)
+        header = read(Header, block)
+        for event in events_of(self.node, logs):
             self._heed(event)
-        progress = Progress(progress.first, Block(number=to, hash=block["hash"]))
-        self.store.set_progress(self.payments.chain_id, self.payments.manager, progress)
+        progress = Progress(progress.first, Block(number=to, hash=header.hash))
+        self.store.set_progress(self.payments.chain_id, manager, progress)
         return progress
-
-    def _events(self, logs: list[dict[str, Any]]) -> list[Event]:
-        numbers = sorted({one["blockNumber"] for one in logs})
-        blocks = _checked(self.node.ask([Question("eth_getBlockByNumber", (number, False)) for number in numbers]))
-        if None in blocks:
-            raise ChainError("the node has lost a block")
-        times = {number: int(block["timestamp"], 16) for number, block in zip(numbers, blocks, strict=True)}
-        logs = sorted(logs, key=lambda one: (int(one["blockNumber"], 16), int(one["logIndex"], 16)))
-        return [_event(one, times[one["blockNumber"]]) for one in logs]
 
     def _heed(self, event: Event) -> None:
         stream = StreamInfo(chain_id=self.payments.chain_id, manager=self.payments.manager, stream_id=event.stream_id)
@@ -187,8 +157,8 @@ class Watcher:
                     self._set_expiration(record, event.expires)
             return
         for record in self.store.clusters():
-            if record.status is CREATED and (configuration := configuration_paid_for(event, record)):
-                self.clusters.provision(record, Payment(stream, configuration, event.expires))
+            if record.status is CREATED and (product := product_for(event, record)):
+                self.clusters.provision(record, Payment(stream, product, event.expires))
 
     def _set_expiration(self, record: ClusterRecord, expires: int) -> None:
         if record.expires != expires:
@@ -205,60 +175,13 @@ class Watcher:
         return [record for record in self.store.clusters() if record.status in PAID]
 
 
-@dataclass(frozen=True)
-class _Header:
-    """A block, with its Unix time."""
-
-    number: int
-    time: int
-
-    @classmethod
-    def of(cls, block: dict[str, Any]) -> _Header:
-        return cls(int(block["number"], 16), int(block["timestamp"], 16))
-
-
-def configuration_of(product: bytes) -> ClusterConfiguration | None:
-    """Read the configuration of a product code; None for what is no code."""
-    try:
-        return ClusterConfiguration.decode(product[:PRODUCT_PART_SIZE].rstrip(b"\0"))
-    except ValueError:
-        return None
-
-
-def configuration_paid_for(event: Created, record: ClusterRecord) -> ClusterConfiguration | None:
-    """Give the configuration that a new stream pays for a cluster; None when it doesn't pay for it.
+def product_for(event: Created, record: ClusterRecord) -> bytes | None:
+    """Give the product with which a new stream pays for a cluster; None when it doesn't pay for it.
 
     A product code was signed for who pays, with the cluster's id as the key.
     """
     for product in event.products:
-        found = configuration_of(product)
-        if found and found.get_product_code(event.owner, record.info.id) == product:
-            return found
+        with suppress(ValueError):  # what is no product code
+            if configuration_of(product).get_product_code(event.owner, record.info.id) == product:
+                return product
     return None
-
-
-def _pays(products: Sequence[bytes], record: ClusterRecord) -> bool:
-    """Say whether a stream still is the one that paid for a cluster, of whoever owns it now."""
-    return record.info.configuration in map(configuration_of, products)
-
-
-def _event(entry: dict[str, Any], time: int) -> Event:
-    """Read a log of the StreamManager, from a block with a Unix time."""
-    from eth_abi.abi import decode
-
-    topic, *indexed = entry["topics"]
-    stream_id, data = int(indexed[0], 16), bytes.fromhex(entry["data"].removeprefix("0x"))
-    if topic == event_topic("StreamCreated"):
-        _, life, products = decode(("uint256", "uint256", "bytes32[]"), data)
-        return Created(stream_id, f"0x{indexed[1][-40:]}", tuple(map(bytes, products)), time + life)
-    if topic == event_topic("StreamFunded"):
-        _, life = decode(("uint256", "uint256"), data)
-        return Expires(stream_id, time + life)
-    return Expires(stream_id, time)
-
-
-def _checked(answers: list[Any]) -> list[Any]:
-    for answer in answers:
-        if isinstance(answer, ChainError):
-            raise answer
-    return answers

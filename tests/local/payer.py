@@ -1,81 +1,54 @@
-"""Pays for clusters on a development chain, with JSON-RPC and the node's unlocked accounts."""
+"""Pays for clusters of the local platform on a development chain, with the node's unlocked accounts."""
 
 from __future__ import annotations
 
-import time
-from typing import Any
+from dataclasses import dataclass
 
-from ape_silverback.cluster.types import ClusterConfiguration, ClusterInfo, ClusterTier
-from ape_silverback.contracts.rpc import HttpNode, Question
-from ape_silverback.contracts.stream_manager import Call, Stream, contract
-from ape_silverback.exceptions import ChainError
+from ape_silverback.cluster.types import ClusterConfiguration, ClusterInfo
+from ape_silverback.contracts.rpc import HttpNode
+from ape_silverback.contracts.stream_manager import Stream
+from tests.stream.payments import STANDARD, TOKEN, Payments
 
-HOUR = 10**18
-"""Tokens that pay for about an hour."""
-
-STANDARD = ClusterTier.STANDARD.configuration()
+HOUR = TOKEN
+"""What pays for about an hour."""
 
 
-class Payer:
-    """One who pays: the first account of the node."""
+@dataclass
+class Payer(Payments):
+    """One who pays: the first account of the node. The second one is who is paid."""
 
-    def __init__(self, url: str, manager: str, token: str) -> None:
-        self.node = HttpNode(url)
-        self.manager = manager
-        self.token = token
-        self.owner, self.controller, *self.others = self.ask("eth_accounts")
+    @classmethod
+    def at(cls, url: str, manager: str, token: str) -> Payer:
+        """Know what is deployed."""
+        found = cls(HttpNode(url), manager=manager, token=token)
+        found.accounts = found.ask("eth_accounts")
+        return found
 
-    def ask(self, method: str, *params: Any) -> Any:
-        [answer] = self.node.ask([Question(method, params)])
-        if isinstance(answer, ChainError):
-            raise answer
-        return answer
-
-    def read(self, function: str, *arguments: Any) -> Any:
-        call = contract("StreamManager").call(self.manager, function, *arguments)
-        question = call.at("latest")
-        return call.read(self.ask(question.method, *question.params))
-
-    def send(self, call: Call, sender: str | None = None) -> dict[str, Any]:
-        """Send a transaction; gives its receipt once it is in a block."""
-        # An estimate of the gas is too low when the amount that funding claims first becomes one a second later.
-        transaction = {"from": sender or self.owner, "to": call.to, "data": call.data, "gas": hex(1_000_000)}
-        name = self.ask("eth_sendTransaction", transaction)
-        deadline = time.monotonic() + 20
-        while (receipt := self.ask("eth_getTransactionReceipt", name)) is None:
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
-        if int(receipt["status"], 16) != 1:
-            raise ChainError(f"the transaction was reverted: {call.function}")
-        return dict(receipt)
+    @property
+    def controller(self) -> str:
+        return self.accounts[1]
 
     def product(self, cluster: ClusterInfo, configuration: ClusterConfiguration = STANDARD) -> bytes:
         return configuration.get_product_code(self.owner, cluster.id)
 
     def create(self, *products: bytes, amount: int = HOUR, sender: str | None = None) -> int:
         """Create a stream; gives its id."""
-        self.send(contract("TestToken").call(self.token, "approve", self.manager, amount), sender)
-        call = contract("StreamManager").call(self.manager, "create_stream", self.token, amount, list(products))
-        receipt = self.send(call, sender)
+        self.send(self.token, "approve", self.manager, amount, sender=sender)
+        receipt = self.send(self.manager, "create_stream", self.token, amount, list(products), sender=sender)
         [created] = [log for log in receipt["logs"] if log["address"].lower() == self.manager.lower()]
         return int(created["topics"][1], 16)
 
-    def pay(self, cluster: ClusterInfo, amount: int = HOUR, configuration: ClusterConfiguration = STANDARD) -> int:
+    def pay(self, cluster: ClusterInfo, amount: int = HOUR) -> int:
         """Pay for a cluster; gives the stream's id."""
-        return self.create(self.product(cluster, configuration), amount=amount)
+        return self.create(self.product(cluster), amount=amount)
 
     def fund(self, stream: int, amount: int = HOUR) -> None:
-        self.send(contract("TestToken").call(self.token, "approve", self.manager, amount))
-        self.send(contract("StreamManager").call(self.manager, "fund_stream", stream, amount))
+        self.send(self.token, "approve", self.manager, amount)
+        self.send(self.manager, "fund_stream", stream, amount)
 
     def cancel(self, stream: int) -> None:
         """Cancel a stream, as its controller, who needn't wait."""
-        self.send(contract("StreamManager").call(self.manager, "cancel_stream", stream), self.controller)
+        self.send(self.manager, "cancel_stream", stream, sender=self.controller)
 
     def stream(self, number: int) -> Stream:
-        return Stream.of(self.read("streams", number))
-
-    def advance(self, seconds: int) -> None:
-        """Advance the chain's clock."""
-        self.ask("evm_increaseTime", seconds)
-        self.ask("evm_mine")
+        return Stream.of(self.read(self.manager, "streams", number))

@@ -3,28 +3,34 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ape_silverback.cluster.types import ClusterConfiguration, ClusterInfo, ResourceStatus, StreamInfo
-from ape_silverback.contracts.rpc import HttpNode
+from ape_silverback.contracts.rpc import HttpNode, Question
 from ape_silverback.exceptions import ChainError
-from ape_silverback.local.clusters import TRANSITIONS, Clusters, Payment
+from ape_silverback.local.clusters import TRANSITIONS, Clusters, Payment, configuration_of
+from ape_silverback.local.events import Created
 from ape_silverback.local.payments import Payments, Wanted, settle
 from ape_silverback.local.platform_store import END_OF_TIME, ClusterRecord, PlatformStore
 from ape_silverback.local.supervisor import ImpossibleTransition
-from ape_silverback.local.watcher import Created, Watcher, configuration_of, configuration_paid_for
-from tests.local.payer import STANDARD, Payer
+from ape_silverback.local.watcher import Watcher, product_for
+from tests.local.payer import Payer
+from tests.stream.payments import STANDARD
 
 pytestmark = pytest.mark.xdist_group("local-clusters")
 STATUS = ResourceStatus
 MANAGER = "0x7A82f8Ba0D3D8e1AA7D6F8d0d9eF1C7DA1c1b0a2"
-PAYMENT = Payment(StreamInfo(chain_id=1337, manager=MANAGER, stream_id=0), STANDARD, 2_000_000_000)
+CODE = bytes.fromhex("0301000503020101000000000000000048feb247da5e9d62936771298e018b8d")
+PAYMENT = Payment(StreamInfo(chain_id=1337, manager=MANAGER, stream_id=0), CODE, 2_000_000_000)
 OWNER = "0x70997970C51812dc3A010C7d01b50e0d17dc79C8"
 
 
@@ -102,7 +108,7 @@ def test_a_stream_that_never_runs_out_has_an_expiration_that_can_be_shown(
     store: PlatformStore, clusters: Clusters
 ) -> None:
     record = new(store)
-    clusters.provision(record, Payment(PAYMENT.stream, STANDARD, 2**256 - 1))
+    clusters.provision(record, Payment(PAYMENT.stream, CODE, 2**256 - 1))
     assert again(store, record).info.expiration == datetime.fromtimestamp(END_OF_TIME, timezone.utc)
 
 
@@ -118,7 +124,7 @@ def payments(anvil: str, tmp_path: Path) -> Payments:
 def test_a_look_takes_as_many_questions_for_many_clusters_as_for_none(
     store: PlatformStore, clusters: Clusters, payments: Payments, anvil: str
 ) -> None:
-    payer = Payer(anvil, payments.manager, payments.tokens["TEST"])
+    payer = Payer.at(anvil, payments.manager, payments.tokens["TEST"])
     records = [new(store, f"cluster-{number}") for number in range(12)]
     for record in records[:3]:
         payer.create(STANDARD.get_product_code(payer.owner, record.info.id))
@@ -140,13 +146,47 @@ def test_a_node_of_another_chain_is_not_believed(
 ) -> None:
     record = new(store)
     stream = StreamInfo(chain_id=1338, manager=payments.manager, stream_id=0)
-    clusters.provision(record, Payment(stream, STANDARD, 1))
+    clusters.provision(record, Payment(stream, CODE, 1))
     before = again(store, record)
     with HttpNode(anvil) as node:
         watcher = Watcher(node, payments.model_copy(update={"chain_id": 1338}), store, clusters)
         with pytest.raises(ChainError, match="on chain 1337, expected 1338"):
             watcher.look()
     assert again(store, record) == before
+
+
+NONSENSE: tuple[Any, ...] = (None, 7, "", "zz", [], {}, {"number": "0x1"}, [{"topics": []}], "0x")
+
+
+@dataclass
+class Babbling:
+    """A node that is right until it has been asked some questions, and then says one and the same."""
+
+    node: HttpNode
+    sense: int
+    nonsense: Any
+    questions: int = 0
+    round_trips: int = 0
+
+    def ask(self, questions: Sequence[Question]) -> list[Any]:
+        self.questions += len(questions)
+        right = max(0, min(len(questions), self.sense - self.questions + len(questions)))
+        return [*self.node.ask(questions)[:right], *[self.nonsense] * (len(questions) - right)]
+
+
+@pytest.mark.parametrize("sense", range(6))
+@pytest.mark.parametrize("nonsense", NONSENSE, ids=repr)
+def test_nonsense_of_a_node_never_ends_the_watch(
+    store: PlatformStore, clusters: Clusters, payments: Payments, anvil: str, nonsense: Any, sense: int
+) -> None:
+    payer = Payer.at(anvil, payments.manager, payments.tokens["TEST"])
+    record = new(store)
+    payer.create(STANDARD.get_product_code(payer.owner, record.info.id))
+    with HttpNode(anvil) as node:
+        with suppress(ChainError):
+            Watcher(Babbling(node, sense, nonsense), payments, store, clusters).look()
+        Watcher(node, payments, store, clusters).look()
+    assert again(store, record).status is STATUS.RUNNING
 
 
 # Product codes
@@ -168,7 +208,7 @@ def record_of(cluster: uuid.UUID) -> ClusterRecord:
     info = ClusterInfo(
         id=cluster, version=None, name="one", slug="one", created=now, status=STATUS.CREATED, last_updated=now
     )
-    return ClusterRecord(uuid.uuid4(), info, None, None)
+    return ClusterRecord(uuid.uuid4(), info, None, None, None)
 
 
 @given(configurations, st.uuids(), st.integers(0, 31), st.integers(1, 255))
@@ -178,7 +218,7 @@ def test_a_product_code_pays_for_its_configuration_and_with_any_byte_changed_for
     code = configuration.get_product_code(OWNER, cluster)
     assert configuration_of(code) == configuration
     record = record_of(cluster)
-    assert configuration_paid_for(Created(0, OWNER, (b"\0" * 32, code), 1), record) == configuration
+    assert product_for(Created(0, OWNER, (b"\0" * 32, code), 1), record) == code
     changed = bytearray(code)
     changed[place] ^= change
-    assert configuration_paid_for(Created(0, OWNER, (bytes(changed),), 1), record) is None
+    assert product_for(Created(0, OWNER, (bytes(changed),), 1), record) is None

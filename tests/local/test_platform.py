@@ -21,8 +21,9 @@ from ape_silverback.local.control import LocalCluster, Started
 from ape_silverback.local.payments import Wanted
 from ape_silverback.version import __version__
 from demo.chain import find_anvil, free_port, running_anvil
-from tests.local.payer import HOUR, STANDARD, Payer
+from tests.local.payer import HOUR, Payer
 from tests.local.test_server import gone, new_bot, pid_of, wait_for
+from tests.stream.payments import STANDARD
 
 pytestmark = pytest.mark.xdist_group("local-platform")
 STATUS = ResourceStatus
@@ -63,7 +64,7 @@ def client(cluster: LocalCluster) -> Iterator[PlatformClient]:
 @pytest.fixture
 def payer(client: PlatformClient, chain: str) -> Payer:
     """Who pays."""
-    return Payer(chain, client.get_stream_manager(1337), client.get_accepted_tokens(1337)["TEST"])
+    return Payer.at(chain, client.get_stream_manager(1337), client.get_accepted_tokens(1337)["TEST"])
 
 
 @pytest.fixture
@@ -147,7 +148,7 @@ def test_only_the_owners_own_product_code_of_this_very_cluster_pays(payer: Payer
         wrong = bytearray(right)
         wrong[byte] ^= 1
         payer.create(bytes(wrong))
-    payer.create(payer.product(wanted), sender=payer.others[0])  # a code that was signed for another owner
+    payer.create(payer.product(wanted), sender=payer.accounts[2])  # a code that was signed for another owner
     payer.create(STANDARD.get_product_code(payer.owner, uuid.uuid4()))  # of a cluster that isn't there
     paying = payer.pay(other)
     wait_for(lambda: status_of(workspace, other) is STATUS.RUNNING)
@@ -213,7 +214,7 @@ def test_payments_and_bots_outlive_a_killed_server(tmp_path: Path, chain: str, b
     cluster = LocalCluster(tmp_path / "local")
     try:
         with client_of(cluster.up(wanted=Wanted(chain=chain))) as client:
-            payer = Payer(chain, client.get_stream_manager(1337), client.get_accepted_tokens(1337)["TEST"])
+            payer = Payer.at(chain, client.get_stream_manager(1337), client.get_accepted_tokens(1337)["TEST"])
             workspace = client.create_workspace("space")
             (one, _), (ending, stream) = paid(payer, workspace), paid(payer, workspace)
             late = workspace.create_cluster("late")
@@ -269,7 +270,7 @@ def test_a_chain_that_is_away_changes_nothing_and_one_that_is_new_takes_its_clus
         with running_anvil(binary, **kept) as chain:
             wanted = Wanted(chain=chain)
             client = client_of(cluster.up(wanted=wanted))
-            payer = Payer(chain, client.get_stream_manager(1337), client.get_accepted_tokens(1337)["TEST"])
+            payer = Payer.at(chain, client.get_stream_manager(1337), client.get_accepted_tokens(1337)["TEST"])
             workspace = client.create_workspace("space")
             found, stream = paid(payer, workspace)
         wait_for(lambda: "can't be followed" in said())
@@ -289,7 +290,7 @@ def test_a_chain_that_is_away_changes_nothing_and_one_that_is_new_takes_its_clus
                 cluster.up(wanted=wanted)
             cluster.down()
             client = client_of(cluster.up(wanted=wanted))
-            payer = Payer(chain, client.get_stream_manager(1337), client.get_accepted_tokens(1337)["TEST"])
+            payer = Payer.at(chain, client.get_stream_manager(1337), client.get_accepted_tokens(1337)["TEST"])
             assert paid(payer, client.workspaces["space"])[0].status is STATUS.RUNNING
         assert "Traceback" not in said()
     finally:
@@ -299,9 +300,10 @@ def test_a_chain_that_is_away_changes_nothing_and_one_that_is_new_takes_its_clus
 def test_blocks_that_are_taken_back_take_their_payments_back(payer: Payer, workspace: Workspace) -> None:
     before, _ = paid(payer, workspace)
     snapshot = payer.ask("evm_snapshot")
-    after, _ = paid(payer, workspace)
+    (after, stream), waiting = paid(payer, workspace), workspace.create_cluster()
     assert payer.ask("evm_revert", snapshot) is True
-    wait_for(lambda: status_of(workspace, after) is STATUS.REMOVED)
+    # Another cluster is paid for at once, by a stream that gets the number of the one that is no more.
+    assert payer.pay(waiting) == stream
+    wait_for(lambda: status_of(workspace, waiting) is STATUS.RUNNING)
+    assert status_of(workspace, after) is STATUS.REMOVED
     assert workspace.clusters[before.slug] == before
-    again, _ = paid(payer, workspace)
-    assert again.status is STATUS.RUNNING
