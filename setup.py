@@ -20,8 +20,8 @@ LOCAL = [
     "silverback>=0.7.38,<0.8",
     "uvicorn>=0.30,<1",
 ]
-# The real parts that the tests and the demo drive: `ape-foundry` connects a bot's process to anvil, `vyper` compiles the
-# validator again, whose code depends on the exact compiler.
+# The real parts that the tests and the demo drive: `ape-foundry` connects a bot's process to anvil, `vyper` compiles
+# the validator again, whose code depends on the exact compiler.
 TEST = [
     "ape-foundry>=0.8.11,<0.9",
     "hypothesis>=6.100,<7",

@@ -69,6 +69,13 @@ def show_facts(facts: Mapping[str, str], err: bool = False) -> None:
         click.echo(f"{click.style(f'{key}:', bold=True)}{' ' * (width - len(key) - 1)}{value}", err=err)
 
 
+@contextmanager
+def messages_on_stderr() -> Iterator[None]:
+    """Send what Ape says of connections and transactions, which it prints to stdout, to stderr: stdout is for data."""
+    with contextlib.redirect_stdout(sys.stderr):
+        yield
+
+
 def time_text(moment: datetime | None) -> str:
     """Give a moment in local time."""
     return "-" if moment is None else f"{moment.astimezone():%Y-%m-%d %H:%M:%S %Z}"

@@ -16,7 +16,7 @@ from ape_silverback.cli.completion import complete_clusters
 from ape_silverback.cli.connection import platform
 from ape_silverback.cli.group import LazyGroup
 from ape_silverback.cli.options import Span, format_option, platform_options, profile_option, yes_option
-from ape_silverback.cli.output import confirm, note, show, show_facts, time_text
+from ape_silverback.cli.output import confirm, messages_on_stderr, note, show, show_facts, time_text
 from ape_silverback.cli.verify import no_verify_option, show_report, show_verified, warn_unverified
 
 if TYPE_CHECKING:
@@ -147,7 +147,8 @@ def create(
             amount=amount,
             seconds=seconds,
         )
-        paying.send(offer, signer, approve, yes, format_)
+        document = paying.send(offer, signer, approve, yes)
+    show(document.data(), format_, lambda: _show_stream(document))
     note(f"The platform sees it within minutes: `ape silverback cluster info -c {paying.name}`.")
 
 
@@ -165,12 +166,13 @@ def info(path: str, network: str | None, format_: str, profile: str | None) -> N
     """
     with _paying(path, profile, network) as paying:
         state = paying.state()
-        document = paying.document(state, report=paying.report)
+        report = paying.report
+        document = paying.document(state, report=report)
 
     def text() -> None:
         _show_stream(document)
         click.echo()
-        show_report(paying.report)
+        show_report(report)
 
     show(document.data(), format_, text)
 
@@ -214,7 +216,8 @@ def add_time(
             paying.gate(no_verify)
         signer = paying.signer(account)
         offer = offer_time(paying.node, str(signer.address), state, amount=amount, seconds=seconds)
-        paying.send(offer, signer, approve, yes, format_)
+        document = paying.send(offer, signer, approve, yes)
+    show(document.data(), format_, lambda: _show_stream(document))
 
 
 @click.command(short_help="Cancel a cluster's payment stream")
@@ -241,11 +244,11 @@ def cancel(path: str, account: str | None, network: str | None, yes: bool, forma
         signer = paying.signer(account)
         check_cancel(paying.node, str(signer.address), state)
         note(
-            f"Cancelling refunds about {state.token.text(state.rest)} to {state.stream.owner}, "
+            f"Cancelling refunds about {state.token.about(state.rest)} to {state.stream.owner}, "
             f"and ends {paying.name} with all of its bots."
         )
         confirm(f"Cancel stream {state.number} of {paying.name}? This can't be undone.", yes)
-        sent = send_cancel(paying.provider, paying.node, signer, state)
+        sent = send_cancel(paying.provider, paying.node, signer, state, tell=note)
         document = paying.document(sent.state, sent)
     refunded = f"{sent.state.token.text(sent.refund)} refunded to {sent.state.stream.owner}"
     show(document.data(), format_, lambda: click.echo(f"{paying.name}: cancelled, {refunded} ({sent.transaction})"))
@@ -330,8 +333,8 @@ class _Paying:
         account: AccountAPI = choice.convert(alias, None, None) if alias else choice.select_account()
         return account
 
-    def send(self, offer: Offer, signer: AccountAPI, approve: str, yes: bool, format_: str) -> None:
-        """Show an offer, ask, pay, and show what came of it."""
+    def send(self, offer: Offer, signer: AccountAPI, approve: str, yes: bool) -> StreamDocument:
+        """Show an offer, ask, pay, and give what came of it."""
         from ape_silverback.stream.pay import UNLIMITED, send_offer
 
         if offer.needs_approval and approve == "none":
@@ -342,14 +345,9 @@ class _Paying:
         self._show_offer(offer, str(signer.address), approve)
         confirm(f"Pay {offer.token.text(offer.amount)} for {self.name}?", yes)
         approval = UNLIMITED if approve == "unlimited" else None
-        sent = send_offer(self.provider, self.node, signer, offer, approval=approval)
-        document = self.document(sent.state, sent)
-
-        def text() -> None:
-            click.echo(f"{self.name}: paid {offer.token.text(offer.amount)} ({sent.transaction})")
-            _show_stream(document)
-
-        show(document.data(), format_, text)
+        sent = send_offer(self.provider, self.node, signer, offer, approval=approval, tell=note)
+        note(f"Paid {offer.token.text(offer.amount)} in transaction {sent.transaction}.")
+        return self.document(sent.state, sent)
 
     def _show_offer(self, offer: Offer, payer: str, approve: str) -> None:
         from ape_silverback.stream.verify import span_text
@@ -363,8 +361,8 @@ class _Paying:
         checks = sum(check.outcome in ("pass", "warn") for check in self.report.checks)
         facts |= {
             "payment": f"{offer.token.text(offer.amount)} of {payer}",
-            "pays until": f"{span_text(offer.life)} from now",
-            "price": f"about {offer.token.text(_price(offer))} a day" if offer.stream is None else "as the stream's",
+            "lasts" if offer.stream is None else "lasts then": span_text(offer.life),
+            "price": f"about {offer.token.about(offer.per_day)} a day",
             "token": offer.token.address,
             "manager": f"{offer.manager} ({checks} checks passed)",
             "approval": allowed,
@@ -384,8 +382,8 @@ class _Paying:
             owner=state.stream.owner,
             token=token.symbol,
             token_address=token.address,
-            rest=token.text(state.rest),
-            per_day=token.text(state.per_day),
+            rest=token.about(state.rest),
+            per_day=token.about(state.per_day),
             seconds_left=state.time_left,
             expires=state.expires,
             cancelable=state.cancelable,
@@ -399,7 +397,7 @@ class _Paying:
 
 @contextmanager
 def _paying(path: str, profile: str | None, network: str | None, *, new: bool = False) -> Iterator[_Paying]:
-    """Find the cluster, connect to the chain, and verify what is there."""
+    """Find the cluster, connect to the chain, and verify what is there. Data is shown outside of it."""
     from ape_silverback.cluster.settings import choose_cluster
     from ape_silverback.connection import find_cluster
     from ape_silverback.section import read_section
@@ -408,7 +406,7 @@ def _paying(path: str, profile: str | None, network: str | None, *, new: bool = 
     from ape_silverback.stream.verify import verify
 
     reading: SectionReading = read_section(Path.cwd())
-    with platform(profile, reading) as above:
+    with messages_on_stderr(), platform(profile, reading) as above:
         place = find_cluster(above.client, *choose_cluster(above.profile, path))
         claim = None
         if not new:
@@ -456,10 +454,6 @@ def _settings(configuration: ClusterConfiguration) -> dict[str, str]:
     parts = configuration.settings_display_dict()
     parts.pop("version")
     return {key: str(value) for part in parts.values() for key, value in part.items()}
-
-
-def _price(offer: Offer) -> int:
-    return offer.amount * 86_400 // offer.life
 
 
 def _decoded(state: StreamState) -> ClusterConfiguration | None:
