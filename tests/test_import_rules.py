@@ -31,12 +31,16 @@ MAY_IMPORT: dict[str, set[str]] = {
     "cluster": set(),
     "connection": {"section", "desired", "cluster"},
     "deployment": {"desired", "cluster"},
+    "setting": {"section", "desired", "project", "images", "cluster", "connection", "deployment"},
     "local": {"cluster.types"},
     "cli": {
         *("config", "section", "networks", "desired", "project", "images"),
-        *("cluster", "connection", "deployment", "local"),
+        *("cluster", "connection", "deployment", "setting", "local"),
     },
-    "": {"config", "section", "plugin"},  # the package itself, lazily
+    "api": {"desired", "project", "images", "cluster", "deployment", "setting"},
+    "console": {""},
+    "pytest_plugin": {"api", "section", "cluster", "local"},
+    "": {"config", "section", "plugin", "desired", "images", "cluster", "deployment", "api"},  # the package, lazily
 }
 EVERYBODYS = {"exceptions", "files", "git", "toml_lines", "version"}
 
