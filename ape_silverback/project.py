@@ -144,7 +144,7 @@ def resolve(
     """
     section = reading.section
     of_target = wanted.bots if (wanted := target_of(reading, target)) else {}
-    declared = dict.fromkeys([*section.bots, *of_target])
+    declared = [name for name in dict.fromkeys([*section.bots, *of_target]) if name not in reading.only_set]
     resolver = _Resolver(
         folder=folder,
         project=project_name(),
@@ -153,7 +153,8 @@ def resolve(
         found=discover_bots(folder),
         allow_dirty=options.allow_dirty,
     )
-    known = list(declared or resolver.found)
+    known = declared or list(resolver.found)
+    _choose(sorted(reading.only_set), known)  # a setting that means no bot is a mistake
     chosen = list(names) if new else _choose(names, known)
 
     def origin(name: str) -> str:
