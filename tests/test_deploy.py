@@ -158,6 +158,27 @@ def test_a_bot_that_fails_shows_its_last_lines_and_the_command_fails(place: Plac
     assert "broken failed; 1 of 2 bots running and healthy" in result.stderr
 
 
+def test_a_change_that_makes_a_bot_crash_is_taken_back(place: Place) -> None:
+    place.cluster("deploy", "--yes")
+    before = place.pid_of("left")
+    result = place.cluster("deploy", "--set", "bots.left.network=::nowhere", "--rollback", "--yes", code=1)
+    assert "provider: foundry -> nowhere" in result.stdout
+    assert "left: it stopped: exited with code " in result.stderr
+    assert "left: it has what it had before, and is running and healthy" in result.stderr
+    assert "left failed; went back: left; 1 of 2 bots running and healthy" in result.stderr
+    assert re.search(r"network: +ethereum:local:foundry", place.cluster("bots", "info", "left").stdout)
+    assert place.pid_of("left") != before
+    assert "left: healthy" in place.cluster("bots", "health", "left").stdout
+    assert re.search(r"not well: left", place.cluster("history").stdout)
+    assert "Nothing changed: 2 of 2" in place.cluster("deploy", "--yes").stdout
+
+
+def test_the_local_cluster_needs_no_image(place: Place) -> None:
+    result = place.cluster("deploy", "left", "--build", "--yes", PATH=str(place.home))
+    assert "No image is built: this cluster runs the project's folder." in result.stderr
+    assert "1 of 1 bots running and healthy" in result.stdout
+
+
 def test_without_yes_and_nobody_to_ask_nothing_is_done(place: Place) -> None:
     result = place.cluster("deploy", code=2)
     assert "say --yes" in result.stderr
