@@ -72,7 +72,10 @@ setup(
         "lint": LINT,
         "dev": [*LOCAL, *TEST, *LINT],
     },
-    entry_points={"ape_cli_subcommands": ["ape_silverback=ape_silverback.cli:cli"]},
+    entry_points={
+        "ape_cli_subcommands": ["ape_silverback=ape_silverback.cli:cli"],
+        "pytest11": ["silverback=ape_silverback.pytest_plugin"],
+    },
     keywords=["ape", "silverback", "ethereum", "bots", "deploy"],
     classifiers=[
         "Development Status :: 4 - Beta",
