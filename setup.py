@@ -20,8 +20,8 @@ LOCAL = [
     "silverback>=0.7.38,<0.8",
     "uvicorn>=0.30,<1",
 ]
-# The real parts that the tests and the demo drive: `ape-foundry` connects a bot's process to anvil. `vyper` compiles
-# the validator again, whose code depends on the compiler's version.
+# The real parts that the tests and the demo drive: `ape-foundry` connects a bot's process to anvil, `vyper` compiles
+# the validator again, whose code depends on the exact compiler.
 TEST = [
     "ape-foundry>=0.8.11,<0.9",
     "hypothesis>=6.100,<7",
@@ -72,7 +72,10 @@ setup(
         "lint": LINT,
         "dev": [*LOCAL, *TEST, *LINT],
     },
-    entry_points={"ape_cli_subcommands": ["ape_silverback=ape_silverback.cli:cli"]},
+    entry_points={
+        "ape_cli_subcommands": ["ape_silverback=ape_silverback.cli:cli"],
+        "pytest11": ["silverback=ape_silverback.pytest_plugin"],
+    },
     keywords=["ape", "silverback", "ethereum", "bots", "deploy"],
     classifiers=[
         "Development Status :: 4 - Beta",

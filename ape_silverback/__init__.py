@@ -8,21 +8,60 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ape import plugins
 
-# Public name → the module that has it.
-_PUBLIC = {
-    "ClusterClient": "ape_silverback.cluster.client",
-    "PlatformClient": "ape_silverback.cluster.client",
-    "Section": "ape_silverback.config",
-    "SilverbackError": "ape_silverback.exceptions",
-    "__version__": "ape_silverback.version",
-    "read_section": "ape_silverback.section",
-}
+if TYPE_CHECKING:
+    from ape_silverback.api import deploy, deploy_events, plan, project_bots
+    from ape_silverback.cluster.client import ClusterClient, PlatformClient
+    from ape_silverback.config import Section
+    from ape_silverback.deployment.apply import Event, Manner, Timing
+    from ape_silverback.deployment.plan import Plan, Wishes
+    from ape_silverback.deployment.summary import Summary
+    from ape_silverback.desired import Options
+    from ape_silverback.exceptions import DeployFailed, SilverbackError
+    from ape_silverback.images.build import Build
+    from ape_silverback.section import read_section
+    from ape_silverback.version import __version__
 
-__all__ = sorted(_PUBLIC)  # noqa: PLE0605 - the names are above
+# Module → the public names that it has.
+_PUBLIC = {
+    "api": ("deploy", "deploy_events", "plan", "project_bots"),
+    "cluster.client": ("ClusterClient", "PlatformClient"),
+    "config": ("Section",),
+    "deployment.apply": ("Event", "Manner", "Timing"),
+    "deployment.plan": ("Plan", "Wishes"),
+    "deployment.summary": ("Summary",),
+    "desired": ("Options",),
+    "exceptions": ("DeployFailed", "SilverbackError"),
+    "images.build": ("Build",),
+    "section": ("read_section",),
+    "version": ("__version__",),
+}
+_PLACES = {name: f"ape_silverback.{module}" for module, names in _PUBLIC.items() for name in names}
+
+__all__ = [
+    "Build",
+    "ClusterClient",
+    "DeployFailed",
+    "Event",
+    "Manner",
+    "Options",
+    "Plan",
+    "PlatformClient",
+    "Section",
+    "SilverbackError",
+    "Summary",
+    "Timing",
+    "Wishes",
+    "__version__",
+    "deploy",
+    "deploy_events",
+    "plan",
+    "project_bots",
+    "read_section",
+]
 
 
 @plugins.register(plugins.Config)  # type: ignore[attr-defined]
@@ -34,10 +73,10 @@ def config_class() -> Iterator[type]:
 
 
 def __getattr__(name: str) -> Any:
-    if name in _PUBLIC:
-        return getattr(import_module(_PUBLIC[name]), name)
+    if name in _PLACES:
+        return getattr(import_module(_PLACES[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return [*globals(), *_PUBLIC]
+    return [*globals(), *_PLACES]

@@ -37,6 +37,14 @@ class Connection:
     path: tuple[str, str] | None = None
     platform: PlatformClient | None = None
 
+    @classmethod
+    def of(cls, client: ClusterClient) -> Connection:
+        """Give the connection that a client is, which nobody chose."""
+        from ape_silverback.cluster.transport import public_url
+
+        address = public_url(client.base_url).rstrip("/")
+        return cls(client, address, "", address)
+
     @property
     def is_platform(self) -> bool:
         """Whether it belongs to the hosted platform."""

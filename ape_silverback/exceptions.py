@@ -10,7 +10,8 @@ All of them are Ape errors, so that code written for Ape catches them and ``ape`
     ├── FileError             a file of `~/.silverback` can't be locked or written
     ├── LocalClusterError     the local cluster can't start, stop or be reached
     ├── BuildError            an image can't be described, built or pushed
-    ├── DeployError           a plan can't be made or wasn't carried out
+    ├── DeployError           a plan can't be made or carried out
+    │   └── DeployFailed          not all of a plan went well
     ├── ChainError            a node of a chain doesn't answer, or refuses
     ├── StreamError           a payment stream isn't to be trusted, or can't be paid
     └── ClusterError          a request to a cluster or to the platform failed: method, URL, status
@@ -36,6 +37,8 @@ Nothing here imports more than Ape's own exceptions: every room imports this mod
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 from ape.exceptions import ApeException, ConfigError
 
@@ -80,7 +83,19 @@ class BuildError(SilverbackError):
 
 
 class DeployError(SilverbackError):
-    """A deployment can't be planned, or not all of it was carried out."""
+    """A deployment can't be planned or carried out."""
+
+
+class DeployFailed(DeployError):
+    """Not all of a deployment went well; what did is done.
+
+    Attributes:
+        failures: name of each bot and variable group that failed → why.
+    """
+
+    def __init__(self, message: str, failures: Mapping[str, str]) -> None:
+        super().__init__(message)
+        self.failures = dict(failures)
 
 
 class ChainError(SilverbackError):

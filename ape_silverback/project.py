@@ -19,6 +19,7 @@ from ape_silverback.exceptions import ResolutionError
 from ape_silverback.networks import ConfigurationFiles, ResolvedNetwork, Sourced, did_you_mean, resolve_network
 
 if TYPE_CHECKING:
+    from ape_silverback.config import TargetConfig
     from ape_silverback.section import SectionReading
 
 IMAGE_REFERENCE = re.compile(
@@ -62,6 +63,19 @@ def project_name() -> str:
     return name
 
 
+def project_folder() -> Path:
+    """Give the folder of Ape's active project."""
+    from ape.utils.basemodel import ManagerAccessMixin
+
+    folder: Path = ManagerAccessMixin.local_project.path
+    return folder
+
+
+def module_name(module: str) -> str:
+    """Give the name by which ``discover_bots`` knows a module that ``silverback run`` takes."""
+    return module.partition(":")[0].removeprefix("bots.")
+
+
 def discover_bots(folder: Path) -> dict[str, str]:
     """Find the project's bots where the bot SDK looks for them.
 
@@ -88,6 +102,18 @@ def discover_bots(folder: Path) -> dict[str, str]:
         if is_bot(path):
             return {"bot": path.name}
     return {}
+
+
+def target_of(reading: SectionReading, name: str | None) -> TargetConfig | None:
+    """Give a target of the section; None for no name.
+
+    Raises:
+        ResolutionError: there is none of this name.
+    """
+    targets = reading.section.targets
+    if name is not None and name not in targets:
+        raise ResolutionError(f"no target '{name}' in the section; {did_you_mean(name, targets)}")
+    return targets[name] if name is not None else None
 
 
 def resolve(
@@ -117,10 +143,8 @@ def resolve(
         ResolutionError: with every problem of every bot, a line each.
     """
     section = reading.section
-    if target is not None and target not in section.targets:
-        raise ResolutionError(f"no target '{target}' in the section; {did_you_mean(target, section.targets)}")
-    of_target = section.targets[target].bots if target is not None else {}
-    declared = dict.fromkeys([*section.bots, *of_target])
+    of_target = wanted.bots if (wanted := target_of(reading, target)) else {}
+    declared = [name for name in dict.fromkeys([*section.bots, *of_target]) if name not in reading.only_set]
     resolver = _Resolver(
         folder=folder,
         project=project_name(),
@@ -129,7 +153,8 @@ def resolve(
         found=discover_bots(folder),
         allow_dirty=options.allow_dirty,
     )
-    known = list(declared or resolver.found)
+    known = declared or list(resolver.found)
+    _choose(sorted(reading.only_set), known)  # a setting that means no bot is a mistake
     chosen = list(names) if new else _choose(names, known)
 
     def origin(name: str) -> str:
@@ -350,7 +375,7 @@ class _Resolver:
         return None
 
     def _project_image(self, bot: str, module: str, module_origin: str, origin: str) -> Sourced | None:
-        if module.partition(":")[0].removeprefix("bots.") in self.found:
+        if module_name(module) in self.found:
             return Sourced(f"project:{self.folder}#{module}", origin)
         self._problem(
             bot,

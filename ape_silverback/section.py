@@ -35,11 +35,13 @@ class SectionReading:
 
     Attributes:
         file: the project's configuration file, with a section or without; None when there is no file.
+        only_set: bots that nothing names but a setting of this run, which changes bots and makes none.
     """
 
     section: Section
     file: Path | None
     places: Places = field(default_factory=dict)
+    only_set: frozenset[str] = frozenset()
 
     def place_of(self, *path: str) -> str | None:
         """Tell where a key was written, as ``ape-config.yaml:12``, or None when it wasn't given."""
@@ -60,10 +62,18 @@ def read_section(project: Path, settings: Sequence[str] = (), target: str | None
     file = configuration_file(project)
     data, places = _read_files(file)
     data = _overlay(data, os.environ, places)
+    section = validate_section(data, _finder(places)) if data is not None else Section()
+    named = _bot_names(section)
     for setting in settings:
         data = _lay_over(data or {}, setting, target, places)
-    section = validate_section(data, _finder(places)) if data is not None else Section()
-    return SectionReading(section, file, places)
+    if settings:
+        section = validate_section(data, _finder(places))
+    return SectionReading(section, file, places, frozenset(_bot_names(section) - named))
+
+
+def _bot_names(section: Section) -> set[str]:
+    """Give the names of the bots of a section and of all its targets."""
+    return {name for place in (section, *section.targets.values()) for name in place.bots}
 
 
 def check_section(data: Any, project: Path | None) -> Section:

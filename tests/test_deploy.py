@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import signal
-import sqlite3
 import subprocess
 import sys
 import time
@@ -14,7 +12,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from subprocess import CompletedProcess
 from threading import Thread
 from typing import Any
 
@@ -22,60 +19,10 @@ import httpx
 import pytest
 
 from ape_silverback.cli.documents import LocalClusterDocument
-from tests.conftest import Ape, run_ape
+from tests.conftest import Ape
+from tests.place import BOT, CRASHING, Place
 
 pytestmark = pytest.mark.xdist_group("deploy")
-
-BOT = """
-from ape import chain
-from ape.logging import logger
-from silverback import SilverbackBot
-
-bot = SilverbackBot()
-
-@bot.on_(chain.blocks)
-def watch(block):
-    logger.info(f"Saw block {block.number}")
-"""
-
-CRASHING = """
-raise RuntimeError("the pool has no such token")
-"""
-
-
-class Place:
-    """A project, a home with a running local cluster, and the real `ape` in both."""
-
-    def __init__(self, folder: Path, anvil: str) -> None:
-        self.project = folder / "project"
-        self.home = folder / "home"
-        self.anvil = anvil
-        (self.project / "bots").mkdir(parents=True)
-        self.home.mkdir()
-        for name in ("left", "right"):
-            (self.project / "bots" / f"{name}.py").write_text(BOT)
-        self.configure()
-
-    def configure(self, section: str = "", foundry: str | None = None) -> None:
-        (self.project / "ape-config.yaml").write_text(
-            f"name: pair\nethereum:\n  local:\n    default_provider: foundry\nfoundry:\n"
-            f"  host: {foundry or self.anvil}\n{section}"
-        )
-
-    def ape(self, *arguments: str, **environment: str) -> CompletedProcess[str]:
-        return run_ape(self.home, self.project, arguments, **environment)
-
-    def cluster(self, *arguments: str, code: int = 0, **environment: str) -> CompletedProcess[str]:
-        result = self.ape("silverback", "cluster", *arguments, **environment)
-        assert result.returncode == code, f"{result.stdout}\n{result.stderr}"
-        assert "ape_silverback/cli" not in result.stderr, "a traceback of ours"
-        return result
-
-    def pid_of(self, bot: str) -> int:
-        folder = self.home / ".silverback" / "local"
-        with sqlite3.connect(folder / "cluster.db") as db:
-            [[identity]] = db.execute("SELECT id FROM bots WHERE name = ?", (bot,)).fetchall()
-        return int(json.loads((folder / "bots" / identity / "bot.json").read_text())["pid"])
 
 
 @pytest.fixture(scope="module")
@@ -209,6 +156,27 @@ def test_a_bot_that_fails_shows_its_last_lines_and_the_command_fails(place: Plac
     assert "the pool has no such token" in output
     assert "left: running and healthy" in result.stderr, "one failure doesn't stop the others"
     assert "broken failed; 1 of 2 bots running and healthy" in result.stderr
+
+
+def test_a_change_that_makes_a_bot_crash_is_taken_back(place: Place) -> None:
+    place.cluster("deploy", "--yes")
+    before = place.pid_of("left")
+    result = place.cluster("deploy", "--set", "bots.left.network=::nowhere", "--rollback", "--yes", code=1)
+    assert "provider: foundry -> nowhere" in result.stdout
+    assert "left: it stopped: exited with code " in result.stderr
+    assert "left: it has what it had before, and is running and healthy" in result.stderr
+    assert "left failed; went back: left; 1 of 2 bots running and healthy" in result.stderr
+    assert re.search(r"network: +ethereum:local:foundry", place.cluster("bots", "info", "left").stdout)
+    assert place.pid_of("left") != before
+    assert "left: healthy" in place.cluster("bots", "health", "left").stdout
+    assert re.search(r"not well: left", place.cluster("history").stdout)
+    assert "Nothing changed: 2 of 2" in place.cluster("deploy", "--yes").stdout
+
+
+def test_the_local_cluster_needs_no_image(place: Place) -> None:
+    result = place.cluster("deploy", "left", "--build", "--yes", PATH=str(place.home))
+    assert "No image is built: this cluster runs the project's folder." in result.stderr
+    assert "1 of 1 bots running and healthy" in result.stdout
 
 
 def test_without_yes_and_nobody_to_ask_nothing_is_done(place: Place) -> None:

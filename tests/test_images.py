@@ -27,7 +27,7 @@ import pytest
 
 from ape_silverback.desired import DesiredBot
 from ape_silverback.exceptions import BuildError
-from ape_silverback.images.engine import ENGINE_VARIABLE, Engine, image_digest
+from ape_silverback.images.engine import ENGINE_VARIABLE, Engine, image_digests
 from ape_silverback.images.recipe import BASE, Recipe, containerfile, make_recipe
 from tests.conftest import Ape
 
@@ -367,11 +367,12 @@ def test_a_digest_that_nobody_knows_is_none(
 ) -> None:
     environ = programs()
     monkeypatch.setenv("PATH", environ["PATH"])
-    assert image_digest("ghcr.io/me/x:1") is None
-    assert image_digest("ghcr.io/me/x@sha256:aa") == "sha256:aa"
-    assert image_digest("project:/home/me/first#blocks") is None
-    programs(docker="echo 'No such image' >&2; exit 1")
-    assert image_digest("ghcr.io/me/x:1") is None
+    pinned = "ghcr.io/me/x@sha256:aa"
+    assert image_digests(["ghcr.io/me/x:1", pinned, "project:/home/me/first#blocks"]) == {pinned: "sha256:aa"}
+    programs(docker="echo 'Cannot connect' >&2; exit 1")
+    assert image_digests(["ghcr.io/me/x:1"]) == {}
+    programs(docker="test $2 = ls && echo ghcr.io/me/x:2 && exit; echo 'No such image' >&2; exit 1")
+    assert image_digests(["ghcr.io/me/x:1", "ghcr.io/me/x:2"]) == {}
 
 
 # A real engine
@@ -637,4 +638,4 @@ def test_a_push_gives_the_digest_of_the_registry(
     assert registry.manifests == {"me/first-blocks:1.4": document["digest"]}
     for name, value in {**docker.environment, ENGINE_VARIABLE: "docker"}.items():
         monkeypatch.setenv(name, value)
-    assert image_digest(image) == document["digest"]
+    assert image_digests([image, "ghcr.io/me/other:1"]) == {image: document["digest"]}

@@ -33,12 +33,16 @@ MAY_IMPORT: dict[str, set[str]] = {
     "connection": {"section", "desired", "cluster"},
     "deployment": {"desired", "cluster"},
     "stream": {"config", "cluster", "contracts", "connection"},
+    "setting": {"config", "section", "desired", "project", "images", "cluster", "connection", "deployment"},
     "local": {"cluster.types", "contracts"},
     "cli": {
         *("config", "section", "networks", "desired", "project", "images"),
-        *("cluster", "connection", "deployment", "stream", "local"),
+        *("cluster", "connection", "deployment", "stream", "setting", "local"),
     },
-    "": {"config", "section", "plugin"},  # the package itself, lazily
+    "api": {"desired", "project", "images", "cluster", "deployment", "stream", "setting"},
+    "console": {""},
+    "pytest_plugin": {"api", "section", "cluster", "local"},
+    "": {"config", "section", "plugin", "desired", "images", "cluster", "deployment", "api"},  # the package, lazily
 }
 EVERYBODYS = {"exceptions", "files", "git", "toml_lines", "version"}
 

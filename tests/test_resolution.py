@@ -181,6 +181,16 @@ def test_a_declared_bot_may_have_another_module(project: Path) -> None:
     assert "did you mean" in problems(project, {"bots": {"watcher": {"module": "wacher"}}})
 
 
+def test_a_setting_changes_a_bot_and_takes_no_other_away(project: Path) -> None:
+    add_bots(project, "left", "right")
+    reading = read_section(project, ["bots.left.account=me"])
+    bots = resolve(reading, project, kind="local", environ={}).bots
+    assert {bot.name: bot.account for bot in bots} == {"left": "me", "right": None}
+    mistyped = read_section(project, ["bots.lefft.account=me"])
+    with pytest.raises(ResolutionError, match="this project has no bot 'lefft'; did you mean 'left'"):
+        resolve(mistyped, project, kind="local", environ={})
+
+
 def test_names_and_globs_choose(project: Path) -> None:
     add_bots(project, "alpha", "beta", "betamax")
     assert [bot.name for bot in resolved(project, names=("beta*",)).bots] == ["beta", "betamax"]

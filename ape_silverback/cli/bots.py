@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -17,6 +17,8 @@ from ape_silverback.cli.selection import choose, each, show_results
 
 if TYPE_CHECKING:
     from ape_silverback.cli.documents import BotDocument, ResultDocument
+    from ape_silverback.config import BotConfig
+    from ape_silverback.section import SectionReading
 
 HERE = "ape_silverback.cli.bots"
 
@@ -253,13 +255,32 @@ def remove(
 ) -> None:
     """Remove bots from the cluster, each BOT by name or glob. A running bot is stopped first; its log goes with it.
 
+    A bot of the project with `protect: true` isn't removed, nor what was named with it.
+
     \b
     Example:
         ape silverback cluster bots remove blocks --yes
     """
-    with connected(profile, cluster) as connection:
+    from ape_silverback.connection import read_section_here
+
+    reading = read_section_here()
+    with connected(profile, cluster, reading) as connection:
         chosen = choose("bot", connection.client.bots, names, every)
+        if protected := [text for name in chosen if (text := _protected(reading, name))]:
+            raise click.ClickException("\n".join(protected))
         if chosen:
             confirm(f"Remove {', '.join(chosen)} from {connection.label}, with logs?", yes)
         results = each(chosen, lambda bot: bot.remove(), "removed")
     show_results(results, format_)
+
+
+def _protected(reading: SectionReading, name: str) -> str | None:
+    """Say where the project protects a bot, whatever the target; None where it doesn't."""
+    section = reading.section
+    places: list[tuple[tuple[str, ...], Mapping[str, BotConfig]]] = [(("bots",), section.bots)]
+    places += [(("targets", target, "bots"), wanted.bots) for target, wanted in section.targets.items()]
+    for path, bots in places:
+        if name in bots and bots[name].protect:
+            place = reading.place_of(*path, name, "protect")
+            return f"{name} is protected ({'.'.join(('silverback', *path, name, 'protect'))} in {place}): not removed"
+    return None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,9 +15,7 @@ from ape_silverback.cli.options import format_option
 from ape_silverback.cli.output import note, show, show_table
 
 if TYPE_CHECKING:
-    from ape_silverback.cli.documents import ImageDocument
     from ape_silverback.desired import DesiredBot, Options
-    from ape_silverback.images.engine import Engine, Output
     from ape_silverback.section import SectionReading
 
 NO_REGISTRY = "registry.invalid"
@@ -61,8 +59,10 @@ def build(
         ape silverback build
         ape silverback build 'price-*' --tag 1.4 --push
     """
+    from ape_silverback.cli.documents import ImageDocument
     from ape_silverback.desired import Options
     from ape_silverback.exceptions import BuildError
+    from ape_silverback.images.build import Build, build_image
     from ape_silverback.images.engine import Engine
     from ape_silverback.images.recipe import BASE
     from ape_silverback.section import read_section
@@ -77,8 +77,15 @@ def build(
         maker = None if file_only else Engine.find(engine)
     except BuildError as error:
         raise click.ClickException(f"{error}; --file-only writes the Containerfiles without one") from error
+    how = Build(push, base or BASE)
+    documents = []
     # One after the other: they share their first layers, which the first makes and the others find in the cache.
-    documents = [_build(bot, reading, base or BASE, maker, push) for bot in wanted]
+    for bot in wanted:
+        image = bot.image.removeprefix(f"{NO_REGISTRY}/")
+        made = build_image(Path.cwd(), bot, image, reading.file, how, maker, note)
+        documents.append(ImageDocument(**asdict(made)))
+        if made.error is not None:
+            click.secho(f"{bot.name}: {made.error}", fg="red", err=True)
 
     def text() -> None:
         done = [one for one in documents if one.error is None]
@@ -100,59 +107,16 @@ def _wanted(reading: SectionReading, names: Sequence[str], target: str | None, o
 
     Without names those are left out whose image is given and whose code isn't here: they are somebody else's.
     """
-    from ape_silverback.project import discover_bots, resolve
+    from ape_silverback.project import resolve
+    from ape_silverback.setting import own_bots
 
     section = reading.section
     named = replace(reading, section=section.model_copy(update={"registry": section.registry or NO_REGISTRY}))
-    folder = Path.cwd()
-    desired = resolve(named, folder, kind=None, names=names, target=target, options=options)
+    desired = resolve(named, Path.cwd(), kind=None, names=names, target=target, options=options)
     if names:
         return list(desired.bots)
-    here = discover_bots(folder)
-    places = [section.bots, section.targets[target].bots if target else {}]
-    given = {name for place in places for name, bot in place.items() if bot.image}
-    wanted = []
+    wanted = own_bots(reading, target, desired)
     for bot in desired.bots:
-        if bot.name in given and bot.module.partition(":")[0].removeprefix("bots.") not in here:
+        if bot not in wanted:
             note(f"{bot.name}: left out, its image {bot.image} isn't made of this project")
-        else:
-            wanted.append(bot)
     return wanted
-
-
-def _build(bot: DesiredBot, reading: SectionReading, base: str, engine: Engine | None, push: bool) -> ImageDocument:
-    """Write a bot's Containerfile, build and push its image, and say what became of it."""
-    from ape_silverback.cli.documents import ImageDocument
-    from ape_silverback.exceptions import BuildError
-    from ape_silverback.images.recipe import make_recipe
-
-    image = bot.image.removeprefix(f"{NO_REGISTRY}/")
-    document = ImageDocument(name=bot.name, image=image, containerfile=None, built=False, pushed=False, digest=None)
-    project = Path.cwd()
-    try:
-        recipe = make_recipe(project, bot, config=reading.file, base=base)
-        document.containerfile = recipe.write(project).relative_to(project).as_posix()
-        if engine is not None:
-            if "@" in image:
-                raise BuildError(f"image '{image}' is pinned to a digest, which what is built here wouldn't have")
-            note(click.style(f"{bot.name}: building {image} with {engine.name}", bold=True))
-            document.digest = _shown(engine.build(project, recipe, image))
-            document.built = True
-            if push:
-                note(click.style(f"{bot.name}: pushing {image}", bold=True))
-                document.digest = _shown(engine.push(image))
-                document.pushed = True
-    except BuildError as error:
-        document.error = str(error)
-        click.secho(f"{bot.name}: {error}", fg="red", err=True)
-    return document
-
-
-def _shown(output: Output) -> str | None:
-    """Show the lines of an engine while it works; give the digest that it ends with."""
-    while True:
-        try:
-            note(f"  {next(output)}")
-        except StopIteration as end:
-            digest: str | None = end.value
-            return digest

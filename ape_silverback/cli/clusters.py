@@ -12,6 +12,7 @@ from ape_silverback.cli.connection import connected, platform
 from ape_silverback.cli.options import cluster_options, format_option, platform_options, yes_option
 from ape_silverback.cli.output import (
     age,
+    configuration_facts,
     confirm,
     health_text,
     note,
@@ -24,7 +25,7 @@ from ape_silverback.cli.output import (
 
 if TYPE_CHECKING:
     from ape_silverback.cluster.client import Workspace
-    from ape_silverback.cluster.types import ClusterConfiguration, ClusterInfo
+    from ape_silverback.cluster.types import ClusterInfo
     from ape_silverback.connection import Connection, PlatformConnection
 
 _path = click.argument("path", metavar="CLUSTER_PATH", shell_complete=complete_clusters)
@@ -172,7 +173,7 @@ def _show_record(connection: Connection, format_: str) -> None:
                 "updated": time_text(document.last_updated),
                 "expires": f"{time_text(document.expiration)} ({_left(document.expiration)})",
                 "stream": document.stream or "-",
-                **_configuration(document.configuration),
+                **configuration_facts(document.configuration),
             }
         )
 
@@ -198,7 +199,7 @@ def _show_direct(connection: Connection, format_: str) -> None:
                 "host": document.host,
                 "version": document.version,
                 "runtime": document.runtime or "-",
-                **_configuration(document.configuration),
+                **configuration_facts(document.configuration),
             }
         )
 
@@ -254,14 +255,6 @@ def _find(connection: PlatformConnection, path: str) -> tuple[Workspace, Cluster
     from ape_silverback.connection import find_cluster
 
     return find_cluster(connection.client, *choose_cluster(connection.profile, path))
-
-
-def _configuration(configuration: ClusterConfiguration | None) -> dict[str, str]:
-    if configuration is None:
-        return {"configuration": "-"}
-    parts = configuration.settings_display_dict()
-    parts.pop("version")
-    return {key: str(value) for part in parts.values() for key, value in part.items()}
 
 
 def _left(expiration: datetime | None) -> str:

@@ -4,37 +4,34 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from ape_silverback.cli.deployment import (
-    Setting,
-    deploying,
+    asked_of,
     manner_of,
     manner_options,
     project_bots,
     project_options,
     read_plan,
-    read_project,
-    resolve_bots,
-    values_of,
     wishes_of,
 )
 from ape_silverback.cli.options import cluster_options
-from ape_silverback.cli.output import INTERRUPTED, confirm, note, value_text
+from ape_silverback.cli.output import INTERRUPTED, confirm, note, value_text, warn
 from ape_silverback.cli.plan import key_text, show_plan
 from ape_silverback.cli.verify import no_verify_option, pass_gate
 
 if TYPE_CHECKING:
     from ape_silverback.deployment.apply import Event, Manner
-    from ape_silverback.deployment.deployer import Summary
     from ape_silverback.deployment.plan import Plan
-    from ape_silverback.deployment.records import Source
-    from ape_silverback.desired import DesiredState
+    from ape_silverback.deployment.summary import Summary
+    from ape_silverback.desired import DesiredBot, DesiredState
+    from ape_silverback.images.build import Build
+    from ape_silverback.setting import Setting
 
 events_option = click.option(
     "--format",
@@ -61,6 +58,10 @@ events_option = click.option(
 @project_options
 @manner_options
 @click.option("--rollback", is_flag=True, help="Give a bot that fails after a change what it had before.")
+@click.option("--build", is_flag=True, help="First build the images of the bots that are deployed, as `build` does.")
+@click.option(
+    "--push/--no-push", default=True, show_default=True, help="With --build: push them, since a cluster pulls them."
+)
 @no_verify_option
 @events_option
 @cluster_options
@@ -70,6 +71,8 @@ def deploy(
     dry_run: bool,
     plan_file: Path | None,
     rollback: bool,
+    build: bool,
+    push: bool,
     no_verify: bool,
     format_: str,
     profile: str | None,
@@ -89,46 +92,67 @@ def deploy(
         ape silverback cluster deploy --target production --strategy rolling --rollback
     """
     from ape_silverback.exceptions import NoClusterError
+    from ape_silverback.images.build import Build
+    from ape_silverback.setting import opened
 
     wishes, manner = wishes_of(options, bots), manner_of(options, rollback)
-    if plan_file is not None and (bots or dry_run):
-        raise click.UsageError("--plan applies what is in the file: name no BOT with it, and no --dry-run.")
-    reading = read_project(options)
-    target = options["target"]
+    if plan_file is not None and (bots or dry_run or build):
+        raise click.UsageError("--plan applies what is in the file: no BOT, --dry-run or --build goes with it.")
+    asked = asked_of(options, bots, profile, cluster)
     try:
-        with deploying(reading, profile, cluster, target, options["env_files"]) as setting:
+        with opened(asked, warn) as setting:
             if dry_run:
-                desired = resolve_bots(reading, setting.connection.kind(), bots, options)
+                desired = setting.resolve()
                 _show_desired(desired)  # before anything that can fail: it is what was asked for
-                show_plan(setting.deployer.plan(desired, setting.values.keys(), wishes))
+                show_plan(setting.plan(desired, wishes))
                 note("Dry run: nothing was changed.")
                 return
-            pass_gate(setting.connection, reading.section.stream_of(target), no_verify=no_verify)
+            pass_gate(setting.connection, setting.stream, no_verify=no_verify)
             with setting.deployer.lock():
                 if plan_file is not None:
-                    plan = read_plan(plan_file)
-                    setting.values.update(values_of(plan.needs, options["env_files"]))
+                    plan, images = read_plan(plan_file), []
                     setting.deployer.check(plan)
                 else:
-                    desired = resolve_bots(reading, setting.connection.kind(), bots, options)
-                    plan = setting.deployer.plan(desired, setting.values.keys(), wishes)
-                carry_out(setting, plan, manner, setting.source(), yes=yes, format_=format_)
+                    desired = setting.resolve()
+                    plan = setting.plan(desired, wishes)
+                    images = setting.to_build(plan, desired) if build else []
+                if build and not images:
+                    note(_nothing_to_build(setting, plan))
+                carry_out(setting, plan, manner, yes=yes, format_=format_, images=images, build=Build(push))
     except NoClusterError:
         if not dry_run:
             raise
-        _show_desired(resolve_bots(reading, None, bots, options))
+        _show_desired(asked.resolve(asked.read(), None, warn))
         note("\nNo cluster is chosen, so this isn't compared with one. `ape silverback cluster up` starts a local one.")
 
 
-def carry_out(setting: Setting, plan: Plan, manner: Manner, source: Source, *, yes: bool, format_: str) -> None:
-    """Show a plan, ask, apply it, and show what happens.
+def _nothing_to_build(setting: Setting, plan: Plan) -> str:
+    if setting.connection.kind() == "local":
+        return "No image is built: this cluster runs the project's folder."
+    if plan.writes:
+        return "No image is built: none of the bots that change is made of this project."
+    return "No image is built: no bot changes. For code that is new under an old tag, --force restarts the bots."
+
+
+def carry_out(
+    setting: Setting,
+    plan: Plan,
+    manner: Manner,
+    *,
+    yes: bool,
+    format_: str,
+    images: Sequence[DesiredBot] = (),
+    build: Build | None = None,
+    source: Mapping[str, Any] | None = None,
+) -> None:
+    """Show a plan, ask, carry it out, and show what happens. The keywords are those of ``Setting.carry_out``.
 
     Raises:
         click.ClickException: something failed.
         click.exceptions.Exit: it was interrupted.
     """
     from ape_silverback.cli.progress import progress, show_failure
-    from ape_silverback.deployment.deployer import Summary
+    from ape_silverback.deployment.summary import Summary
 
     as_json = format_ == "json"
     if as_json:
@@ -137,49 +161,39 @@ def carry_out(setting: Setting, plan: Plan, manner: Manner, source: Source, *, y
         show_plan(plan)
     if plan.refused:
         raise click.ClickException("\n".join(plan.refused))
+    if images:
+        note(f"Images to build first: {', '.join(bot.image for bot in images)}.")
     if unfinished := setting.deployer.records.unfinished():
         note(f"The last deployment was cut off; begun, and of no known end: {', '.join(unfinished)}.")
     if plan.writes:
         confirm(f"Apply this to {plan.cluster}?", yes)
 
-    result = Summary()
+    result = Summary(plan, manner.wait)
     left = "What was begun is finished by the cluster; the same command again does the rest."
     with _interruptible() as stop, progress(left) as shown:
-        for event in setting.deployer.apply(plan, setting.values, manner, source, stop):
-            result.add(event)
-            if as_json:
-                _show_event(event.kind, event)
-            else:
-                shown.show(event)
+        events = setting.carry_out(plan, manner, images=images, build=build, stop=stop, tell=note, **(source or {}))
+        with closing(events):
+            for event in events:
+                result.add(event)
+                if as_json:
+                    _show_event(event.kind, event)
+                else:
+                    shown.show(event)
     for event in result.failures:
         show_failure(event)
-    _show_result(plan, manner, result, as_json, stop.is_set())
+    _show_result(result, as_json, stop.is_set())
 
 
-def _show_result(plan: Plan, manner: Manner, result: Summary, as_json: bool, interrupted: bool) -> None:
-    ready = [name for name in plan.watched if name in result.named("ready")]
-    done = f"{len(ready)} of {len(plan.watched)} bots running and healthy on {plan.cluster}."
-    if not manner.wait:
-        done = f"{len(plan.writes)} changes made on {plan.cluster}; not waited for the bots."
-    if removed := [
-        action.name for action in plan.actions if action.kind == "remove" and action.name in result.named("applied")
-    ]:
-        done += f" Removed: {', '.join(removed)}."
+def _show_result(result: Summary, as_json: bool, interrupted: bool) -> None:
     if as_json:
-        _show_event("done", text=done)
+        _show_event("done", text=result.text)
     if interrupted:
         note(f"Interrupted. Done: {_named(result, 'applied', 'ready')}. Not done: {_named(result, 'skipped')}.")
         note("The same command again does the rest.")
         raise click.exceptions.Exit(INTERRUPTED)
-    if not result.succeeded:
-        parts = (
-            [f"{', '.join(dict.fromkeys(event.name for event in result.failures))} failed"] if result.failures else []
-        )
-        parts += [f"went back: {', '.join(back)}"] if (back := result.named("rolled-back")) else []
-        parts += [f"not done: {', '.join(skipped)}"] if (skipped := result.named("skipped")) else []
-        raise click.ClickException(f"{'; '.join(parts)}; {done}")
+    result.check()
     if not as_json:
-        click.echo(done if plan.writes else f"Nothing changed: {done}")
+        click.echo(result.text if result.plan.writes else f"Nothing changed: {result.text}")
 
 
 def _named(result: Summary, *kinds: str) -> str:

@@ -1,29 +1,20 @@
-"""What `plan`, `deploy` and `rollback` share: their options, and how the project and the cluster are put together."""
+"""What `plan`, `deploy` and `rollback` share: their options, and what these ask for."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from ape_silverback.cli.completion import complete_project_bots
-from ape_silverback.cli.connection import connected
 from ape_silverback.cli.options import Function
-from ape_silverback.cli.output import warn
 
 if TYPE_CHECKING:
-    from ape_silverback.connection import Connection
     from ape_silverback.deployment.apply import Manner
-    from ape_silverback.deployment.deployer import Deployer
     from ape_silverback.deployment.plan import Plan, Wishes
-    from ape_silverback.deployment.records import Source
-    from ape_silverback.desired import DesiredState
-    from ape_silverback.section import SectionReading
+    from ape_silverback.setting import Asked
 
 project_bots = click.argument("bots", metavar="[BOT]...", nargs=-1, shell_complete=complete_project_bots)
 
@@ -110,59 +101,27 @@ manner_options = _all(
 """How a plan is carried out."""
 
 
-@dataclass(frozen=True)
-class Setting:
-    """The project and the cluster of one run.
+def asked_of(options: dict[str, Any], bots: tuple[str, ...], profile: str | None, cluster: str | None) -> Asked:
+    """Give what is asked of this run."""
+    from ape_silverback.desired import Options
+    from ape_silverback.setting import Asked
 
-    Attributes:
-        values: of the declared variables, as far as they are at hand.
-    """
-
-    connection: Connection
-    deployer: Deployer
-    reading: SectionReading
-    values: dict[str, str]
-    target: str | None = None
-
-    def source(self, **more: Any) -> Source:
-        """Give where this run's deployment comes from."""
-        from ape_silverback.deployment.records import Source
-        from ape_silverback.git import git_state
-
-        state = git_state(Path.cwd())
-        return Source(
-            **{
-                "target": self.target,
-                "commit": state.commit if state else None,
-                "dirty": state.dirty if state else None,
-                **more,
-            }
-        )
-
-
-def read_project(options: dict[str, Any]) -> SectionReading:
-    """Read the section with this run's settings over it; takes the options that say them."""
-    from ape_silverback.section import read_section
-
-    settings = list(options.pop("settings"))
-    for image in options.pop("images"):
+    settings = list(options["settings"])
+    for image in options["images"]:
         bot, is_one, reference = image.partition("=")
         if not is_one or not bot or not reference:
             raise click.UsageError(f"--image {image}: expected BOT=IMAGE.")
         settings.append(f"bots.{bot}.image={reference}")
-    return read_section(Path.cwd(), settings, options["target"])
-
-
-def resolve_bots(reading: SectionReading, kind: Any, names: tuple[str, ...], options: dict[str, Any]) -> DesiredState:
-    """Resolve the project's bots, with warnings shown; takes the options that say values."""
-    from ape_silverback.desired import Options
-    from ape_silverback.project import resolve
-
-    said = Options(**{key: options[key] for key in ("network", "account", "tag", "allow_dirty")})
-    desired = resolve(reading, Path.cwd(), kind=kind, names=names, target=options["target"], options=said)
-    for warning in desired.warnings:
-        warn(warning)
-    return desired
+    return Asked(
+        Path.cwd(),
+        bots,
+        options["target"],
+        profile,
+        cluster,
+        options=Options(**{key: options[key] for key in ("network", "account", "tag", "allow_dirty")}),
+        settings=settings,
+        env_files=options["env_files"],
+    )
 
 
 def wishes_of(options: dict[str, Any], names: Sequence[str] = ()) -> Wishes:
@@ -191,43 +150,6 @@ def manner_of(options: dict[str, Any], rollback: bool = False) -> Manner:
         wait=options["wait"],
         timing=Timing(timeout=options["timeout"], settle=options["settle"]),
     )
-
-
-@contextmanager
-def deploying(
-    reading: SectionReading,
-    profile: str | None,
-    cluster: str | None,
-    target: str | None = None,
-    env_files: Iterable[Path] = (),
-) -> Iterator[Setting]:
-    """Connect to the cluster, and find what is remembered of deployments to it."""
-    from ape_silverback.deployment.deployer import Deployer
-    from ape_silverback.project import project_name
-
-    folder = Path.cwd() / reading.section.history if reading.section.history else None
-    with connected(profile, cluster, reading, target) as connection:
-        deployer = Deployer.of(connection.client, connection.label, connection.identity, project_name(), folder)
-        yield Setting(connection, deployer, reading, values_of(declared(reading, target), env_files), target)
-
-
-def declared(reading: SectionReading, target: str | None) -> set[str]:
-    """Give the names of the variables that the section and the target declare."""
-    section = reading.section
-    places = [section.variables or {}]
-    if target in section.targets:
-        places.append(section.targets[target].variables or {})
-    return {name for place in places for names in place.values() for name in names}
-
-
-def values_of(names: Iterable[str], env_files: Iterable[Path]) -> dict[str, str]:
-    """Give the values of variables: of the environment, and over them of the files."""
-    from dotenv import dotenv_values
-
-    values = {name: os.environ[name] for name in names if name in os.environ}
-    for file in env_files:
-        values |= {name: value for name, value in dotenv_values(file, interpolate=False).items() if value is not None}
-    return values
 
 
 def read_plan(file: Path) -> Plan:

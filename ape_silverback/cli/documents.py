@@ -293,8 +293,8 @@ class EventDocument(Document):
     version: Literal[1] = 1
     """Version of these lines."""
     event: str
-    """`plan` first; then `applied`, `state`, `ready`, `failed`, `skipped` or `rolled-back` for a bot or a variable
-    group; `done` last."""
+    """`plan` first; then `built`, `applied`, `state`, `ready`, `failed`, `skipped` or `rolled-back` for a bot or a
+    variable group; `done` last."""
     name: str | None = None
     """The bot or the group."""
     text: str | None = None

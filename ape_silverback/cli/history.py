@@ -9,7 +9,6 @@ import click
 
 from ape_silverback.cli.deploy import carry_out, events_option
 from ape_silverback.cli.deployment import (
-    deploying,
     env_files_option,
     manner_of,
     manner_options,
@@ -17,7 +16,7 @@ from ape_silverback.cli.deployment import (
     prune_option,
 )
 from ape_silverback.cli.options import cluster_options, format_option
-from ape_silverback.cli.output import note, show, show_table, time_text
+from ape_silverback.cli.output import note, show, show_table, time_text, warn
 from ape_silverback.cli.verify import no_verify_option, pass_gate
 
 if TYPE_CHECKING:
@@ -41,9 +40,9 @@ def history(target: str | None, format_: str, profile: str | None, cluster: str 
         ape silverback cluster history
     """
     from ape_silverback.cli.documents import DeploymentDocument
-    from ape_silverback.section import read_section
+    from ape_silverback.setting import Asked, opened
 
-    with deploying(read_section(Path.cwd()), profile, cluster, target) as setting:
+    with opened(Asked(Path.cwd(), target=target, profile=profile, cluster=cluster), warn) as setting:
         records = setting.deployer.records.history()
     documents = [DeploymentDocument.of(record) for record in records]
 
@@ -97,25 +96,20 @@ def rollback(
         ape silverback cluster rollback liquidator --to 7 --yes
     """
     from ape_silverback.deployment.plan import Wishes
-    from ape_silverback.section import read_section
+    from ape_silverback.setting import Asked, opened
 
     manner = manner_of(options)
     if prune and bots:
         raise click.UsageError("--prune is for all bots: name no BOT with it.")
-    reading = read_section(Path.cwd())
-    with deploying(reading, profile, cluster, target, env_files) as setting, setting.deployer.lock():
-        pass_gate(setting.connection, reading.section.stream_of(target), no_verify=no_verify)
+    asked = Asked(Path.cwd(), bots, target, profile, cluster, env_files=env_files)
+    with opened(asked, warn) as setting, setting.deployer.lock():
+        pass_gate(setting.connection, setting.stream, no_verify=no_verify)
         record, desired = setting.deployer.earlier(bots, to)
         note(f"Back to deployment {record.id} of {time_text(record.time)} by {record.by}.")
-        plan = setting.deployer.plan(desired, setting.values.keys(), Wishes(prune=prune))
-        source = setting.source(
-            what=f"rollback to {record.id}",
-            restores=record.id,
-            commit=record.commit,
-            dirty=record.dirty,
-            digests=record.digests,
-        )
-        carry_out(setting, plan, manner, source, yes=yes, format_=format_)
+        plan = setting.plan(desired, Wishes(prune=prune))
+        origin = record.model_dump(include={"commit", "dirty", "digests"})
+        source = {"what": f"rollback to {record.id}", "restores": record.id, **origin}
+        carry_out(setting, plan, manner, yes=yes, format_=format_, source=source)
 
 
 def _commit(record: Record) -> str:

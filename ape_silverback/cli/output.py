@@ -9,9 +9,12 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timezone
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+
+if TYPE_CHECKING:
+    from ape_silverback.cluster.types import ClusterConfiguration
 
 STATE_COLOURS = {
     "running": "green",
@@ -67,6 +70,22 @@ def show_facts(facts: Mapping[str, str], err: bool = False) -> None:
     width = max(map(len, facts)) + 3
     for key, value in facts.items():
         click.echo(f"{click.style(f'{key}:', bold=True)}{' ' * (width - len(key) - 1)}{value}", err=err)
+
+
+def configuration_facts(configuration: ClusterConfiguration | None) -> dict[str, str]:
+    """Give what a cluster is configured to, a fact a setting, for ``show_facts``."""
+    if configuration is None:
+        return {"configuration": "-"}
+    parts = configuration.settings_display_dict()
+    parts.pop("version")
+    return {key: str(value) for part in parts.values() for key, value in part.items()}
+
+
+@contextmanager
+def messages_on_stderr() -> Iterator[None]:
+    """Send what Ape says of connections and transactions, which it prints to stdout, to stderr: stdout is for data."""
+    with contextlib.redirect_stdout(sys.stderr):
+        yield
 
 
 def time_text(moment: datetime | None) -> str:

@@ -8,14 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ape_silverback.cli.deployment import (
-    deploying,
-    project_bots,
-    project_options,
-    read_project,
-    resolve_bots,
-    wishes_of,
-)
+from ape_silverback.cli.deployment import asked_of, project_bots, project_options, wishes_of
 from ape_silverback.cli.options import cluster_options
 from ape_silverback.cli.output import note, value_text, warn
 
@@ -94,12 +87,11 @@ def plan(
         ape silverback cluster plan
         ape silverback cluster plan --prune --out plan.json && ape silverback cluster deploy --plan plan.json
     """
+    from ape_silverback.setting import opened
+
     wishes = wishes_of(options, bots)
-    reading = read_project(options)
-    target = options["target"]
-    with deploying(reading, profile, cluster, target, options["env_files"]) as setting:
-        desired = resolve_bots(reading, setting.connection.kind(), bots, options)
-        made = setting.deployer.plan(desired, setting.values.keys(), wishes)
+    with opened(asked_of(options, bots, profile, cluster), warn) as setting:
+        made = setting.plan(setting.resolve(), wishes)
     if out is not None:
         _write(out, made)
     show_plan(made, format_)

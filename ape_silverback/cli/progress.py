@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ape_silverback.cluster.client import ClusterClient
     from ape_silverback.deployment.apply import Event
 
-COLOURS = {"ready": "green", "failed": "red", "applied": None, "state": "yellow"}
+COLOURS = {"ready": "green", "failed": "red", "state": "yellow"}
 
 
 class Progress(Protocol):
@@ -54,7 +54,7 @@ class _Table:
         for name, event in self.rows.items():
             done = {"ready": Text("✓", "green"), "failed": Text("✗", "red")}.get(event.kind)
             mark = done or self.spinners.setdefault(name, Spinner("dots"))
-            table.add_row(mark, Text(name, "bold"), Text(_first_line(event.text), COLOURS[event.kind] or ""))
+            table.add_row(mark, Text(name, "bold"), Text(_first_line(event.text), COLOURS.get(event.kind, "")))
         return table
 
 

@@ -11,7 +11,7 @@ from ape.cli import verbosity_option
 from ape_silverback.cli.completion import complete_clusters
 from ape_silverback.cli.connection import connected, platform
 from ape_silverback.cli.options import format_option, profile_option
-from ape_silverback.cli.output import note, show, show_table, warn
+from ape_silverback.cli.output import messages_on_stderr, note, show, show_table, warn
 
 if TYPE_CHECKING:
     from ape_silverback.config import StreamConfig
@@ -81,7 +81,8 @@ def verify(
             f"no target '{target}' in the section; {did_you_mean(target, reading.section.targets)}"
         )
     trust = reading.section.stream_of(target)
-    reports = _reports(reading, clusters, every, profile, target, trust, network)
+    with messages_on_stderr():
+        reports = _reports(reading, clusters, every, profile, target, trust, network)
     documents = [VerificationDocument.of(report).data() for report in reports]
 
     def text() -> None:
@@ -180,7 +181,8 @@ def pass_gate(connection: Connection, trust: StreamConfig, *, no_verify: bool, n
     """
     from ape_silverback.stream.clusters import trust_connection
 
-    report = trust_connection(connection, trust, skip=no_verify, network=network)
+    with messages_on_stderr():
+        report = trust_connection(connection, trust, skip=no_verify, network=network)
     if report is None:
         if connection.is_platform:
             warn_unverified(connection.label, "your bots and the values of their variables")

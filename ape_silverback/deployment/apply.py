@@ -10,6 +10,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -80,7 +81,7 @@ class Manner:
 
 USUAL_MANNER = Manner()
 
-Kind = Literal["applied", "state", "ready", "failed", "skipped", "rolled-back"]
+Kind = Literal["built", "applied", "state", "ready", "failed", "skipped", "rolled-back"]
 
 
 @dataclass(frozen=True)
@@ -88,9 +89,10 @@ class Event:
     """Something that happened to a bot or to a variable group.
 
     Attributes:
-        kind: ``applied`` - a write was done; ``state`` - a bot is seen in another state; ``ready`` - it runs and is
-            healthy; ``failed`` - it isn't what the project wants, and the text says why; ``skipped`` - it wasn't begun,
-            or not waited for; ``rolled-back`` - after a failure it has what it had before.
+        kind: ``built`` - the image of a bot was made; ``applied`` - a write was done; ``state`` - a bot is seen in
+            another state; ``ready`` - it runs and is healthy; ``failed`` - it isn't what the project wants, and the
+            text says why; ``skipped`` - it wasn't begun, or not waited for; ``rolled-back`` - after a failure it has
+            what it had before.
         errors: of a failed bot, what the cluster tells as its errors.
         log: of a failed bot, its last log lines.
     """
@@ -170,8 +172,9 @@ class _Application:
         return self.stop.is_set() or (self.manner.fail_fast and bool(self.failed))
 
     def run(self) -> Iterator[Event]:
+        """Do all of it."""
         plan = self.plan
-        with ThreadPoolExecutor(self.manner.concurrency) as pool:
+        with ThreadPoolExecutor(self.manner.concurrency) as pool, self._ended_with_its_reader():
             yield from self._do(pool, plan.of(CreateGroup, UpdateGroup))
             bots = plan.of(CreateBot, UpdateBot, RestartBot, StartBot)
             if self.failed or self.halted:
@@ -198,6 +201,15 @@ class _Application:
                 yield from self._roll_back(pool)
             yield from self._do(pool, plan.of(RemoveBot))
             yield from self._do(pool, plan.of(RemoveGroup))
+
+    @contextmanager
+    def _ended_with_its_reader(self) -> Iterator[None]:
+        """Begin nothing more when nobody takes more events."""
+        try:
+            yield
+        except BaseException:
+            self.stop.set()
+            raise
 
     def _do(self, pool: ThreadPoolExecutor, actions: Sequence[Any]) -> Generator[Event, None, None]:
         """Do actions side by side."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +12,7 @@ from ape_silverback.deployment.apply import USUAL_MANNER, Event, Manner, apply_p
 from ape_silverback.deployment.live import read_live_state
 from ape_silverback.deployment.plan import NO_WISHES, Plan, Wishes, fingerprint, make_plan
 from ape_silverback.deployment.records import UNKNOWN_SOURCE, Record, Records, Source
+from ape_silverback.deployment.summary import Summary
 from ape_silverback.desired import DesiredBot, DesiredGroup, DesiredState
 from ape_silverback.exceptions import DeployError
 
@@ -21,35 +21,6 @@ if TYPE_CHECKING:
 
 FOLDER = ".silverback/deployments"
 """Folder below the user's home where deployments are remembered when the section names no other."""
-
-
-@dataclass
-class Summary:
-    """What became of a deployment, from its events.
-
-    Attributes:
-        outcome: name of each bot and group that an event was about → the last that happened to it.
-        failures: the events of those that failed, in order.
-    """
-
-    outcome: dict[str, Event] = field(default_factory=dict)
-    failures: list[Event] = field(default_factory=list)
-
-    def add(self, event: Event) -> None:
-        """Take an event."""
-        if event.kind != "state":
-            self.outcome[event.name] = event
-        if event.kind == "failed":
-            self.failures.append(event)
-
-    def named(self, *kinds: str) -> list[str]:
-        """Name those whose last event is of some kinds."""
-        return [name for name, event in self.outcome.items() if event.kind in kinds]
-
-    @property
-    def succeeded(self) -> bool:
-        """Whether nothing failed and nothing was left out."""
-        return not self.failures and not self.named("skipped")
 
 
 class Deployer:
@@ -119,6 +90,19 @@ class Deployer:
         if fingerprint(live, plan.looked_at) != plan.state:
             raise DeployError(f"{self.cluster} has changed since the plan was made: make a new plan")
 
+    def accept(self, plan: Plan, values: Collection[str]) -> None:
+        """Check that a plan may be carried out with the values that are at hand.
+
+        Raises:
+            DeployError: it is refused, or a value is missing.
+        """
+        if plan.refused:
+            raise DeployError("\n".join(plan.refused))
+        if missing := sorted(plan.needs.difference(values)):
+            raise DeployError(
+                f"no value for {', '.join(missing)}: set it in the environment or in a file for --env-file"
+            )
+
     def apply(
         self,
         plan: Plan,
@@ -139,25 +123,18 @@ class Deployer:
         Raises:
             DeployError: the plan is refused, or a value is missing; nothing was changed.
         """
-        if plan.refused:
-            raise DeployError("\n".join(plan.refused))
-        if missing := sorted(plan.needs.difference(values)):
-            raise DeployError(
-                f"no value for {', '.join(missing)}: set it in the environment or in a file for --env-file"
-            )
+        self.accept(plan, values)
         record: Record | None = None
         if plan.writes or plan.bots != self.records.known().bots:
             self.records.restart_journal()
             record = self.records.begin(source, plan)
-        summary = Summary()
-        try:
-            for event in apply_plan(plan, self.client, values, manner, self.records, stop):
-                summary.add(event)
-                yield event
-        finally:
-            if record is not None:
-                outcome = {name: f"{event.kind}: {event.text}" for name, event in summary.outcome.items()}
-                self.records.end(record, outcome)
+        summary = Summary(plan, manner.wait)
+        for event in apply_plan(plan, self.client, values, manner, self.records, stop):
+            summary.add(event)
+            yield event
+        if record is not None:  # one that didn't come this far was cut off
+            outcome = {name: f"{event.kind}: {event.text}" for name, event in summary.outcome.items()}
+            self.records.end(record, outcome)
 
     def earlier(self, names: Collection[str] = (), to: int | None = None) -> tuple[Record, DesiredState]:
         """Give an earlier deployment, and what it wanted.

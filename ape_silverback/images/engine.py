@@ -8,7 +8,7 @@ import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Collection, Generator, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -108,6 +108,18 @@ class Engine:
                 return str(digest)
         return f"sha256:{found['Id'].removeprefix('sha256:')}"
 
+    def having(self, images: Collection[str]) -> set[str]:
+        """Give those of some images that the engine has, in one question; none when it can't tell."""
+        asked = [self.program, "image", "ls", "--format", "{{.Repository}}:{{.Tag}}"]
+        try:
+            said = subprocess.run(asked, capture_output=True, timeout=PATIENCE, check=True, stdin=subprocess.DEVNULL)
+        except (OSError, subprocess.SubprocessError):
+            return set()
+        there = said.stdout.decode(errors="replace").splitlines()
+        # Podman writes the registry before names that have none, and a reference without a tag means `latest`.
+        ends = {name[at:] for name in there for at in [0, *(match.end() for match in re.finditer("/", name))]}
+        return {image for image in images if (image if re.search(r":[^/]+$", image) else f"{image}:latest") in ends}
+
     def _run(self, *arguments: str) -> Iterator[str]:
         """Run the engine and give its lines. It is ended when nobody wants more of them."""
         last = ""
@@ -136,15 +148,16 @@ class Engine:
             raise BuildError(f"`{self.name} {arguments[0]}` ended with exit code {process.returncode}{said}")
 
 
-def image_digest(image: str) -> str | None:
-    """Give the digest of an image where it can be told without a registry: by its reference, or by an engine here.
+def image_digests(images: Iterable[str]) -> dict[str, str]:
+    """Give the digests of images where they can be told without a registry: by the reference, or by an engine here.
 
-    None for what isn't known, and for ``project:…``, which is a folder.
+    What isn't known is left out, and so is ``project:…``, which is a folder.
     """
-    if image.startswith("project:"):
-        return None
-    if "@" in image:
-        return image.partition("@")[2]
-    with suppress(BuildError):
-        return Engine.find().digest(image)
-    return None
+    wanted = {image for image in images if not image.startswith("project:")}
+    digests = {image: image.partition("@")[2] for image in wanted if "@" in image}
+    if unknown := wanted.difference(digests):
+        with suppress(BuildError):
+            engine = Engine.find()
+            found = ((image, engine.digest(image)) for image in unknown & engine.having(unknown))
+            digests |= {image: digest for image, digest in found if digest}
+    return digests

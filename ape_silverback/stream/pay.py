@@ -6,14 +6,15 @@ StreamManager is told the time that it has to grant, so that a price that rose i
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from ape_silverback.cluster.types import ClusterConfiguration
-from ape_silverback.contracts.rpc import Node
-from ape_silverback.contracts.stream_manager import contract, contract_type, read_calls
+from ape_silverback.contracts.rpc import Node, Question
+from ape_silverback.contracts.stream_manager import contract, contract_type, event_topic, read_calls
 from ape_silverback.exceptions import StreamError
 from ape_silverback.stream.quote import (
     CANCEL_STREAMS,
@@ -28,13 +29,16 @@ from ape_silverback.stream.quote import (
 from ape_silverback.stream.verify import span_text
 
 if TYPE_CHECKING:
-    from ape.api import AccountAPI, ProviderAPI, ReceiptAPI
+    from ape.api import AccountAPI, ProviderAPI
     from ape.contracts import ContractInstance
 
 SLACK = 15 * 60
 """Seconds that may pass until an extension is mined: what is spent till then can't be extended any more."""
 
 UNLIMITED = 2**256 - 1
+
+POLL = 0.5
+"""Seconds between two looks for a transaction."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,7 @@ class Offer:
         life: seconds that the stream has after it.
         least: seconds that the StreamManager has to grant, or the transaction reverts.
         allowance: what the StreamManager may take already.
+        rest: what isn't spent yet of the stream that it extends.
     """
 
     manager: str
@@ -61,6 +66,12 @@ class Offer:
     life: int
     least: int
     allowance: int
+    rest: int = 0
+
+    @property
+    def per_day(self) -> int:
+        """What a day costs at the price of now, in the token's smallest unit."""
+        return (self.rest + self.amount) * 86_400 // self.life
 
     @property
     def needs_approval(self) -> bool:
@@ -125,14 +136,15 @@ def offer_stream(
     life = life_of(node, manager, payer, found, [product])
     if seconds is not None:
         paid, pays = amount_for(max(seconds, shortest), life, found.one)
+        allowance = _affordable(node, payer, manager, found, paid)
     else:
         paid = found.amount(str(amount))
+        allowance = _affordable(node, payer, manager, found, paid)
         pays = life(paid)
     if pays < shortest:
         raise StreamError(
             f"{found.text(paid)} pays for {span_text(pays)}; a stream has to last {span_text(shortest)} at least"
         )
-    allowance = _affordable(node, payer, manager, found, paid)
     return Offer(manager, None, configuration, product, found, paid, pays, pays, allowance)
 
 
@@ -167,18 +179,19 @@ def offer_time(
         paid = total - state.rest
         if paid <= 0:
             raise StreamError("what is left on the stream pays for that time at the price of now; name an amount")
+        allowance = _affordable(node, payer, state.manager, state.token, paid)
     else:
         paid = state.token.amount(str(amount))
+        allowance = _affordable(node, payer, state.manager, state.token, paid)
         pays = life(state.rest + paid)
     if pays <= state.time_left - SLACK:
         raise StreamError(
             f"with {state.token.text(paid)} more the stream would end earlier: the price has risen, and what is left "
             f"would be counted at the new one ({span_text(pays)} in place of {span_text(state.time_left)})"
         )
-    allowance = _affordable(node, payer, state.manager, state.token, paid)
     least = pays - min(SLACK, pays // 10)
     product = state.stream.products[0] if state.stream.products else b""
-    return Offer(state.manager, state.number, None, product, state.token, paid, pays, least, allowance)
+    return Offer(state.manager, state.number, None, product, state.token, paid, pays, least, allowance, state.rest)
 
 
 def check_cancel(node: Node, account: str, state: StreamState) -> None:
@@ -205,7 +218,13 @@ def check_cancel(node: Node, account: str, state: StreamState) -> None:
 
 
 def send_offer(
-    provider: ProviderAPI, node: Node, account: AccountAPI, offer: Offer, *, approval: int | None = None
+    provider: ProviderAPI,
+    node: Node,
+    account: AccountAPI,
+    offer: Offer,
+    *,
+    approval: int | None = None,
+    tell: Callable[[str], None] = lambda _: None,
 ) -> Sent:
     """Approve what is needed and pay.
 
@@ -215,32 +234,36 @@ def send_offer(
         account: that pays.
         offer: what was worked out for this account.
         approval: what the StreamManager is allowed to take; None for exactly the amount.
+        tell: takes what is being done.
 
     Raises:
         StreamError: a transaction was refused; says which, and what was done before.
     """
-    done = ""
+    sender = _Sender(provider, node, account, tell)
     if offer.needs_approval:
-        token = _instance(provider, "TestToken", offer.token.address)
+        token = sender.contract("TestToken", offer.token.address)
         allowed = offer.amount if approval is None else approval
-        _transact(
-            provider, f"the approval of {offer.token.symbol}", token.approve, offer.manager, allowed, sender=account
-        )
-        done = f"; the approval of {offer.token.text(offer.amount)} stays"
-    manager = _instance(provider, "StreamManager", offer.manager)
+        sender.send(f"approval of {offer.token.symbol}", token.approve, offer.manager, allowed)
+        sender.done = f"; the approval of {offer.token.text(offer.amount)} stays"
+    manager = sender.contract("StreamManager", offer.manager)
     if offer.stream is None:
         create = (offer.token.address, offer.amount, [offer.product], offer.least)
-        receipt = _transact(provider, "the payment", manager.create_stream, *create, sender=account, done=done)
-        [log] = receipt.decode_logs(manager.StreamCreated.abi)
-        number = int(log.stream_id)
+        receipt = sender.send("payment", manager.create_stream, *create)
+        number = int(_event(receipt, "StreamCreated")["topics"][1], 16)
     else:
         number = offer.stream
-        fund = (number, offer.amount, offer.least)
-        receipt = _transact(provider, "the payment", manager.fund_stream, *fund, sender=account, done=done)
-    return Sent(receipt.txn_hash, read_stream(node, offer.manager, number))
+        receipt = sender.send("payment", manager.fund_stream, number, offer.amount, offer.least)
+    return Sent(receipt["transactionHash"], read_stream(node, offer.manager, number))
 
 
-def send_cancel(provider: ProviderAPI, node: Node, account: AccountAPI, state: StreamState) -> Sent:
+def send_cancel(
+    provider: ProviderAPI,
+    node: Node,
+    account: AccountAPI,
+    state: StreamState,
+    *,
+    tell: Callable[[str], None] = lambda _: None,
+) -> Sent:
     """Cancel a stream.
 
     Args:
@@ -248,14 +271,77 @@ def send_cancel(provider: ProviderAPI, node: Node, account: AccountAPI, state: S
         node: of the same chain.
         account: that ``check_cancel`` let pass.
         state: the stream.
+        tell: takes what is being done.
 
     Raises:
         StreamError: the transaction was refused.
     """
-    manager = _instance(provider, "StreamManager", state.manager)
-    receipt = _transact(provider, "the cancellation", manager.cancel_stream, state.number, sender=account)
-    [log] = receipt.decode_logs(manager.StreamCancelled.abi)
-    return Sent(receipt.txn_hash, read_stream(node, state.manager, state.number), int(log.refund_amount))
+    sender = _Sender(provider, node, account, tell)
+    manager = sender.contract("StreamManager", state.manager)
+    receipt = sender.send("cancellation", manager.cancel_stream, state.number)
+    refund = int(_event(receipt, "StreamCancelled")["data"], 16)
+    return Sent(receipt["transactionHash"], read_stream(node, state.manager, state.number), refund)
+
+
+@dataclass
+class _Sender:
+    """Sends an account's transactions through Ape, and waits until each is in a block.
+
+    Attributes:
+        done: what a failure leaves behind, for its error.
+    """
+
+    provider: ProviderAPI
+    node: Node
+    account: AccountAPI
+    tell: Callable[[str], None]
+    done: str = ""
+
+    def contract(self, name: str, address: str) -> ContractInstance:
+        """Give Ape's view of a contract of the manifest, without asking anybody what it is."""
+        from ethpm_types import ContractType
+
+        found: ContractInstance = self.provider.chain_manager.contracts.instance_at(
+            address, contract_type=ContractType.model_validate(contract_type(name)), detect_proxy=False
+        )
+        return found
+
+    def send(self, what: str, function: Callable[..., Any], *arguments: Any) -> dict[str, Any]:
+        """Send a transaction; gives its receipt as the node tells it.
+
+        Raises:
+            StreamError: it was refused, not signed, reverted, or isn't in a block for long.
+        """
+        from ape.exceptions import ApeException
+        from ape.logging import LogLevel, logger
+
+        self.tell(f"Sending the {what} …")
+        try:
+            with logger.at_level(LogLevel.WARNING):  # it would say "confirmed" of what a slow node only took
+                sent = function(*arguments, sender=self.account).txn_hash
+        except ApeException as error:
+            raise StreamError(f"the {what} was refused: {error}{self.done}") from error
+        deadline = time.monotonic() + self.provider.network.transaction_acceptance_timeout
+        while not isinstance(receipt := self.node.ask([Question("eth_getTransactionReceipt", (sent,))])[0], dict):
+            if time.monotonic() > deadline:
+                raise StreamError(f"the {what} was sent, but is in no block yet ({sent}){self.done}")
+            time.sleep(POLL)
+        if int(receipt["status"], 16) != 1:
+            raise StreamError(f"the {what} failed in block {int(receipt['blockNumber'], 16)} ({sent}){self.done}")
+        return receipt
+
+
+def _event(receipt: dict[str, Any], name: str) -> dict[str, Any]:
+    """Give an event of a receipt.
+
+    Raises:
+        StreamError: it isn't there.
+    """
+    topic = event_topic(name)
+    for log in receipt["logs"]:
+        if log["topics"][0] == topic:
+            return dict(log)
+    raise StreamError(f"transaction {receipt['transactionHash']} gave no {name}")
 
 
 def _is_for(product: bytes, payer: str, cluster_id: UUID) -> bool:
@@ -280,32 +366,3 @@ def _affordable(node: Node, payer: str, manager: str, token: Token, amount: int)
     if balance < amount:
         raise StreamError(f"{payer} has {token.text(balance)}; the payment takes {token.text(amount)}")
     return int(allowance)
-
-
-def _instance(provider: ProviderAPI, name: str, address: str) -> ContractInstance:
-    """Give Ape's view of a contract of the manifest, without asking anybody what it is."""
-    from ethpm_types import ContractType
-
-    found: ContractInstance = provider.chain_manager.contracts.instance_at(
-        address, contract_type=ContractType.model_validate(contract_type(name)), detect_proxy=False
-    )
-    return found
-
-
-def _transact(
-    provider: ProviderAPI, what: str, send: Callable[..., Any], *arguments: Any, done: str = "", **more: Any
-) -> ReceiptAPI:
-    """Send a transaction and wait until it is in a block.
-
-    Raises:
-        StreamError: it was refused, or not signed.
-    """
-    from ape.exceptions import ApeException
-
-    # On development chains Ape takes a transaction as done when it is sent.
-    confirmations = max(1, provider.network.required_confirmations)
-    try:
-        receipt: ReceiptAPI = send(*arguments, required_confirmations=confirmations, **more)
-    except ApeException as error:
-        raise StreamError(f"{what} was refused: {error}{done}") from error
-    return receipt

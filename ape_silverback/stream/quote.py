@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from decimal import Decimal
+from fractions import Fraction
 from typing import Any
 
 from ape_silverback.contracts.rpc import Node, Question
@@ -17,6 +18,13 @@ CANCEL_STREAMS = 8
 
 MOST_SECONDS = 100 * 365 * 24 * 60 * 60
 """Life of a stream above which no price was asked: validators that price nothing give the largest number."""
+
+MOST_UINT256 = 2**256 - 1
+LONGEST_AMOUNT = 80
+"""Digits of an amount above which it is more than any token has."""
+
+READABLE_DIGITS = 4
+"""Digits behind the point of an amount that changes all the time."""
 
 ATTEMPTS = 8
 """How often an amount is corrected until it pays for a time, with prices that aren't proportional."""
@@ -41,7 +49,13 @@ class Token:
 
     def text(self, amount: int) -> str:
         """Give an amount of the smallest unit for people, as ``12.5 USDC``."""
-        return f"{(Decimal(amount) / self.one).normalize():f} {self.symbol}"
+        whole, part = divmod(amount, self.one)
+        digits = f"{part:0{self.decimals}d}".rstrip("0") if part else ""
+        return f"{whole}{'.' if digits else ''}{digits} {self.symbol}"
+
+    def about(self, amount: int) -> str:
+        """Give an amount that changes all the time, with no more digits than anybody reads."""
+        return self.text(amount - amount % max(1, self.one // 10**READABLE_DIGITS))
 
     def amount(self, text: str) -> int:
         """Read an amount: ``12.5`` or ``12.5 USDC`` are tokens.
@@ -53,15 +67,15 @@ class Token:
         if symbol and symbol.strip().lower() != self.symbol.lower():
             raise StreamError(f"amount '{text}': the stream is paid for in {self.symbol}")
         try:
-            amount = Decimal(number.replace("_", "")) * self.one
-            exact = int(amount)
+            given = Decimal(number.replace("_", ""))
+            amount = Fraction(given) * self.one if given.adjusted() < LONGEST_AMOUNT else Fraction(MOST_UINT256)
         except (ArithmeticError, ValueError):
             raise StreamError(f"amount '{text}': expected a number of tokens, such as '12.5 {self.symbol}'") from None
-        if exact != amount:
+        if amount.denominator != 1:
             raise StreamError(f"amount '{text}': {self.symbol} has {self.decimals} digits behind the point at most")
-        if exact <= 0:
+        if amount <= 0:
             raise StreamError(f"amount '{text}': it has to be above zero")
-        return exact
+        return min(int(amount), MOST_UINT256)
 
 
 @dataclass(frozen=True)
@@ -204,6 +218,8 @@ def amount_for(seconds: int, life: Callable[[int], int], unit: int) -> tuple[int
     Raises:
         StreamError: no amount does.
     """
+    if seconds > MOST_SECONDS:
+        raise StreamError("a stream lasts 100 years at most")
     if (pays := life(unit)) <= 0:
         raise StreamError("the StreamManager's validators grant no time for a whole token; name an amount")
     amount = -(-unit * seconds // pays)

@@ -10,8 +10,9 @@ import pytest
 
 from ape_silverback.cluster.client import ClusterClient
 from ape_silverback.deployment.apply import Event, Manner, Timing
-from ape_silverback.deployment.deployer import Deployer, Summary
+from ape_silverback.deployment.deployer import Deployer
 from ape_silverback.deployment.plan import NO_WISHES, Wishes
+from ape_silverback.deployment.summary import Summary
 from ape_silverback.desired import DesiredBot, DesiredGroup, DesiredState
 from tests.local.machine import KEY, Cluster, serving_cluster
 
@@ -78,7 +79,7 @@ def deploy(deployer: Deployer) -> Deploy:
     ) -> Summary:
         with deployer.lock():
             plan = deployer.plan(state, values.keys(), wishes)
-            result = Summary()
+            result = Summary(plan)
             for event in deployer.apply(plan, values, Manner(timing=manner.pop("timing", QUICK), **manner)):
                 result.add(event)
                 on_event(event)

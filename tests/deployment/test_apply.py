@@ -29,9 +29,9 @@ def runs(served: Cluster, name: str) -> dict[str, object]:
 
 def test_a_second_deployment_changes_nothing(deploy: Deploy, served: Cluster, deployer: Deployer) -> None:
     state = wanted(bot("a", environment=("rpc",)), bot("b"), rpc=("X",))
-    assert deploy(state).named("ready") == ["a", "b"]
+    assert deploy(state).ready == ["a", "b"]
     before = list(served.machine.starts)
-    assert deploy(state).named("ready") == ["a", "b"]
+    assert deploy(state).ready == ["a", "b"]
     assert served.machine.starts == before
     assert len(deployer.records.history()) == 1
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import threading
@@ -12,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import Any
 
 import uvicorn
 
@@ -94,6 +96,8 @@ class Cluster:
     url: str
     machine: Machine
     store: Store
+    requests: list[str]
+    """What came, as ``GET /bots``."""
 
     @property
     def environment(self) -> dict[str, str]:
@@ -123,8 +127,13 @@ class Cluster:
 
 
 @contextmanager
-def serving_cluster(folder: Path) -> Iterator[Cluster]:
-    """Serve it for as long as the context lasts. A bot runs a moment after it is started."""
+def serving_cluster(folder: Path, delay: float = 0.0) -> Iterator[Cluster]:
+    """Serve it for as long as the context lasts. A bot runs a moment after it is started.
+
+    Args:
+        folder: where it keeps things.
+        delay: seconds that every answer takes longer.
+    """
     store = Store(folder / "cluster")
     (folder / "logs").mkdir()
     machine = Machine(folder / "logs")
@@ -137,13 +146,21 @@ def serving_cluster(folder: Path) -> Iterator[Cluster]:
         return {"configuration": json.dumps(bot.configuration), **values}
 
     supervisor = Supervisor(store, machine, variables_of, poll=0.02, stop_grace=0.2, remove_grace=0.2)
-    server = uvicorn.Server(uvicorn.Config(make_app(supervisor, KEY), port=0, log_level="critical", ws="none"))
+    app, requests = make_app(supervisor, KEY), []
+
+    async def counted(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "http":
+            requests.append(f"{scope['method']} {scope['path']}")
+            await asyncio.sleep(delay)
+        await app(scope, receive, send)
+
+    server = uvicorn.Server(uvicorn.Config(counted, port=0, log_level="critical", ws="none"))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     while not server.started:
         time.sleep(0.01)
     port = server.servers[0].sockets[0].getsockname()[1]
-    yield Cluster(f"http://127.0.0.1:{port}", machine, store)
+    yield Cluster(f"http://127.0.0.1:{port}", machine, store, requests)
     server.should_exit = True
     server.force_exit = True  # followed logs are open requests
     thread.join()

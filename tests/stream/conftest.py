@@ -20,11 +20,11 @@ from tests.stream.world import World
 
 @pytest.fixture(scope="module")
 def chain() -> Iterator[str]:
-    """URL of a chain with id 1337 that nobody else uses."""
+    """URL of a chain with id 1337 that nobody else uses, and on which nobody waits long for a block."""
     binary = find_anvil()
     if binary is None:
         pytest.skip("anvil is not installed (`make install` does)")
-    with running_anvil(binary) as url:
+    with running_anvil(binary, block_time=0.2) as url:
         yield url
 
 

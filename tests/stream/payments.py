@@ -70,6 +70,13 @@ class Payments:
         """Deploy another StreamManager."""
         return self.deploy("StreamManager", controller, MIN_STREAM_LIFE, [self.token], [self.validator])
 
+    @staticmethod
+    def checksummed(address: str) -> str:
+        """Give an address as EIP-55 spells it."""
+        from eth_utils.address import to_checksum_address
+
+        return str(to_checksum_address(address))
+
     def ask(self, method: str, *params: Any) -> Any:
         """Ask the chain; raises what it refuses."""
         [answer] = self.node.ask([Question(method, params)])
@@ -79,13 +86,11 @@ class Payments:
 
     def deploy(self, name: str, *arguments: Any) -> str:
         """Deploy a contract of the manifest; give its address, checksummed."""
-        from eth_utils.address import to_checksum_address
-
         described = contract_type(name)
         [inputs] = [one.get("inputs", []) for one in described["abi"] if one["type"] == "constructor"] or [[]]
         code = described["deploymentBytecode"]["bytecode"]
         data = code + encode([one["type"] for one in inputs], arguments).hex()
-        return to_checksum_address(self.transact({"from": self.accounts[0], "data": data})["contractAddress"])
+        return self.checksummed(self.transact({"from": self.accounts[0], "data": data})["contractAddress"])
 
     def send(self, to: str, function: str, *arguments: Any, sender: str | None = None, kind: str = "") -> Any:
         """Send a transaction to a contract; give its receipt."""

@@ -1,0 +1,98 @@
+"""Makes a bot's image: writes its Containerfile, builds it, and pushes it where that is wanted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+from ape_silverback.desired import DesiredBot
+from ape_silverback.exceptions import BuildError
+from ape_silverback.images.engine import Engine, Output
+from ape_silverback.images.recipe import BASE, make_recipe
+
+
+@dataclass(frozen=True)
+class Build:
+    """How images are made.
+
+    Attributes:
+        push: whether each is pushed to its registry once it is built.
+        base: image to start from.
+        engine: ``podman`` or ``docker``; None for the one that ``Engine.find`` finds.
+    """
+
+    push: bool = False
+    base: str = BASE
+    engine: str | None = None
+
+
+@dataclass(frozen=True)
+class Made:
+    """What became of a bot's image.
+
+    Attributes:
+        name: of the bot.
+        image: the reference that it is built as.
+        containerfile: where that was written to, relative to the project; None when it can't be described.
+        digest: the registry's where it was pushed to, else the engine's own; None when the engine doesn't tell.
+        error: why it failed.
+    """
+
+    name: str
+    image: str
+    containerfile: str | None = None
+    built: bool = False
+    pushed: bool = False
+    digest: str | None = None
+    error: str | None = None
+
+
+def build_image(
+    project: Path,
+    bot: DesiredBot,
+    image: str,
+    config: Path | None,
+    build: Build,
+    engine: Engine | None,
+    tell: Callable[[str], None],
+) -> Made:
+    """Make a bot's image. What fails is told and given, not raised.
+
+    Args:
+        project: the project's folder.
+        image: the reference that it is built as.
+        config: the configuration file that Ape reads there, if any.
+        engine: what builds; None to write the Containerfile only.
+        tell: takes the engine's lines while it works.
+    """
+    file, built, digest = None, False, None
+    try:
+        recipe = make_recipe(project, bot, config=config, base=build.base)
+        file = recipe.write(project).relative_to(project).as_posix()
+        if engine is None:
+            return Made(bot.name, image, file)
+        if "@" in image:
+            raise BuildError(f"image '{image}' is pinned to a digest, which what is built here wouldn't have")
+        tell(f"{bot.name}: building {image} with {engine.name}")
+        digest = _told(engine.build(project, recipe, image), tell)
+        built = True
+        if build.push:
+            tell(f"{bot.name}: pushing {image}")
+            digest = _told(engine.push(image), tell)
+    except BuildError as error:
+        return Made(bot.name, image, file, built, False, digest, str(error))
+    return Made(bot.name, image, file, built, build.push, digest)
+
+
+def _told(output: Output, tell: Callable[[str], None]) -> str | None:
+    """Tell the lines of an engine while it works; give the digest that it ends with."""
+    with closing(output):  # when nobody takes more lines, the engine is ended at once
+        while True:
+            try:
+                line = next(output)
+            except StopIteration as end:
+                digest: str | None = end.value
+                return digest
+            tell(f"  {line}")

@@ -1,0 +1,251 @@
+"""Payments on a real chain with the real contracts: what each costs, and what can't be paid, which is said at once."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ape_silverback.contracts.development import MIN_STREAM_LIFE, RATE, TOKEN, deploy
+from ape_silverback.contracts.rpc import HttpNode
+from ape_silverback.exceptions import StreamError
+from ape_silverback.stream.chain import connected_provider
+from ape_silverback.stream.pay import (
+    Offer,
+    Sent,
+    check_cancel,
+    offer_stream,
+    offer_time,
+    send_cancel,
+    send_offer,
+)
+from ape_silverback.stream.quote import StreamState, Token, amount_for, read_stream
+from tests.stream.payments import DAY, STANDARD, Payments, granting
+
+if TYPE_CHECKING:
+    from ape.api import AccountAPI, ProviderAPI
+
+HOUR = 60 * 60
+
+
+@pytest.fixture(scope="module")
+def provider(chain: str) -> Iterator[ProviderAPI]:
+    """Ape, connected to the chain."""
+    with connected_provider(f"ethereum:local:{chain}") as provider:
+        yield provider
+
+
+@pytest.fixture
+def priced(chain: str) -> Iterator[Payments]:
+    """ApePay with a price: a token an hour."""
+    with HttpNode(chain) as node:
+        made = deploy(node)
+        payments = Payments(node, made.validator, made.token, made.manager)
+        payments.accounts = [payments.checksummed(one) for one in payments.ask("eth_accounts")]
+        yield payments
+
+
+@pytest.fixture
+def account(provider: ProviderAPI) -> AccountAPI:
+    """The first test account, which is the chain's first too."""
+    account: AccountAPI = provider.account_manager.test_accounts[0]
+    return account
+
+
+def offered(payments: Payments, cluster: uuid.UUID | None = None, **more: Any) -> Offer:
+    given = {"token": payments.token, "configuration": STANDARD, "cluster_id": cluster or uuid.uuid4(), **more}
+    return offer_stream(payments.node, payments.owner, payments.manager, **given)
+
+
+def balance(payments: Payments, account: str) -> int:
+    return int(payments.read(payments.token, "balanceOf", account, kind="TestToken"))
+
+
+def opened(provider: ProviderAPI, payments: Payments, account: AccountAPI, seconds: int = 10 * HOUR) -> Sent:
+    return send_offer(provider, payments.node, account, offered(payments, seconds=seconds))
+
+
+def now(payments: Payments, state: StreamState) -> StreamState:
+    return read_stream(payments.node, state.manager, state.number)
+
+
+def test_a_stream_is_opened_extended_and_cancelled_with_exact_approvals(
+    provider: ProviderAPI, priced: Payments, account: AccountAPI
+) -> None:
+    before = balance(priced, priced.owner)
+    cluster = uuid.uuid4()
+    offer = offered(priced, cluster, seconds=10 * HOUR)
+    assert (offer.token.text(offer.amount), offer.life, offer.needs_approval) == ("10 TEST", 10 * HOUR, True)
+    steps: list[str] = []
+    sent = send_offer(provider, priced.node, account, offer, tell=steps.append)
+    assert steps == ["Sending the approval of TEST …", "Sending the payment …"]
+    assert balance(priced, priced.owner) == before - offer.amount
+    assert priced.read(priced.token, "allowance", priced.owner, priced.manager, kind="TestToken") == 0
+    assert sent.state.stream.products == (STANDARD.get_product_code(priced.owner, cluster),)
+    assert sent.state.stream.expires_at == sent.state.stream.last_update + 10 * HOUR
+
+    more = offer_time(priced.node, priced.owner, now(priced, sent.state), seconds=5 * HOUR)
+    assert abs(5 * TOKEN - more.amount) < 60 * RATE  # what passes between two looks
+    longer = send_offer(provider, priced.node, account, more)
+    assert abs(longer.state.stream.expires_at - sent.state.stream.expires_at - 5 * HOUR) < 60
+
+    priced.advance(HOUR)
+    state = now(priced, sent.state)
+    check_cancel(priced.node, priced.owner, state)
+    end = send_cancel(provider, priced.node, account, state)
+    assert 0 <= state.rest - end.refund < 60 * RATE
+    assert balance(priced, priced.owner) == before - offer.amount - more.amount + end.refund
+    assert end.state.time_left == 0
+
+
+def test_an_unlimited_approval_is_given_only_when_asked_for_and_used_again(
+    provider: ProviderAPI, priced: Payments, account: AccountAPI
+) -> None:
+    send_offer(provider, priced.node, account, offered(priced, amount="2"), approval=2**256 - 1)
+    assert not offered(priced, amount="2").needs_approval
+
+
+@pytest.mark.parametrize(
+    ("payment", "said"),
+    [
+        ({"amount": "0"}, "it has to be above zero"),
+        ({"amount": "-1"}, "it has to be above zero"),
+        ({"amount": "many"}, "expected a number of tokens"),
+        ({"amount": "NaN"}, "expected a number of tokens"),
+        ({"amount": "1e99"}, "the payment takes"),
+        ({"amount": "1.5 USDC"}, "the stream is paid for in TEST"),
+        ({"amount": "0.0000000000000000001"}, "18 digits behind the point at most"),
+        ({"amount": "9000000"}, "has .* TEST; the payment takes 9000000 TEST"),
+        ({"amount": "0.001"}, "pays for 3 seconds; a stream has to last 1 minute at least"),
+        ({"seconds": 10**11}, "100 years at most"),
+    ],
+)
+def test_a_payment_that_cant_be_made_is_refused_before_anything_is_signed(
+    priced: Payments, payment: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(StreamError, match=said):
+        offered(priced, **payment)
+
+
+def test_a_token_that_isnt_accepted_is_named(priced: Payments) -> None:
+    other = priced.deploy("TestToken")
+    with pytest.raises(StreamError, match=f"doesn't accept TEST \\({other}\\)"):
+        offered(priced, token=other, amount="1")
+
+
+def test_a_cluster_is_not_paid_for_twice_while_the_platform_hasnt_seen_the_first_payment(
+    provider: ProviderAPI, priced: Payments, account: AccountAPI
+) -> None:
+    cluster = uuid.uuid4()
+    sent = send_offer(provider, priced.node, account, offered(priced, cluster, amount="1"))
+    larger = STANDARD.model_copy(update={"bots": 50})
+    with pytest.raises(StreamError, match=f"stream {sent.state.number} of this account pays for this cluster already"):
+        offered(priced, cluster, amount="1", configuration=larger)
+    offered(priced, amount="1")  # another cluster is another matter
+    priced.advance(2 * HOUR)
+    offered(priced, cluster, amount="1")  # it has run out
+
+
+def test_a_price_that_rose_after_the_offer_reverts_the_payment(
+    provider: ProviderAPI, priced: Payments, account: AccountAPI
+) -> None:
+    offer = offered(priced, seconds=10 * HOUR)
+    priced.ask("anvil_setCode", priced.validator, granting(9 * HOUR))
+    before = balance(priced, priced.owner)
+    with pytest.raises(StreamError, match=r"the payment was refused: .*; the approval of .* stays"):
+        send_offer(provider, priced.node, account, offer)
+    assert balance(priced, priced.owner) == before
+    assert priced.read(priced.manager, "num_streams") == 0
+
+
+def test_validators_without_a_price_for_it_are_said(priced: Payments) -> None:
+    priced.ask("anvil_setCode", priced.validator, "0x7f" + "ff" * 32 + "60005260206000f3")
+    with pytest.raises(StreamError, match="asks no price for this configuration"):
+        offered(priced, amount="1")
+    priced.ask("anvil_setCode", priced.validator, "0x60006000fd")
+    with pytest.raises(StreamError, match="sells nothing for this payment"):
+        offered(priced, amount="1")
+    priced.ask("anvil_setCode", priced.validator, granting(0))
+    with pytest.raises(StreamError, match="grant no time for a whole token"):
+        offered(priced, seconds=HOUR)
+
+
+def test_a_stream_that_has_run_out_is_neither_extended_nor_cancelled(
+    provider: ProviderAPI, priced: Payments, account: AccountAPI
+) -> None:
+    sent = opened(provider, priced, account)
+    priced.advance(11 * HOUR)
+    state = now(priced, sent.state)
+    with pytest.raises(StreamError, match="has run out: it can't be extended"):
+        offer_time(priced.node, priced.owner, state, amount="1")
+    with pytest.raises(StreamError, match="there is nothing to cancel"):
+        check_cancel(priced.node, priced.owner, state)
+
+
+def test_an_extension_is_refused_for_a_token_that_is_no_longer_accepted_or_a_price_that_would_shorten_it(
+    provider: ProviderAPI, priced: Payments, account: AccountAPI
+) -> None:
+    state = now(priced, opened(provider, priced, account).state)
+    real = priced.ask("eth_getCode", priced.validator, "latest")
+    priced.ask("anvil_setCode", priced.validator, granting(HOUR))
+    with pytest.raises(StreamError, match="would end earlier"):
+        offer_time(priced.node, priced.owner, state, amount="1")
+    priced.ask("anvil_setCode", priced.validator, real)
+    with pytest.raises(StreamError, match="it has to be above zero"):
+        offer_time(priced.node, priced.owner, state, amount="0")
+    priced.send(priced.manager, "set_token_accepted", priced.token, False, sender=priced.accounts[1])
+    with pytest.raises(StreamError, match="no longer accepts TEST"):
+        offer_time(priced.node, priced.owner, state, amount="1")
+
+
+def test_somebody_else_may_extend_a_stream(provider: ProviderAPI, priced: Payments, account: AccountAPI) -> None:
+    state = now(priced, opened(provider, priced, account).state)
+    other = provider.account_manager.test_accounts[3]
+    offer = offer_time(priced.node, str(other.address), state, amount="3")
+    assert send_offer(provider, priced.node, other, offer).state.time_left > state.time_left + 2 * HOUR
+
+
+def test_who_may_cancel_when(provider: ProviderAPI, priced: Payments, account: AccountAPI) -> None:
+    state = now(priced, opened(provider, priced, account).state)
+    with pytest.raises(StreamError, match=r"can't be cancelled yet: its owner may in (1 minute|\d+ seconds)"):
+        check_cancel(priced.node, priced.owner, state)
+    check_cancel(priced.node, priced.accounts[1], state)  # the controller needn't wait
+    with pytest.raises(StreamError, match=f"belongs to {priced.owner}: {priced.accounts[4]} can't cancel it"):
+        check_cancel(priced.node, priced.accounts[4], state)
+    priced.send(priced.manager, "set_capabilities", priced.accounts[4], 8, sender=priced.accounts[1])
+    check_cancel(priced.node, priced.accounts[4], state)
+    priced.advance(MIN_STREAM_LIFE)
+    check_cancel(priced.node, priced.owner, now(priced, state))
+
+
+def test_there_is_no_stream_beyond_the_last_one(priced: Payments) -> None:
+    with pytest.raises(StreamError, match="there is no stream 7"):
+        read_stream(priced.node, priced.manager, 7)
+
+
+@given(rate=st.integers(1, 10**24), seconds=st.integers(1, 10 * 365 * DAY), decimals=st.integers(0, 18))
+def test_the_amount_for_a_time_pays_for_it_and_for_little_more(rate: int, seconds: int, decimals: int) -> None:
+    unit = 10**decimals
+    if unit < rate:  # a whole token pays for nothing
+        with pytest.raises(StreamError):
+            amount_for(seconds, lambda amount: amount // rate, unit)
+        return
+    amount, pays = amount_for(seconds, lambda amount: amount // rate, unit)
+    assert pays == amount // rate >= seconds
+    assert pays <= seconds + max(1, seconds * rate // unit + 1)
+
+
+@given(amount=st.integers(1, 2**200), decimals=st.integers(0, 30))
+def test_an_amount_that_is_shown_is_read_again(amount: int, decimals: int) -> None:
+    token = Token("0x", "TEST", decimals)
+    assert token.amount(token.text(amount)) == amount
+
+
+def test_amounts_read_well() -> None:
+    token = Token("0x", "USDC", 6)
+    assert [token.text(one) for one in (1, 1_500_000, 20 * 10**6)] == ["0.000001 USDC", "1.5 USDC", "20 USDC"]
+    assert Token("0x", "TEST", 18).about(719 * TOKEN + 123456789 * 10**9) == "719.1234 TEST"
