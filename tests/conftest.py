@@ -45,6 +45,16 @@ def anvil() -> Iterator[str]:
         yield url
 
 
+@pytest.fixture(scope="module")
+def chain() -> Iterator[str]:
+    """URL of a chain that only this module uses, since its clock is advanced, with five blocks a second."""
+    binary = find_anvil()
+    if binary is None:
+        pytest.skip("anvil is not installed (`make install` does)")
+    with running_anvil(binary, block_time=0.2) as url:
+        yield url
+
+
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A home folder of its own, for this process and for those that it starts."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator
 
 import pytest
 
@@ -25,16 +24,6 @@ from tests.stream.payments import STANDARD
 
 HOUR = 3600
 PRODUCT = bytes(range(32))
-
-
-@pytest.fixture(scope="module")
-def chain() -> Iterator[str]:
-    """A chain that mines when it has something to."""
-    binary = find_anvil()
-    if binary is None:
-        pytest.skip("anvil is not installed (`make install` does)")
-    with running_anvil(binary, block_time=0.1) as url:
-        yield url
 
 
 @pytest.fixture(scope="module")

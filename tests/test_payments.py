@@ -23,16 +23,6 @@ pytestmark = pytest.mark.xdist_group("payments")
 PLATFORM = ("--profile", "local-platform")
 
 
-@pytest.fixture(scope="module")
-def chain() -> Iterator[str]:
-    """A chain of its own, since its clock is advanced."""
-    binary = find_anvil()
-    if binary is None:
-        pytest.skip("anvil is not installed (`make install` does)")
-    with running_anvil(binary, block_time=0.5) as url:
-        yield url
-
-
 @pytest.fixture
 def run(home: Path, project: Path) -> Iterator[Run]:
     """`ape silverback cluster …`, and the local cluster down in the end."""

@@ -30,16 +30,6 @@ STATUS = ResourceStatus
 
 
 @pytest.fixture(scope="module")
-def chain() -> Iterator[str]:
-    """A chain of its own, since its clock is advanced."""
-    binary = find_anvil()
-    if binary is None:
-        pytest.skip("anvil is not installed (`make install` does)")
-    with running_anvil(binary, block_time=0.2) as url:
-        yield url
-
-
-@pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory, chain: str) -> Iterator[LocalCluster]:
     """The local cluster, with the platform."""
     cluster = LocalCluster(tmp_path_factory.mktemp("home") / ".silverback" / "local")
