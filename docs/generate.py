@@ -127,6 +127,7 @@ def from_silverback() -> str:
         "- Where a destructive command of the public one means every bot by default, this one asks for `--all`.",
         "- `bots new` takes network, account and image from the Ape project when they aren't given.",
         "- The default of what is created, such as the name of a cluster, is the platform's.",
+        "- `pay … --amount` is a number of tokens, such as `12.5`; the public one counts in the token's smallest unit.",
         "",
         "| `silverback cluster …` | here | options that are new here |",
         "| --- | --- | --- |",

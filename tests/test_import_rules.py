@@ -19,6 +19,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "exceptions": set(),
     "files": set(),
     "git": set(),
+    "spans": set(),
     "toml_lines": set(),
     "version": set(),
     "config": set(),
@@ -37,14 +38,14 @@ MAY_IMPORT: dict[str, set[str]] = {
     "local": {"cluster.types", "contracts"},
     "cli": {
         *("config", "section", "networks", "desired", "project", "images"),
-        *("cluster", "connection", "deployment", "stream", "setting", "local"),
+        *("cluster", "connection", "contracts", "deployment", "stream", "setting", "local"),
     },
     "api": {"desired", "project", "images", "cluster", "deployment", "stream", "setting"},
     "console": {""},
     "pytest_plugin": {"api", "section", "cluster", "local"},
     "": {"config", "section", "plugin", "desired", "images", "cluster", "deployment", "api"},  # the package, lazily
 }
-EVERYBODYS = {"exceptions", "files", "git", "toml_lines", "version"}
+EVERYBODYS = {"exceptions", "files", "git", "spans", "toml_lines", "version"}
 
 
 def module_name(path: Path) -> str:

@@ -11,6 +11,7 @@ import click
 from ape.cli import verbosity_option
 
 from ape_silverback.cli.completion import complete_clusters, complete_profiles
+from ape_silverback.spans import read_span
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -63,21 +64,6 @@ yes_option = click.option("-y", "--yes", is_flag=True, help="Don't ask.")
 
 all_option = click.option("--all", "every", is_flag=True, help="Every one that is there.")
 
-_UNITS = {"w": "weeks", "d": "days", "h": "hours", "m": "minutes", "s": "seconds"}
-_SPAN = re.compile(r"(\d+)\s*(weeks?|w|days?|d|hours?|h|minutes?|mins?|m|seconds?|secs?|s)", re.IGNORECASE)
-
-
-def _span(text: str) -> timedelta | None:
-    """Read a time span such as ``3 days`` or ``1h 30m``; None for what is none.
-
-    Raises:
-        OverflowError: it is longer than there is time.
-    """
-    if not re.fullmatch(rf"{_SPAN.pattern}(?:[\s,]*{_SPAN.pattern})*", text, re.IGNORECASE):
-        return None
-    spans = (timedelta(**{_UNITS[unit[0].lower()]: int(number)}) for number, unit in _SPAN.findall(text))
-    return sum(spans, timedelta())
-
 
 def _iso(text: str) -> datetime:
     """Read a time in ISO 8601, local without a zone.
@@ -103,7 +89,7 @@ class Span(click.ParamType):
             return value
         text = str(value).strip()
         try:
-            span = _span(text)
+            span = read_span(text)
             span = _iso(text) - datetime.now(timezone.utc) if span is None else span
         except (ValueError, OverflowError):
             self.fail(f"'{text}' is no time: write '2h', '30 days' or '2027-01-31T12:00'", param, ctx)
@@ -127,7 +113,7 @@ class Moment(click.ParamType):
             return value
         text = str(value).strip()
         try:
-            if (span := _span(text)) is not None:
+            if (span := read_span(text)) is not None:
                 return datetime.now(timezone.utc) - span
         except OverflowError:
             self.fail(f"'{text}' is longer ago than there is time", param, ctx)
