@@ -13,6 +13,7 @@ import click
 
 from ape_silverback.cli.completion import complete_project_bots
 from ape_silverback.cli.connection import connected
+from ape_silverback.cli.env_file import read_env_file
 from ape_silverback.cli.options import Function
 from ape_silverback.cli.output import warn
 
@@ -222,11 +223,9 @@ def declared(reading: SectionReading, target: str | None) -> set[str]:
 
 def values_of(names: Iterable[str], env_files: Iterable[Path]) -> dict[str, str]:
     """Give the values of variables: of the environment, and over them of the files."""
-    from dotenv import dotenv_values
-
     values = {name: os.environ[name] for name in names if name in os.environ}
     for file in env_files:
-        values |= {name: value for name, value in dotenv_values(file, interpolate=False).items() if value is not None}
+        values |= read_env_file(str(file))
     return values
 
 
