@@ -31,7 +31,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "cluster": set(),
     "connection": {"section", "desired", "cluster"},
     "deployment": {"desired", "cluster"},
-    "local": {"cluster.types"},
+    "local": {"cluster.types", "cluster.errors"},
     "cli": {
         *("config", "section", "networks", "desired", "project", "images"),
         *("cluster", "connection", "deployment", "local"),
