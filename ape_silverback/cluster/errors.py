@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 # What differs each time that the same thing goes wrong: hashes and addresses, UUIDs, times, durations and shares, and
 # numbers as long as heights of blocks and amounts. Shorter ones may be a status or an exit code.
@@ -18,7 +18,7 @@ _CHANGING = re.compile(
 )
 
 
-@dataclass
+@dataclass(frozen=True)
 class ErrorCount:
     """An error, and how often it was told.
 
@@ -28,12 +28,12 @@ class ErrorCount:
     """
 
     message: str
-    bots: Counter[str] = field(default_factory=Counter)
+    bots: Mapping[str, int]
 
     @property
     def count(self) -> int:
         """How often it was told by all of them."""
-        return self.bots.total()
+        return sum(self.bots.values())
 
 
 def count_errors(told: Mapping[str, Sequence[str]]) -> list[ErrorCount]:
@@ -42,13 +42,15 @@ def count_errors(told: Mapping[str, Sequence[str]]) -> list[ErrorCount]:
     Args:
         told: name of a bot → its errors, the oldest first.
     """
-    counts: dict[str, ErrorCount] = {}
+    last: dict[str, str] = {}
+    counts: dict[str, Counter[str]] = {}
     for name, messages in told.items():
         for message in messages:
-            counted = counts.setdefault(_CHANGING.sub("…", message), ErrorCount(message))
-            counted.message = message
-            counted.bots[name] += 1
-    return sorted(counts.values(), key=lambda one: -one.count)
+            same = _CHANGING.sub("…", message)
+            last[same] = message
+            counts.setdefault(same, Counter())[name] += 1
+    found = [ErrorCount(message, counts[same]) for same, message in last.items()]
+    return sorted(found, key=lambda one: -one.count)
 
 
 def last_error_line(errors: Sequence[str]) -> str | None:
