@@ -18,6 +18,7 @@ PACKAGE = "ape_silverback"
 MAY_IMPORT: dict[str, set[str]] = {
     "exceptions": set(),
     "files": set(),
+    "env_file": set(),
     "git": set(),
     "spans": set(),
     "toml_lines": set(),
@@ -35,7 +36,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "deployment": {"desired", "cluster"},
     "stream": {"config", "cluster", "contracts", "connection"},
     "setting": {"config", "section", "desired", "project", "images", "cluster", "connection", "deployment"},
-    "local": {"cluster.types", "contracts"},
+    "local": {"cluster.types", "cluster.errors", "contracts"},
     "cli": {
         *("config", "section", "networks", "desired", "project", "images"),
         *("cluster", "connection", "contracts", "deployment", "stream", "setting", "local"),
@@ -45,7 +46,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "pytest_plugin": {"api", "section", "cluster", "local"},
     "": {"config", "section", "plugin", "desired", "images", "cluster", "deployment", "api"},  # the package, lazily
 }
-EVERYBODYS = {"exceptions", "files", "git", "spans", "toml_lines", "version"}
+EVERYBODYS = {"env_file", "exceptions", "files", "git", "spans", "toml_lines", "version"}
 
 
 def module_name(path: Path) -> str:

@@ -180,7 +180,9 @@ def _show_record(connection: Connection, format_: str) -> None:
                 "version": document.version or "-",
                 "created": time_text(document.created),
                 "updated": time_text(document.last_updated),
-                "expires": f"{time_text(document.expiration)} ({_left(document.expiration)})",
+                "expires": f"{time_text(document.expiration)} ({_left(document.expiration)})"
+                if document.expiration
+                else "-",
                 "stream": document.stream or "-",
                 **configuration_facts(document.configuration),
             }
