@@ -125,7 +125,7 @@ def test_groups_of_the_section_get_their_values_and_show_none(place: Place, tmp_
     assert place.cluster("bots", "list").stdout == ""
 
     (tmp_path / "values.env").write_text("RPC_URL=https://rpc.example/from-file\nfrom-file without a name\n")
-    wrong = place.cluster("deploy", "--yes", "--env-file", str(tmp_path / "values.env"), code=2)
+    wrong = place.cluster("deploy", "--yes", "--env-file", str(tmp_path / "values.env"), code=1)
     assert "values.env: line 2 isn't NAME=VALUE" in wrong.stderr
     assert "from-" not in wrong.stdout + wrong.stderr
     (tmp_path / "values.env").write_text("RPC_URL=https://rpc.example/from-file\n")
