@@ -62,7 +62,7 @@ class Asked:
     client: ClusterClient | None = None
     options: Options = NO_OPTIONS
     settings: Sequence[str] = ()
-    env_files: Iterable[Path] = ()
+    env_files: Sequence[Path] = ()
     values: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     def read(self) -> SectionReading:

@@ -93,6 +93,11 @@ def modules_after(code: str) -> set[str]:
     return set(result.stdout.split())
 
 
+def test_what_pytest_imports_in_every_project_is_light() -> None:
+    loaded = modules_after("import ape_silverback.pytest_plugin")
+    assert not loaded & {"ape", "click", "pydantic", "httpx", "psutil"}
+
+
 def test_what_ape_itself_imports_is_light() -> None:
     loaded = modules_after("import ape_silverback, ape_silverback.cli")
     assert not loaded & {"pydantic", "httpx", "yaml", "rich", "web3", "pandas", "ape.api", "ape.utils", "fastapi"}

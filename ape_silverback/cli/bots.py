@@ -288,5 +288,6 @@ def _protected(reading: SectionReading, name: str) -> str | None:
     for path, bots in places:
         if name in bots and bots[name].protect:
             place = reading.place_of(*path, name, "protect")
-            return f"{name} is protected ({'.'.join(('silverback', *path, name, 'protect'))} in {place}): not removed"
+            key = ".".join(("silverback", *path, name, "protect"))
+            return f"{name} is protected ({key} in {place}): it isn't removed while that stands there"
     return None

@@ -18,7 +18,9 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 TEXT, JSON, YAML = "text", "json", "yaml"
 
 
-def _all(*options: Callable[[Any], Any]) -> Callable[[Function], Function]:
+def together(*options: Callable[[Any], Any]) -> Callable[[Function], Function]:
+    """Make one decorator of several."""
+
     def decorate(function: Function) -> Function:
         for option in reversed(options):
             function = option(function)
@@ -35,7 +37,7 @@ profile_option = click.option(
     shell_complete=complete_profiles,
 )
 
-cluster_options = _all(
+cluster_options = together(
     profile_option,
     click.option(
         "-c",
@@ -48,7 +50,7 @@ cluster_options = _all(
 )
 """What every command has that talks to a cluster."""
 
-platform_options = _all(profile_option, verbosity_option())
+platform_options = together(profile_option, verbosity_option())
 """What every command has that talks to the platform."""
 
 format_option = click.option(
