@@ -1,7 +1,7 @@
 """Deploy Silverback bots from an Ape project.
 
-Ape imports this module at every start, so it imports nothing but Ape's registration. The public names are loaded when
-they are used.
+Ape imports this module at every start, and pytest through the fixtures at every run, so it imports next to nothing. The
+public names are loaded when they are used.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from ape import plugins
+from pluggy import HookimplMarker
 
 if TYPE_CHECKING:
     from ape_silverback.api import deploy, deploy_events, plan, project_bots
@@ -64,7 +64,8 @@ __all__ = [
 ]
 
 
-@plugins.register(plugins.Config)  # type: ignore[attr-defined]
+# What `ape.plugins.register` gives a function, without Ape: to import it would change what Ctrl-C does in every pytest.
+@HookimplMarker("ape")
 def config_class() -> Iterator[type]:
     """Give Ape the class of the ``silverback:`` section."""
     from ape_silverback.plugin import SilverbackConfig

@@ -14,7 +14,7 @@ Nobody is asked. What goes wrong is a ``SilverbackError``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
@@ -56,7 +56,7 @@ class Asking(TypedDict, total=False):
     settings: Sequence[str]
     """Keys of the section for this run, as ``bots.NAME.tag=v2``."""
 
-    env_files: Iterable[Path]
+    env_files: Sequence[Path]
     """Files with values of variables, which win over the environment."""
 
     values: Mapping[str, str]

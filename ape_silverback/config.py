@@ -16,6 +16,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError
 
 from ape_silverback.exceptions import ConfigurationError
+from ape_silverback.spans import read_span
 
 Path = tuple[str, ...]
 """Place of a key below ``silverback``."""
@@ -25,8 +26,6 @@ PlaceOf = Callable[[Path], "str | None"]
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_SPAN = re.compile(r"(\d+)\s*(weeks?|w|days?|d|hours?|h|minutes?|mins?|m|seconds?|secs?|s)")
-_SPAN_UNITS = {"w": "weeks", "d": "days", "h": "hours", "m": "minutes", "s": "seconds"}
 
 
 def _address(value: Any) -> str:
@@ -49,8 +48,11 @@ def _time_span(value: Any) -> Any:
     text = value.strip().lower()
     if text.isdecimal():
         return timedelta(seconds=int(text))
-    if re.fullmatch(rf"{_SPAN.pattern}(?:[\s,]*{_SPAN.pattern})*", text):
-        return sum((timedelta(**{_SPAN_UNITS[unit[0]]: int(n)}) for n, unit in _SPAN.findall(text)), timedelta())
+    try:
+        if (span := read_span(text)) is not None:
+            return span
+    except OverflowError:
+        raise ValueError(f"{value!r} is longer than there is time") from None
     if text.startswith("p"):
         return value.strip().upper()
     raise ValueError(f"expected a time span such as '3 days', '12h' or seconds, got {value!r}")

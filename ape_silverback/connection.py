@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from ape_silverback.cluster.settings import Choice, PlatformProfile
     from ape_silverback.cluster.types import ClusterInfo
     from ape_silverback.desired import ClusterKind
+    from ape_silverback.exceptions import ProfileError
     from ape_silverback.section import SectionReading
 
 
@@ -107,22 +108,31 @@ def connected(
 
     Raises:
         NoClusterError: nothing chooses a cluster.
-        ProfileError: the profile or the cluster isn't known.
+        ProfileError: the profile or the cluster isn't known, or a profile of one cluster was to find another.
     """
     from ape_silverback.cluster.client import connect, connect_platform
-    from ape_silverback.cluster.settings import PlatformProfile, choose_cluster
+    from ape_silverback.cluster.settings import PlatformProfile
+    from ape_silverback.exceptions import ClusterError, NotFound
 
     reading = reading or read_section_here()
     choice = _choose(profile, reading, target)
     section_cluster, _ = _of_section(reading, target, "cluster")
     host = choice.profile.host
     if not isinstance(choice.profile, PlatformProfile):
+        if cluster:
+            raise _not_of_the_platform(choice, f"it has no '{cluster}' of --cluster")
         with connect(choice, warn=warn, patience=patience) as client:
             yield Connection(client, f"{choice.name} ({host})", choice.name, host)
         return
-    path = choose_cluster(choice.profile, cluster, section_cluster)
-    with connect_platform(choice, warn, patience) as above, above.cluster_client(*path) as client:
-        yield Connection(client, f"{'/'.join(path)} on {host}", choice.name, host, path, above)
+    with connect_platform(choice, warn, patience) as above:
+        path = _path(above, choice.profile, cluster, section_cluster)
+        with above.cluster_client(*path) as client:
+            try:
+                yield Connection(client, f"{'/'.join(path)} on {host}", choice.name, host, path, above)
+            except NotFound:
+                with suppress(ClusterError):
+                    find_cluster(above, *path)  # the error is its, if it is the cluster that isn't there
+                raise
 
 
 @contextmanager
@@ -146,16 +156,11 @@ def platform(
         ProfileError: the profile isn't known, or isn't one of the platform.
     """
     from ape_silverback.cluster.client import connect_platform
-    from ape_silverback.cluster.settings import PlatformProfile, read_profiles
-    from ape_silverback.exceptions import ProfileError
+    from ape_silverback.cluster.settings import PlatformProfile
 
     choice = _choose(profile, reading or read_section_here(), target)
     if not isinstance(choice.profile, PlatformProfile):
-        there = [name for name, one in read_profiles().profile.items() if isinstance(one, PlatformProfile)]
-        raise ProfileError(
-            f"profile '{choice.name}' ({choice.origin}) is one cluster; workspaces and their clusters are the "
-            f"platform's. Profiles of the platform: {', '.join(there) or 'none; `ape silverback login` makes one'}"
-        )
+        raise _not_of_the_platform(choice, "workspaces and their clusters are the platform's")
     with connect_platform(choice, warn, patience) as client:
         yield PlatformConnection(client, choice.profile)
 
@@ -170,11 +175,42 @@ def find_cluster(client: PlatformClient, workspace: str, name: str) -> tuple[Wor
     return space, space.cluster_named(name)
 
 
+def _not_of_the_platform(choice: Choice, why: str) -> ProfileError:
+    """Say that a profile is one cluster, and which ones are the platform's."""
+    from ape_silverback.cluster.settings import PlatformProfile, read_profiles
+    from ape_silverback.exceptions import ProfileError
+
+    there = [name for name, one in read_profiles().profile.items() if isinstance(one, PlatformProfile)]
+    return ProfileError(
+        f"profile '{choice.name}' ({choice.origin}) is one cluster; {why}. Profiles of the platform: "
+        f"{', '.join(there) or 'none; `ape silverback login` makes one'}"
+    )
+
+
+def cluster_paths(client: PlatformClient) -> list[str]:
+    """Give the clusters of the platform, as ``WORKSPACE/NAME``."""
+    return [f"{space.slug}/{name}" for space in client.workspaces.values() for name in space.clusters]
+
+
 def read_section_here() -> SectionReading:
     """Read the section of the project in the current folder."""
     from ape_silverback.section import read_section
 
     return read_section(Path.cwd())
+
+
+def _path(client: PlatformClient, profile: PlatformProfile, option: str | None, section: str | None) -> tuple[str, str]:
+    """Choose a cluster of the platform; an error names those that there are, if the platform tells."""
+    from ape_silverback.cluster.settings import choose_cluster
+    from ape_silverback.exceptions import ClusterError, ProfileError
+
+    try:
+        return choose_cluster(profile, option, section)
+    except ProfileError as error:
+        with suppress(ClusterError):
+            known = ", ".join(sorted(cluster_paths(client))) or "none; `ape silverback cluster new` makes one"
+            raise ProfileError(f"{error}. There is: {known}") from None
+        raise
 
 
 def _choose(profile: str | None, reading: SectionReading, target: str | None) -> Choice:

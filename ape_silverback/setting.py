@@ -21,6 +21,7 @@ from ape_silverback.deployment.deployer import Deployer
 from ape_silverback.deployment.plan import NO_WISHES, CreateBot, Plan, RestartBot, StartBot, UpdateBot, Wishes
 from ape_silverback.deployment.records import Source
 from ape_silverback.desired import NO_OPTIONS, ClusterKind, DesiredBot, DesiredState, Options
+from ape_silverback.env_file import read_env_file
 from ape_silverback.exceptions import BuildError, DeployError
 from ape_silverback.git import git_state
 from ape_silverback.images.build import Build, Made, build_image
@@ -61,7 +62,7 @@ class Asked:
     client: ClusterClient | None = None
     options: Options = NO_OPTIONS
     settings: Sequence[str] = ()
-    env_files: Iterable[Path] = ()
+    env_files: Sequence[Path] = ()
     values: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     def read(self) -> SectionReading:
@@ -93,12 +94,9 @@ class Asked:
 
     def values_of(self, names: Iterable[str]) -> dict[str, str]:
         """Give the values of variables that are at hand: all that were given, and of the environment those named."""
-        from dotenv import dotenv_values
-
         values = {name: os.environ[name] for name in names if name in os.environ}
         for file in self.env_files:
-            found = dotenv_values(file, interpolate=False)
-            values |= {name: value for name, value in found.items() if value is not None}
+            values |= read_env_file(str(file))
         return {**values, **self.values}
 
 

@@ -87,6 +87,28 @@ def options_of(command: click.Command) -> dict[str, list[str]]:
     return {name: spellings for name, spellings in found.items() if name not in ("--help", "--verbosity")}
 
 
+def shape_of(command: click.Command) -> dict[str, str]:
+    """Give how each spelling of an option is used: with a value or without, once or often."""
+    return {
+        spelling: f"{'flag' if parameter.is_flag else 'value'}{'s' if parameter.multiple else ''}"
+        for parameter in command.params
+        if isinstance(parameter, click.Option)
+        for spelling in (*parameter.opts, *parameter.secondary_opts)
+    }
+
+
+def refused_arguments(public: click.Command, mine: click.Command) -> list[str]:
+    """Give the arguments of a public command that ours wouldn't take, or that ours demands on top."""
+
+    def arguments(command: click.Command) -> list[click.Argument]:
+        return [parameter for parameter in command.params if isinstance(parameter, click.Argument)]
+
+    room = sum(len(arguments(public)) if one.nargs == -1 else one.nargs for one in arguments(mine))
+    too_many = [one.human_readable_name for one in arguments(public)[room:]]
+    given = sum(one.required for one in arguments(public))
+    return too_many + [one.human_readable_name for one in arguments(mine) if one.required][given:]
+
+
 def mapping() -> list[tuple[str, str, list[str], list[str]]]:
     """Give each public command, ours, what is missing without a reason, and what is new.
 
@@ -105,10 +127,11 @@ def mapping() -> list[tuple[str, str, list[str], list[str]]]:
         if mine is None:
             rows.append((name, "", [name], []))
             continue
-        here = {spelling for spellings in options_of(mine).values() for spelling in spellings}
-        there = {spelling for spellings in options_of(command).values() for spelling in spellings}
-        missing = sorted(one for one in there - here if (name, one) not in LEFT_OUT_OPTIONS)
-        new = [long for long, spellings in options_of(mine).items() if not there & set(spellings)]
+        here, there = shape_of(mine), shape_of(command)
+        lacking = (one for one, shape in there.items() if here.get(one) != shape)
+        missing = sorted(one for one in lacking if (name, one) not in LEFT_OUT_OPTIONS)
+        missing += refused_arguments(command, mine)
+        new = [long for long, spellings in options_of(mine).items() if not there.keys() & set(spellings)]
         rows.append((name, f"`ape silverback cluster {name}`", missing, new))
     return rows
 
@@ -127,6 +150,7 @@ def from_silverback() -> str:
         "- Where a destructive command of the public one means every bot by default, this one asks for `--all`.",
         "- `bots new` takes network, account and image from the Ape project when they aren't given.",
         "- The default of what is created, such as the name of a cluster, is the platform's.",
+        "- `pay … --amount` is a number of tokens, such as `12.5`; the public one counts in the token's smallest unit.",
         "",
         "| `silverback cluster …` | here | options that are new here |",
         "| --- | --- | --- |",

@@ -124,6 +124,10 @@ def test_groups_of_the_section_get_their_values_and_show_none(place: Place, tmp_
     assert "variable 'RPC_KEY' of group 'rpc' (variables.rpc (ape-config.yaml:10)) has no value" in missing.stderr
     assert place.cluster("bots", "list").stdout == ""
 
+    (tmp_path / "values.env").write_text("RPC_URL=https://rpc.example/from-file\nfrom-file without a name\n")
+    wrong = place.cluster("deploy", "--yes", "--env-file", str(tmp_path / "values.env"), code=1)
+    assert "values.env: line 2 isn't NAME=VALUE" in wrong.stderr
+    assert "from-" not in wrong.stdout + wrong.stderr
     (tmp_path / "values.env").write_text("RPC_URL=https://rpc.example/from-file\n")
     result = place.cluster("deploy", "--yes", "--env-file", str(tmp_path / "values.env"), RPC_KEY="from-environment")
     assert "+ create variable group rpc: RPC_KEY, RPC_URL" in result.stdout

@@ -18,7 +18,9 @@ PACKAGE = "ape_silverback"
 MAY_IMPORT: dict[str, set[str]] = {
     "exceptions": set(),
     "files": set(),
+    "env_file": set(),
     "git": set(),
+    "spans": set(),
     "toml_lines": set(),
     "version": set(),
     "config": set(),
@@ -34,17 +36,17 @@ MAY_IMPORT: dict[str, set[str]] = {
     "deployment": {"desired", "cluster"},
     "stream": {"config", "cluster", "contracts", "connection"},
     "setting": {"config", "section", "desired", "project", "images", "cluster", "connection", "deployment"},
-    "local": {"cluster.types", "contracts"},
+    "local": {"cluster.types", "cluster.errors", "contracts"},
     "cli": {
         *("config", "section", "networks", "desired", "project", "images"),
-        *("cluster", "connection", "deployment", "stream", "setting", "local"),
+        *("cluster", "connection", "contracts", "deployment", "stream", "setting", "local"),
     },
     "api": {"desired", "project", "images", "cluster", "deployment", "stream", "setting"},
     "console": {""},
     "pytest_plugin": {"api", "section", "cluster", "local"},
     "": {"config", "section", "plugin", "desired", "images", "cluster", "deployment", "api"},  # the package, lazily
 }
-EVERYBODYS = {"exceptions", "files", "git", "toml_lines", "version"}
+EVERYBODYS = {"env_file", "exceptions", "files", "git", "spans", "toml_lines", "version"}
 
 
 def module_name(path: Path) -> str:
@@ -89,6 +91,11 @@ def modules_after(code: str) -> set[str]:
     script = f"{code}\nimport sys; print(*sys.modules, sep='\\n')"
     result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd="/")
     return set(result.stdout.split())
+
+
+def test_what_pytest_imports_in_every_project_is_light() -> None:
+    loaded = modules_after("import ape_silverback.pytest_plugin")
+    assert not loaded & {"ape", "click", "pydantic", "httpx", "psutil"}
 
 
 def test_what_ape_itself_imports_is_light() -> None:

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 HERE = "ape_silverback.cli.bots"
 
+GIVING_WAY = {"IMAGE": 14, "ACCOUNT": 8, "NETWORK": 14}
+"""What gives way to a narrow terminal, and how far it can be cropped before it is left out."""
+
 bots = LazyGroup(
     name="bots",
     help="Show, make, change, start, stop and remove the bots that are on a cluster.",
@@ -57,6 +60,8 @@ def bot_names(function: Function) -> Function:
 def list_(names: tuple[str, ...], format_: str, profile: str | None, cluster: str | None) -> None:
     """List bots with state, uptime, network, and why one stopped: each BOT by name or glob, by default all.
 
+    On a narrow terminal images, accounts and networks give way; `bots info` has them.
+
     \b
     Example:
         ape silverback cluster bots list
@@ -66,7 +71,7 @@ def list_(names: tuple[str, ...], format_: str, profile: str | None, cluster: st
     from ape_silverback.deployment.live import statuses_of
 
     with connected(profile, cluster) as connection:
-        chosen = sorted(choose("bot", connection.client.bots, names, not names).values(), key=lambda bot: bot.name)
+        chosen = list(choose("bot", connection.client.bots, names, not names).values())
         documents = [BotDocument.of(*pair) for pair in zip(chosen, statuses_of(chosen), strict=True)]
     show([document.data() for document in documents], format_, lambda: show_bots(documents))
 
@@ -90,6 +95,7 @@ def show_bots(bots: Sequence[BotDocument]) -> None:
             )
             for bot in bots
         ],
+        giving_way=GIVING_WAY,
     )
 
 
@@ -282,5 +288,6 @@ def _protected(reading: SectionReading, name: str) -> str | None:
     for path, bots in places:
         if name in bots and bots[name].protect:
             place = reading.place_of(*path, name, "protect")
-            return f"{name} is protected ({'.'.join(('silverback', *path, name, 'protect'))} in {place}): not removed"
+            key = ".".join(("silverback", *path, name, "protect"))
+            return f"{name} is protected ({key} in {place}): it isn't removed while that stands there"
     return None

@@ -55,7 +55,13 @@ def list_(workspace: str | None, format_: str, profile: str | None) -> None:
             note(f"No clusters in {space.slug}. `ape silverback cluster new {space.slug}` makes one.")
             return
         rows = [
-            (f"{one.workspace}/{one.slug}", one.name, state_text(one.status), one.version or "-", _left(one.expiration))
+            (
+                f"{one.workspace}/{one.slug}",
+                one.name,
+                state_text(one.status),
+                one.version or "-",
+                "-" if one.status == "removed" else _left(one.expiration),
+            )
             for one in found
         ]
         show_table(("CLUSTER", "NAME", "STATE", "VERSION", "PAID FOR"), rows)
@@ -82,6 +88,9 @@ def new(workspace: str | None, name: str | None, slug: str | None, format_: str,
         space = connection.client.workspace(_workspace_of(connection, workspace))
         made = ClusterDocument.of(space.slug, space.create_cluster(slug, name))
     show(made.data(), format_, lambda: click.echo(f"{made.workspace}/{made.slug}: {made.status}"))
+    note(
+        f"It runs once it is paid for: ape silverback cluster pay create {made.workspace}/{made.slug} --time '30 days'"
+    )
 
 
 @click.command(short_help="Rename a cluster")
@@ -171,7 +180,9 @@ def _show_record(connection: Connection, format_: str) -> None:
                 "version": document.version or "-",
                 "created": time_text(document.created),
                 "updated": time_text(document.last_updated),
-                "expires": f"{time_text(document.expiration)} ({_left(document.expiration)})",
+                "expires": f"{time_text(document.expiration)} ({_left(document.expiration)})"
+                if document.expiration
+                else "-",
                 "stream": document.stream or "-",
                 **configuration_facts(document.configuration),
             }

@@ -42,11 +42,11 @@ def _profiles(_: click.Context) -> Iterable[str]:
 
 def _clusters(ctx: click.Context) -> Iterable[str]:
     from ape_silverback.cli.connection import platform
+    from ape_silverback.connection import cluster_paths
 
     def ask() -> list[str]:
         with platform(ctx.params.get("profile"), patience=PATIENCE) as connection:
-            workspaces = connection.client.workspaces.values()
-            return [f"{space.slug}/{cluster}" for space in workspaces for cluster in space.clusters]
+            return cluster_paths(connection.client)
 
     return _kept(f"clusters {ctx.params.get('profile')}", ask)
 

@@ -188,16 +188,14 @@ def _show_result(result: Summary, as_json: bool, interrupted: bool) -> None:
     if as_json:
         _show_event("done", text=result.text)
     if interrupted:
-        note(f"Interrupted. Done: {_named(result, 'applied', 'ready')}. Not done: {_named(result, 'skipped')}.")
+        failed = [event.name for event in result.failures]
+        for what, names in (("Done", result.written), ("Failed", failed), ("Not started", result.not_started)):
+            note(f"{what}: {', '.join(dict.fromkeys(names)) or 'nothing'}.")
         note("The same command again does the rest.")
         raise click.exceptions.Exit(INTERRUPTED)
     result.check()
     if not as_json:
         click.echo(result.text if result.plan.writes else f"Nothing changed: {result.text}")
-
-
-def _named(result: Summary, *kinds: str) -> str:
-    return ", ".join(result.named(*kinds)) or "nothing"
 
 
 @contextmanager

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from ape_silverback.cli.completion import complete_project_bots
-from ape_silverback.cli.options import Function
+from ape_silverback.cli.options import together
 
 if TYPE_CHECKING:
     from ape_silverback.deployment.apply import Manner
@@ -17,15 +17,6 @@ if TYPE_CHECKING:
     from ape_silverback.setting import Asked
 
 project_bots = click.argument("bots", metavar="[BOT]...", nargs=-1, shell_complete=complete_project_bots)
-
-
-def _all(*options: Callable[[Any], Any]) -> Callable[[Function], Function]:
-    def decorate(function: Function) -> Function:
-        for option in reversed(options):
-            function = option(function)
-        return function
-
-    return decorate
 
 
 env_files_option = click.option(
@@ -39,7 +30,7 @@ prune_option = click.option(
     "--prune", is_flag=True, help="Remove what earlier deployments made and the project no longer has."
 )
 
-project_options = _all(
+project_options = together(
     click.option("--target", metavar="NAME", help="Deploy as this target of the section says."),
     click.option("--network", metavar="ECOSYSTEM:NETWORK:PROVIDER", help="Network of the bots, for this run."),
     click.option("--account", metavar="ALIAS", help="Account of the bots, for this run."),
@@ -61,7 +52,7 @@ project_options = _all(
 )
 """What says what the project wants, and what is asked of the plan."""
 
-manner_options = _all(
+manner_options = together(
     click.option("--wait/--no-wait", default=True, show_default=True, help="Wait until bots run and are healthy."),
     click.option(
         "--timeout",

@@ -226,6 +226,7 @@ class ErrorDocument(Document):
     """An error of bots: `bots errors`."""
 
     message: str
+    """As it was told last; errors that differ in hashes, times and long numbers only are one."""
     count: int
     bots: dict[str, int]
     """Name → how often it happened there."""

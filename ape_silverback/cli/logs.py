@@ -5,8 +5,9 @@ from __future__ import annotations
 import heapq
 import json
 import queue
+import sys
 import threading
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timezone
@@ -16,7 +17,7 @@ import click
 
 from ape_silverback.cli.bots import bot_names
 from ape_silverback.cli.connection import connected
-from ape_silverback.cli.options import Moment, cluster_options, format_option
+from ape_silverback.cli.options import Moment, all_option, cluster_options, format_option
 from ape_silverback.cli.output import note, show
 from ape_silverback.cli.selection import CONCURRENCY, choose
 
@@ -34,6 +35,7 @@ Line = tuple["Bot", "BotLogEntry"]
 
 @click.command(short_help="Show logs of bots")
 @bot_names
+@all_option
 @click.option("-f", "--follow", is_flag=True, help="Stay and show new lines as they come.")
 @click.option(
     "-l",
@@ -52,6 +54,7 @@ Line = tuple["Bot", "BotLogEntry"]
 @cluster_options
 def logs(
     names: tuple[str, ...],
+    every: bool,
     follow: bool,
     log_level: str,
     since: datetime | None,
@@ -73,12 +76,17 @@ def logs(
     if follow and until:
         raise click.UsageError("What is followed has no end: --follow or --until, not both.")
     with connected(profile, cluster) as connection:
-        chosen = list(choose("bot", connection.client.bots, names).values())
+        chosen = list(choose("bot", connection.client.bots, names, every).values())
         level = LogLevel[log_level.upper()]
         lines = _follow(chosen, level, since, tail) if follow else _read(chosen, level, since, until, tail)
         prefixes = _prefixes(chosen)
-        for bot, entry in lines:
-            _show_line(bot, entry, prefixes, format_)
+        try:
+            for bot, entry in lines:
+                _show_line(bot, entry, prefixes, format_)
+        except (KeyboardInterrupt, SystemExit):  # Ape makes an exit of an interrupt
+            if sys.stderr.isatty():
+                note("")  # what the shell shows next begins a line
+            raise
 
 
 def _prefixes(bots: Sequence[Bot]) -> dict[str, str]:
@@ -191,29 +199,26 @@ def _from_tail(bot: Bot, level: LogLevel, since: datetime | None, tail: int | No
 def errors(names: tuple[str, ...], format_: str, profile: str | None, cluster: str | None) -> None:
     """Show what went wrong in bots, the most frequent first: each BOT by name or glob, by default all.
 
+    Errors that differ in hashes, times and long numbers only are counted as one, and the last of them is shown.
+
     \b
     Example:
         ape silverback cluster bots errors
     """
     from ape_silverback.cli.documents import ErrorDocument
+    from ape_silverback.cluster.errors import count_errors
 
     with connected(profile, cluster) as connection, ThreadPoolExecutor(CONCURRENCY) as pool:
         chosen = list(choose("bot", connection.client.bots, names, not names).values())
         told = dict(zip([bot.name for bot in chosen], pool.map(lambda bot: bot.errors, chosen), strict=True))
-    counts: dict[str, Counter[str]] = {}
-    for name, messages in told.items():
-        for message in messages:
-            counts.setdefault(message, Counter())[name] += 1
-    documents = [
-        ErrorDocument(message=message, count=by_bot.total(), bots=dict(by_bot)) for message, by_bot in counts.items()
-    ]
-    documents.sort(key=lambda one: -one.count)
+    documents = [ErrorDocument(message=one.message, count=one.count, bots=dict(one.bots)) for one in count_errors(told)]
 
     def text() -> None:
         if not documents:
             note("No errors.")
         for one in documents:
-            where = ", ".join(f"{name} ({count})" if count > 1 else name for name, count in one.bots.items())
+            shares = (f"{name} ({count})" if 1 < count < one.count else name for name, count in one.bots.items())
+            where = ", ".join(shares)
             click.echo(f"{click.style(f'{one.count} x', bold=True)} {click.style(where, fg='red')}")
             click.echo("    " + one.message.replace("\n", "\n    "))
 

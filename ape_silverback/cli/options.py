@@ -11,13 +11,16 @@ import click
 from ape.cli import verbosity_option
 
 from ape_silverback.cli.completion import complete_clusters, complete_profiles
+from ape_silverback.spans import read_span
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 TEXT, JSON, YAML = "text", "json", "yaml"
 
 
-def _all(*options: Callable[[Any], Any]) -> Callable[[Function], Function]:
+def together(*options: Callable[[Any], Any]) -> Callable[[Function], Function]:
+    """Make one decorator of several."""
+
     def decorate(function: Function) -> Function:
         for option in reversed(options):
             function = option(function)
@@ -34,7 +37,7 @@ profile_option = click.option(
     shell_complete=complete_profiles,
 )
 
-cluster_options = _all(
+cluster_options = together(
     profile_option,
     click.option(
         "-c",
@@ -47,7 +50,7 @@ cluster_options = _all(
 )
 """What every command has that talks to a cluster."""
 
-platform_options = _all(profile_option, verbosity_option())
+platform_options = together(profile_option, verbosity_option())
 """What every command has that talks to the platform."""
 
 format_option = click.option(
@@ -62,21 +65,6 @@ format_option = click.option(
 yes_option = click.option("-y", "--yes", is_flag=True, help="Don't ask.")
 
 all_option = click.option("--all", "every", is_flag=True, help="Every one that is there.")
-
-_UNITS = {"w": "weeks", "d": "days", "h": "hours", "m": "minutes", "s": "seconds"}
-_SPAN = re.compile(r"(\d+)\s*(weeks?|w|days?|d|hours?|h|minutes?|mins?|m|seconds?|secs?|s)", re.IGNORECASE)
-
-
-def _span(text: str) -> timedelta | None:
-    """Read a time span such as ``3 days`` or ``1h 30m``; None for what is none.
-
-    Raises:
-        OverflowError: it is longer than there is time.
-    """
-    if not re.fullmatch(rf"{_SPAN.pattern}(?:[\s,]*{_SPAN.pattern})*", text, re.IGNORECASE):
-        return None
-    spans = (timedelta(**{_UNITS[unit[0].lower()]: int(number)}) for number, unit in _SPAN.findall(text))
-    return sum(spans, timedelta())
 
 
 def _iso(text: str) -> datetime:
@@ -103,7 +91,7 @@ class Span(click.ParamType):
             return value
         text = str(value).strip()
         try:
-            span = _span(text)
+            span = read_span(text)
             span = _iso(text) - datetime.now(timezone.utc) if span is None else span
         except (ValueError, OverflowError):
             self.fail(f"'{text}' is no time: write '2h', '30 days' or '2027-01-31T12:00'", param, ctx)
@@ -127,7 +115,7 @@ class Moment(click.ParamType):
             return value
         text = str(value).strip()
         try:
-            if (span := _span(text)) is not None:
+            if (span := read_span(text)) is not None:
                 return datetime.now(timezone.utc) - span
         except OverflowError:
             self.fail(f"'{text}' is longer ago than there is time", param, ctx)

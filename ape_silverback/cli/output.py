@@ -24,27 +24,87 @@ STATE_COLOURS = {
     "provisioning": "yellow",
 }
 
+GAP = 3
+"""Characters between two columns."""
+
+LAST_COLUMN = 30
+"""Characters at which a last column is folded when there is no room for more."""
+
 INTERRUPTED = 130
 """Exit code after Ctrl-C."""
 
 
-def show_table(columns: Sequence[str], rows: Sequence[Sequence[str]], err: bool = False) -> None:
-    """Show rows under headings, aligned; as wide as they are when piped. ``err``: on stderr."""
+def show_table(
+    columns: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    err: bool = False,
+    giving_way: Mapping[str, int] | None = None,
+) -> None:
+    """Show rows under headings, aligned; as wide as they are when piped.
+
+    Args:
+        columns: headings.
+        rows: cells, which may be styled.
+        err: on stderr.
+        giving_way: as for ``fit``, to a terminal that is too narrow; all other columns but the first are folded there.
+    """
     from rich.console import Console
-    from rich.table import Table
+    from rich.table import Column, Table
     from rich.text import Text
 
-    table = Table(*columns, box=None, pad_edge=False, header_style="bold", padding=(0, 3, 0, 0))
-    for row in rows:
-        # From ANSI: a cell may be styled, and must not be read as markup.
-        table.add_row(*(Text.from_ansi(cell) for cell in row))
     console = Console(highlight=False)
     if not (sys.stderr if err else sys.stdout).isatty():
         console = Console(highlight=False, width=max(10_000, console.width))
+    elif giving_way is not None:
+        columns, *rows = fit([columns, *rows], console.width, giving_way)
+    first, *others = columns
+    headers = Column(first, no_wrap=True), *(Column(name, overflow="fold") for name in others)
+    table = Table(*headers, box=None, pad_edge=False, header_style="bold", padding=(0, GAP, 0, 0))
+    for row in rows:
+        # From ANSI: a cell may be styled, and must not be read as markup.
+        table.add_row(*(Text.from_ansi(cell) for cell in row))
     with console.capture() as capture:
         console.print(table)
     for line in capture.get().splitlines():
         click.echo(line.rstrip(), err=err)
+
+
+def fit(table: Sequence[Sequence[str]], width: int, giving_way: Mapping[str, int]) -> list[list[str]]:
+    """Make a table narrower: what matters less gives way to what matters more.
+
+    Args:
+        table: headings, then rows.
+        width: characters of a line.
+        giving_way: heading of a column → fewest characters that it can be cropped to, in the order in which they give
+            way. One that would have to be shorter is left out.
+
+    Returns:
+        The table without columns in which nothing stands, and cropped as far as it has to be. The last column will be
+        folded, so that not all of it has to fit.
+    """
+    columns = [list(column) for column in zip(*table, strict=True) if len(table) == 1 or any(column[1:])]
+    for heading, fewest in giving_way.items():
+        widths = [max(len(click.unstyle(cell)) for cell in column) for column in columns]
+        widths[-1] = min(widths[-1], LAST_COLUMN)
+        over = sum(widths) + GAP * (len(widths) - 1) - width
+        if over <= 0:
+            break
+        place = next((place for place, column in enumerate(columns) if column[0] == heading), None)
+        if place is None:
+            continue
+        if widths[place] - over >= fewest:
+            columns[place] = [crop(cell, widths[place] - over) for cell in columns[place]]
+        else:
+            del columns[place]
+    return [list(row) for row in zip(*columns, strict=True)]
+
+
+def crop(text: str, width: int) -> str:
+    """Shorten a text in its middle, where the names of images and networks say least."""
+    if len(text) <= width:
+        return text
+    end = (width - 1) * 2 // 3
+    return f"{text[: width - 1 - end]}…{text[len(text) - end :]}"
 
 
 def show(data: Any, format_: str, text: Callable[[], None]) -> None:

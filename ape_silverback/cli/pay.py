@@ -11,7 +11,7 @@ from ape_silverback.cli.completion import complete_clusters
 from ape_silverback.cli.group import LazyGroup
 from ape_silverback.cli.options import Span, format_option, platform_options, profile_option, yes_option
 from ape_silverback.cli.output import confirm, note, show
-from ape_silverback.cli.paying import paying, show_stream
+from ape_silverback.cli.paying import paying, sending, show_stream
 from ape_silverback.cli.verify import no_verify_option, show_report
 
 if TYPE_CHECKING:
@@ -232,7 +232,8 @@ def cancel(path: str, account: str | None, network: str | None, yes: bool, forma
             f"and ends {payment.name} with all of its bots."
         )
         confirm(f"Cancel stream {state.number} of {payment.name}? This can't be undone.", yes)
-        sent = send_cancel(payment.provider, payment.node, signer, state, tell=note)
+        with sending():
+            sent = send_cancel(payment.provider, payment.node, signer, state, tell=note)
         document = payment.document(sent.state, sent)
     refunded = f"{sent.state.token.text(sent.refund)} refunded to {sent.state.stream.owner}"
     show(document.data(), format_, lambda: click.echo(f"{payment.name}: cancelled, {refunded} ({sent.transaction})"))

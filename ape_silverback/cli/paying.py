@@ -12,7 +12,15 @@ from typing import TYPE_CHECKING
 import click
 
 from ape_silverback.cli.connection import platform
-from ape_silverback.cli.output import configuration_facts, confirm, messages_on_stderr, note, show_facts, time_text
+from ape_silverback.cli.output import (
+    INTERRUPTED,
+    configuration_facts,
+    confirm,
+    messages_on_stderr,
+    note,
+    show_facts,
+    time_text,
+)
 from ape_silverback.cli.verify import show_verified, warn_unverified
 
 if TYPE_CHECKING:
@@ -62,7 +70,7 @@ class Paying:
         """Read the stream. Not from other code than the StreamManager's, whose answers would mean nothing.
 
         Raises:
-            click.ClickException: the code isn't the StreamManager's, or there is no such stream.
+            StreamError: the code isn't the StreamManager's, or there is no such stream.
         """
         from ape_silverback.stream.clusters import require_trust
         from ape_silverback.stream.quote import read_stream
@@ -74,16 +82,14 @@ class Paying:
 
     def gate(self, no_verify: bool) -> None:
         """Stop at a stream that isn't trusted, before anything is signed."""
-        from ape_silverback.exceptions import StreamError
-        from ape_silverback.stream.clusters import require_trust
+        from ape_silverback.stream.clusters import check_skip, require_trust
 
-        if not no_verify:
+        if no_verify:
+            check_skip(self.trust)
+            warn_unverified(self.name, "your tokens")
+        else:
             require_trust(self.report)
             show_verified(self.report)
-        elif self.trust.require:
-            raise StreamError("the verification can't be left out: `stream: require` of the section asks for it")
-        else:
-            warn_unverified(self.name, "your tokens")
 
     def token(self, wanted: str | None) -> str:
         """Choose the token to pay with, of those that the platform takes; gives its address."""
@@ -122,7 +128,8 @@ class Paying:
         self._show_offer(offer, str(signer.address), approve)
         confirm(f"Pay {offer.token.text(offer.amount)} for {self.name}?", yes)
         approval = UNLIMITED if approve == "unlimited" else None
-        sent = send_offer(self.provider, self.node, signer, offer, approval=approval, tell=note)
+        with sending():
+            sent = send_offer(self.provider, self.node, signer, offer, approval=approval, tell=note)
         note(f"Paid {offer.token.text(offer.amount)} in transaction {sent.transaction}.")
         return self.document(sent.state, sent)
 
@@ -170,6 +177,16 @@ class Paying:
             refund=token.text(sent.refund) if sent and sent.refund else None,
             verification=VerificationDocument.of(report) if report else None,
         )
+
+
+@contextmanager
+def sending() -> Iterator[None]:
+    """Say after an interrupt that what was sent can't be called back."""
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit):  # Ape makes an exit of an interrupt
+        note("\nInterrupted. A transaction that was sent already still goes into a block: `pay info` tells.")
+        raise click.exceptions.Exit(INTERRUPTED) from None
 
 
 @contextmanager

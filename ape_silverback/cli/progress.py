@@ -38,7 +38,8 @@ class _Lines:
 class _Table:
     """One row a bot, redrawn in place."""
 
-    def __init__(self) -> None:
+    def __init__(self, done: str) -> None:
+        self.done = done
         self.rows: dict[str, Event] = {}
         self.spinners: dict[str, Spinner] = {}  # kept between redraws, or they would not turn
 
@@ -52,18 +53,21 @@ class _Table:
 
         table = Table.grid(padding=(0, 2))
         for name, event in self.rows.items():
-            done = {"ready": Text("✓", "green"), "failed": Text("✗", "red")}.get(event.kind)
-            mark = done or self.spinners.setdefault(name, Spinner("dots"))
-            table.add_row(mark, Text(name, "bold"), Text(_first_line(event.text), COLOURS.get(event.kind, "")))
+            mark = {self.done: Text("✓", "green"), "failed": Text("✗", "red")}.get(event.kind)
+            spinner = self.spinners.setdefault(name, Spinner("dots"))
+            table.add_row(
+                mark or spinner, Text(name, "bold"), Text(_first_line(event.text), COLOURS.get(event.kind, ""))
+            )
         return table
 
 
 @contextmanager
-def progress(interrupted: str) -> Iterator[Progress]:
+def progress(interrupted: str, done: str = "ready") -> Iterator[Progress]:
     """Show progress for as long as the context lasts.
 
     Args:
         interrupted: what is said after an interrupt: the state that the cluster is left in.
+        done: kind of the event with which all is well with a bot.
     """
     try:
         if not sys.stderr.isatty():
@@ -72,7 +76,7 @@ def progress(interrupted: str) -> Iterator[Progress]:
         from rich.console import Console
         from rich.live import Live
 
-        table = _Table()
+        table = _Table(done)
         with Live(table, console=Console(stderr=True), refresh_per_second=8):
             yield table
     except (KeyboardInterrupt, SystemExit):  # Ape makes an exit of an interrupt
@@ -99,7 +103,7 @@ def show_until_stopped(client: ClusterClient, names: Sequence[str]) -> dict[str,
     from ape_silverback.deployment.apply import Timing, wait_until_stopped
 
     failed: dict[str, str] = {}
-    with progress(f"The cluster goes on stopping {', '.join(names)}.") as shown:
+    with progress(f"The cluster goes on stopping {', '.join(names)}.", done="applied") as shown:
         for event in wait_until_stopped(client, names, Timing()):
             shown.show(event)
             failed |= {event.name: event.text} if event.kind == "failed" else {}

@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 
 def choose(kind: str, known: Mapping[str, T], names: Sequence[str], every: bool = False) -> dict[str, T]:
-    """Give what names or globs choose, in their order.
+    """Give what names or globs choose: names in their order, what a glob or all means by name.
 
     Args:
         kind: what it is, for errors: ``bot``.
@@ -37,12 +37,12 @@ def choose(kind: str, known: Mapping[str, T], names: Sequence[str], every: bool 
     if every and names:
         raise click.UsageError(f"Name each {kind}, or say --all, not both.")
     if every:
-        return dict(known)
+        return dict(sorted(known.items()))
     if not names:
         raise click.UsageError(f"Name each {kind}, or say --all.")
     chosen: dict[str, T] = {}
     for name in names:
-        matches = [name] if name in known else fnmatch.filter(known, name)
+        matches = [name] if name in known else sorted(fnmatch.filter(known, name))
         if not matches:
             raise click.ClickException(f"no {kind} '{name}' there; there is: {', '.join(sorted(known)) or 'none'}")
         chosen |= {match: known[match] for match in matches}

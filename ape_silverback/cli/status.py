@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from ape_silverback.cli.documents import StatusDocument
     from ape_silverback.connection import Connection
 
+MOST_ERRORS = 3
+"""Errors that are shown of a bot, the most frequent ones."""
+
 MANY_BOTS = 20
 """Bots above which only those that aren't healthy are asked for their errors."""
 
@@ -101,6 +104,8 @@ def _ask(connection: Connection) -> StatusDocument:
 
 
 def _show(document: StatusDocument) -> None:
+    from ape_silverback.cluster.errors import count_errors, last_error_line
+
     def fact(name: str, text: str) -> None:
         click.echo(f"{click.style(name, bold=True)}{' ' * (10 - len(name))}{text}")
 
@@ -118,5 +123,17 @@ def _show(document: StatusDocument) -> None:
     show_bots(document.bots)
     for name, told in document.errors.items():
         click.echo(f"\n{click.style(f'Errors of {name}', bold=True)}")
-        for error in told[-3:]:
-            click.echo("  " + error.partition("\n")[0])
+        for error in count_errors({name: told})[:MOST_ERRORS]:
+            click.echo(_one_line(f"  {error.count} x {last_error_line([error.message]) or ''}"))
+
+
+def _one_line(text: str) -> str:
+    """Cut a line where a terminal would break it."""
+    from rich.console import Console
+    from rich.text import Text
+
+    if not sys.stdout.isatty():
+        return text
+    line = Text(text)
+    line.truncate(Console().width, overflow="ellipsis")
+    return line.plain

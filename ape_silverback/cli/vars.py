@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
-import sys
 from collections.abc import Sequence
 
 import click
@@ -15,9 +13,9 @@ from ape_silverback.cli.group import LazyGroup
 from ape_silverback.cli.options import Function, all_option, cluster_options, format_option, yes_option
 from ape_silverback.cli.output import age, confirm, note, show, show_facts, show_table, time_text
 from ape_silverback.cli.selection import choose, choose_one, each, show_results
+from ape_silverback.env_file import NAME, read_env_file
 
 HERE = "ape_silverback.cli.vars"
-NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 vars_ = LazyGroup(
     name="vars",
@@ -215,31 +213,20 @@ def _read(variables: Sequence[str], env_files: Sequence[str]) -> dict[str, str]:
     """Give the values that were named; of two for one variable the later wins, and an option wins over a file.
 
     Raises:
-        click.UsageError: a name is none, a file can't be read, or the environment doesn't have a variable.
+        click.UsageError: a name is none, a file can't be read, or the environment doesn't have a variable. What may be
+            a value without its name isn't shown.
     """
     values: dict[str, str] = {}
     for file in env_files:
-        values |= _from_file(file)
-    for given in variables:
+        values |= read_env_file(file)
+    for number, given in enumerate(variables, 1):
         name, has_value, value = given.partition("=")
-        if not has_value and NAME.fullmatch(name):
+        if not NAME.fullmatch(name):
+            raise click.UsageError(f"-e number {number} isn't NAME=VALUE, or NAME of a variable in the environment.")
+        if not has_value:
             if name not in os.environ:
-                raise click.UsageError(f"-e {name}: the environment has no variable '{name}', and no value is given.")
+                shown = f"-e {name}" if name.isupper() else f"-e number {number}"
+                raise click.UsageError(f"{shown}: the environment has no such variable, and no value is given.")
             value = os.environ[name]
         values[name] = value
-    if wrong := [name for name in values if not NAME.fullmatch(name)]:
-        raise click.UsageError(f"No name of a variable: {', '.join(map(repr, wrong))}.")
     return values
-
-
-def _from_file(file: str) -> dict[str, str]:
-    from dotenv import dotenv_values
-
-    try:
-        found = dotenv_values(stream=sys.stdin if file == "-" else open(file, encoding="utf8"), interpolate=False)  # noqa: PTH123, SIM115 - closed with the process
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "not UTF-8 text"
-        raise click.UsageError(f"--env-file {file}: can't be read: {reason}.") from None
-    if without := [name for name, value in found.items() if value is None]:
-        raise click.UsageError(f"--env-file {file}: no value for {', '.join(without)}.")
-    return {name: value for name, value in found.items() if value is not None}

@@ -455,11 +455,14 @@ def wait_until_ready(
                     yield Event("ready", name, "running and healthy", status)
             elif status is ResourceStatus.STOPPED and (seen.was_active or bot.task or elapsed > timing.grace):
                 del watched[name]
-                reason = bot.task.stopped_reason if bot.task else None
-                yield _failure(bot, status, f"it stopped{': ' + reason if reason else ''}")
+                yield _failure(bot, status, _stopped_text(bot))
             elif seen.ready is not None:
                 del watched[name]
-                yield _failure(bot, status, f"it was healthy for {elapsed - seen.ready:.0f} s only")
+                bot = client.bots.get(name, bot)  # it may have stopped between the two answers
+                [status] = statuses_of([bot])
+                stopped = status is ResourceStatus.STOPPED
+                text = _stopped_text(bot) if stopped else f"it was healthy for {elapsed - seen.ready:.0f} s only"
+                yield _failure(bot, status, text)
             elif elapsed > timing.timeout:
                 del watched[name]
                 state = "running but not healthy" if status is ResourceStatus.RUNNING else str(status).lower()
@@ -470,6 +473,11 @@ def wait_until_ready(
             return
         if watched:
             time.sleep(timing.poll)
+
+
+def _stopped_text(bot: Bot) -> str:
+    reason = bot.task.stopped_reason if bot.task else None
+    return f"it stopped{': ' + reason if reason else ''}"
 
 
 def wait_until_stopped(client: ClusterClient, names: Iterable[str], timing: Timing) -> Iterator[Event]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from ape_silverback.deployment.apply import Event
+from ape_silverback.deployment.apply import NOT_STARTED, Event
 from ape_silverback.deployment.plan import Plan, RemoveBot
 from ape_silverback.exceptions import DeployFailed
 
@@ -18,12 +18,14 @@ class Summary:
         waits: whether it waits for the bots.
         outcome: name of each bot and group that an event was about → the last that happened to it.
         failures: the events of those that failed, in order.
+        written: names of those that a write was done to, in order.
     """
 
     plan: Plan
     waits: bool = True
     outcome: dict[str, Event] = field(default_factory=dict)
     failures: list[Event] = field(default_factory=list)
+    written: list[str] = field(default_factory=list)
 
     def add(self, event: Event) -> None:
         """Take an event."""
@@ -31,6 +33,8 @@ class Summary:
             self.outcome[event.name] = event
         if event.kind == "failed":
             self.failures.append(event)
+        if event.kind == "applied":
+            self.written.append(event.name)
 
     def named(self, *kinds: str) -> list[str]:
         """Name those whose last event is of some kinds."""
@@ -40,6 +44,11 @@ class Summary:
     def ready(self) -> list[str]:
         """The bots that run and are healthy."""
         return [name for name in self.plan.watched if name in self.named("ready")]
+
+    @property
+    def not_started(self) -> list[str]:
+        """Those that nothing was done to, since it was interrupted or something else failed."""
+        return [name for name in self.named("skipped") if self.outcome[name].text.startswith(NOT_STARTED)]
 
     @property
     def succeeded(self) -> bool:

@@ -22,6 +22,10 @@ ERRORS_FROM_END = 256 * 1024
 """Bytes at the end of a log in which errors are looked for."""
 
 MOST_ERRORS = 20
+TASK_FAILED = "Exception found while executing function."
+"""What the bot SDK's task runner writes, without a level, before the traceback of a task that failed. The SDK's own
+entry comes after it and names the task only."""
+
 LAST_LINES = 20
 """Lines shown of a bot that died without logging an error."""
 
@@ -38,6 +42,8 @@ class Filter:
         """Say whether an entry is wanted. Has to see all of them, in order."""
         if entry.level is not None:
             self.last_level = entry.level
+        elif entry.message.strip() == TASK_FAILED:
+            self.last_level = LogLevel.ERROR
         if self.last_level < self.level:
             return False
         if entry.timestamp is None:
@@ -89,32 +95,26 @@ def errors_of_run(file: Path, started: datetime | None, died: bool) -> list[str]
     """
     entries = list(_tail(file, started))
     errors: list[str] = []
-    is_error = False
+    traces: list[str] = []  # of tasks that failed, whose entries are still to come
+    is_error = is_trace = False
     for entry in entries:
         if entry.level is not None:
-            is_error = entry.level >= LogLevel.ERROR
-            errors += [entry.message] if is_error else []
-        elif is_error and errors:
+            is_error, is_trace = entry.level >= LogLevel.ERROR, False
+            if is_error:
+                errors.append("\n".join([entry.message, *traces[:1]]))
+                del traces[:1]
+        elif entry.message.strip() == TASK_FAILED:
+            traces.append("")
+            is_trace = True
+        elif is_trace:
+            traces[-1] = f"{traces[-1]}\n{entry.message}".removeprefix("\n")
+        elif is_error:
             errors[-1] += f"\n{entry.message}"
+    errors += traces
     if not errors and died:
         last = [entry.message for entry in entries][-LAST_LINES:]
         errors = ["\n".join(last)] if last else []
     return errors[-MOST_ERRORS:]
-
-
-def last_error_line(errors: list[str]) -> str | None:
-    """Give the one line that says most about an end: of the last error the last line that names one.
-
-    A line that ends with a colon only announces the next one, and takes it along.
-    """
-    lines: list[str] = []
-    for line in (line.strip() for error in errors for line in error.splitlines()):
-        if line and lines and lines[-1].endswith(":"):
-            lines[-1] += f" {line}"
-        elif line:
-            lines.append(line)
-    named = [line for line in lines if line.partition(":")[0].endswith(("Error", "Exception", "ERROR", "Halt"))]
-    return next(reversed(named or lines), None)
 
 
 def _tail(file: Path, started: datetime | None) -> Iterator[BotLogEntry]:

@@ -10,8 +10,9 @@ from collections.abc import Callable, Mapping
 from datetime import datetime, timezone
 from typing import Any
 
+from ape_silverback.cluster.errors import last_error_line
 from ape_silverback.cluster.types import BotTaskStatus, ResourceStatus
-from ape_silverback.local.logs import errors_of_run, last_error_line
+from ape_silverback.local.logs import errors_of_run
 from ape_silverback.local.runtimes import ImageError, Observation, Runtime
 from ape_silverback.local.store import BotRecord, Store
 

@@ -88,13 +88,22 @@ def trust_connection(
         StreamError: it isn't trusted, which names the checks that stop; or it was to be skipped, but is required.
         ClusterError: the platform doesn't say what stream it has.
     """
-    if skip and trust.require:
-        raise StreamError("the verification of the payment stream can't be left out: `stream: require` asks for it")
     if skip:
+        check_skip(trust)
         return None
     report = verify_connection(connection, trust, network)
     require_trust(report)
     return report
+
+
+def check_skip(trust: StreamConfig) -> None:
+    """Check that the verification may be left out.
+
+    Raises:
+        StreamError: the section requires it.
+    """
+    if trust.require:
+        raise StreamError("the verification of the payment stream can't be left out: `stream: require` asks for it")
 
 
 def require_trust(report: Report) -> None:

@@ -123,6 +123,7 @@ def terminal_session(
                 shown += os.read(control, 65536).decode(errors="replace")
             except OSError:  # the other end is closed
                 break
+            interrupted &= "Interrupted" not in shown  # it was heard
             if left and (found := shown.find(left[0][0], unseen)) >= 0:
                 unseen = found + len(left[0][0])
                 _, text = left.pop(0)

@@ -9,6 +9,7 @@ import signal
 import subprocess
 from pathlib import Path
 
+import click
 import pytest
 import yaml
 
@@ -77,6 +78,34 @@ def test_health_fails_when_one_isnt_healthy(run: Run, cluster: Cluster, client: 
     assert "not healthy: beta" in result.stderr
 
 
+def test_all_of_them_come_by_name(run: Run, cluster: Cluster, client: ClusterClient) -> None:
+    client.new_bot("aardvark", "ghcr.io/me/bot:1", "ethereum", "mainnet", "alchemy")
+    wait_for(lambda: client.bots["aardvark"].is_healthy)
+    by_name = ["aardvark", *NAMES]
+    assert [line.partition(":")[0] for line in run("bots", "health").stdout.splitlines()] == by_name
+    assert [bot["name"] for bot in json.loads(run("bots", "info", "*", "--format", "json").stdout)] == by_name
+    named = run("bots", "list", "gamma", "a*", "--format", "json").stdout
+    assert [bot["name"] for bot in json.loads(named)] == ["gamma", "aardvark", "alpha"]
+
+
+@pytest.mark.parametrize("command", [("status",), ("bots", "list")])
+def test_a_narrow_terminal_shows_names_and_reasons_whole(
+    cluster: Cluster, client: ClusterClient, at_terminal: AtTerminal, command: tuple[str, ...]
+) -> None:
+    name = "price-watcher-arbitrum-uniswap-v3"
+    client.new_bot(name, "ghcr.io/me/price-watcher-arbitrum:1.4", "ethereum", "mainnet", "alchemy")
+    wait_for(lambda: client.bots[name].is_healthy)
+    cluster.log("beta", "2126-01-01T00:00:00Z ERROR:    " + "out of gas " * 20)
+    cluster.die("beta", 3)
+    wait_for(lambda: not client.bots["beta"].is_healthy)
+    shown = click.unstyle(at_terminal(*command, COLUMNS="80"))
+    assert max(map(len, shown.splitlines())) <= 80
+    assert re.search(rf"^{name} +running", shown, re.MULTILINE)
+    assert re.search(r"^beta +stopped +- +exited with code 3", shown, re.MULTILINE)
+    whole = click.unstyle(at_terminal(*command, COLUMNS="200"))
+    assert "ghcr.io/me/price-watcher-arbitrum:1.4" in whole
+
+
 def test_status_is_one_page_with_errors(run: Run, cluster: Cluster, client: ClusterClient) -> None:
     cluster.log("beta", "2126-01-01T00:00:00Z ERROR:    out of gas")
     cluster.die("beta", 3)
@@ -84,8 +113,7 @@ def test_status_is_one_page_with_errors(run: Run, cluster: Cluster, client: Clus
     text = run("status").stdout
     assert re.search(r"^Health +not healthy: .*beta", text, re.MULTILINE)
     assert re.search(r"^beta +stopped +- .*exited with code 3", text, re.MULTILINE)
-    assert "Errors of beta" in text
-    assert "out of gas" in text
+    assert "Errors of beta\n  1 x exited with code 3: out of gas\n  1 x out of gas\n" in text
     page = documents(StatusDocument, run("status", "--format", "json").stdout)
     assert not page.healthy
     assert "out of gas" in page.errors["beta"]
@@ -112,6 +140,23 @@ def test_errors_are_grouped_and_counted(run: Run, cluster: Cluster) -> None:
     assert run("bots", "errors", "gamma").stdout == ""
 
 
+def test_a_task_that_fails_again_and_again_is_one_error_with_its_traceback(run: Run, cluster: Cluster) -> None:
+    for number in range(3):
+        second, block = f"2126-01-01T00:00:{number:02}Z", f"beat[block=0x{number:064x}]"
+        trace = ["Exception found while executing function.", '  File "bots/alpha.py", line 9, in beat']
+        trace += ["    raise ValueError('no price')", "ValueError: no price"]
+        cluster.log("alpha", f"{second} INFO:     {block} - Started", *(f"{second} {line}" for line in trace))
+        cluster.log("alpha", f"{second} ERROR:    {block} - 0.0{number}0s ({number}.0%)")
+    [one] = documents(list[ErrorDocument], run("bots", "errors", "--format", "json").stdout)
+    assert (one.count, one.bots) == (3, {"alpha": 3})
+    assert one.message.startswith("beat[block=0x")
+    assert one.message.endswith("\nValueError: no price")
+    assert "Errors of alpha\n  3 x ValueError: no price\n" in run("status").stdout
+    assert run("bots", "errors").stdout.startswith("3 x alpha\n")
+    lines = run("bots", "logs", "alpha", "--level", "ERROR").stdout.splitlines()
+    assert [line.rpartition("| ")[2] for line in lines[:5]] == [*trace, lines[4].rpartition("| ")[2]]
+
+
 # Logs
 
 
@@ -131,6 +176,7 @@ def test_logs_of_several_are_merged_by_time_with_names(run: Run, cluster: Cluste
         ("alpha", "a4"),
     ]
     assert not run("bots", "logs", "alpha").stdout.startswith("alpha")
+    assert {line.split()[0] for line in run("bots", "logs", "--all").stdout.splitlines()} == {"alpha", "beta"}
 
 
 def test_logs_as_a_document_a_line(run: Run, cluster: Cluster) -> None:
@@ -408,6 +454,17 @@ def test_colours_are_for_terminals_and_no_color_is_honoured(cluster: Cluster, at
     assert "\x1b[" in at_terminal("bots", "list")
     assert "\x1b[3" not in at_terminal("bots", "list", NO_COLOR="1")
     assert "running" in at_terminal("bots", "list", NO_COLOR="1")
+
+
+def test_a_followed_log_leaves_the_terminal_at_the_begin_of_a_line(cluster: Cluster, at_terminal: AtTerminal) -> None:
+    cluster.log("alpha", at(1, "hello"))
+    shown = at_terminal("bots", "logs", "alpha", "-f", typed=(("hello\r\n", INTERRUPT),), code=130)
+    assert shown.endswith("hello\r\n\r\n")
+
+
+def test_what_has_stopped_is_ticked_off(cluster: Cluster, at_terminal: AtTerminal) -> None:
+    shown = click.unstyle(at_terminal("bots", "stop", "alpha", "--yes"))
+    assert "✓  alpha  stopped" in shown
 
 
 def test_status_watches_until_an_interrupt(cluster: Cluster, at_terminal: AtTerminal) -> None:

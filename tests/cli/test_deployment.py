@@ -208,6 +208,7 @@ def test_an_interrupt_says_what_was_done_and_the_same_command_does_the_rest(
     served.machine.ready_at_once = False
     shown = at_terminal("deploy", "--yes", code=130, typed=(("startup", INTERRUPT),))
     assert "Interrupted: what is under way is finished." in shown
+    assert re.search(r"Done: (blocks, prices|prices, blocks)\.\s+Failed: nothing\.\s+Not started: nothing\.", shown)
     assert "The same command again does the rest." in shown
     assert re.search(r"ENDED", run("history").stdout)
     assert "not well: " in run("history").stdout

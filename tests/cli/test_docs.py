@@ -36,6 +36,33 @@ def test_nothing_of_the_public_command_line_is_missing() -> None:
     assert {name: missing for name, _, missing, _ in rows if missing} == {}
 
 
+A, B, MAYBE, MANY = (
+    click.Argument(["a"]),
+    click.Argument(["b"]),
+    click.Argument(["maybe"], required=False),
+    click.Argument(["many"], nargs=-1),
+)
+
+
+@pytest.mark.parametrize(
+    ("public", "mine", "refused"),
+    [
+        ([A], [B], []),
+        ([A, B], [A], ["B"]),
+        ([A], [A, B], ["B"]),
+        ([A, B], [MANY], []),
+        ([], [A], ["A"]),
+        ([], [MAYBE], []),
+        ([A], [], ["A"]),
+    ],
+)
+def test_an_argument_that_isnt_taken_or_is_demanded_on_top_is_found(
+    public: list[click.Parameter], mine: list[click.Parameter], refused: list[str]
+) -> None:
+    commands = (click.Command("x", params=params) for params in (public, mine))
+    assert generate.refused_arguments(*commands) == refused
+
+
 @pytest.mark.parametrize("path", LEAVES, ids=" ".join)
 def test_a_command_explains_itself(path: tuple[str, ...]) -> None:
     command = LEAVES[path]

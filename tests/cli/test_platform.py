@@ -184,6 +184,7 @@ def test_info_is_the_record_of_the_platform(run: Run) -> None:
     assert facts["stream"].strip() == f"eip155:1:{MANAGER}/7"
     assert facts["memory"].strip() == "4 GiB"
     assert documents(ClusterDocument, run("info", "-c", "test", "--format", "json").stdout).stream is None
+    assert re.search(r"^expires: +-$", run("info", "-c", "test").stdout, re.MULTILINE)
 
 
 def test_a_cluster_of_the_platform_is_used_as_any_other(run: Run, client: ClusterClient) -> None:
@@ -209,9 +210,17 @@ def test_a_cluster_of_the_platform_is_used_as_any_other(run: Run, client: Cluste
         (["migrate", "moon/prod", "-y"], "there is no workspace 'moon'", 1),
         (["info", "-c", "space/moon"], "workspace 'space' has no cluster 'moon'; it has: prod, test", 1),
         (["new", "-s", "prod"], "slug 'prod' is taken", 1),
-        (["bots", "list", "-c", "space/moon"], "not found", 1),
+        (["bots", "list", "-c", "space/moon"], "workspace 'space' has no cluster 'moon'; it has: prod, test", 1),
+        (["bots", "list", "-c", "moon/prod"], "there is no workspace 'moon'; there are: space, void", 1),
+        (["info"], "There is: space/prod, space/test", 1),
+        (["status"], "say which cluster of workspace 'space': --cluster space/NAME", 1),
         (["workspaces", "list", "-p", "nobody"], "default, direct", 1),
         (["workspaces", "list", "-p", "direct"], "is one cluster", 1),
+        (
+            ["bots", "remove", "--all", "-y", "-p", "direct", "-c", "space/prod"],
+            "it has no 'space/prod' of --cluster",
+            1,
+        ),
         (["list", "-p", "direct"], "Profiles of the platform: default", 1),
     ],
 )
@@ -271,7 +280,9 @@ def test_info_and_health_of_a_direct_cluster(run: Run, client: ClusterClient, se
     assert "beta" in result.stderr
 
 
-@pytest.mark.parametrize("command", ["info", "health"])
+@pytest.mark.parametrize("command", ["info", "health", "status", "bots list", "vars list", "registry list"])
 def test_a_cluster_that_doesnt_answer_is_one_error(home: Path, project: Path, command: str) -> None:
     run = runner(home, project, SILVERBACK_CLUSTER_URI="http://127.0.0.1:9", SILVERBACK_CLUSTER_API_KEY="k")
-    assert "127.0.0.1:9" in run(command, code=1).stderr
+    result = run(*command.split(), "--format", "json", code=1)
+    assert result.stdout == ""
+    assert "127.0.0.1:9" in result.stderr
