@@ -12,8 +12,8 @@ from typing import Any, TypeVar
 import httpx
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
+from ape_silverback.cluster.failures import is_loopback, public_url
 from ape_silverback.cluster.tokens import printable
-from ape_silverback.cluster.transport import is_loopback, public_url
 from ape_silverback.exceptions import ClusterError, RateLimited, ServerError, UnexpectedAnswer
 
 T = TypeVar("T")

@@ -16,6 +16,7 @@ from ape.logging import LogLevel, logger
 from eth_typing import ChecksumAddress
 from pydantic import BaseModel, BeforeValidator, RootModel
 
+from ape_silverback.cluster.failures import mapped_errors
 from ape_silverback.cluster.logs import follow, read_entry, read_lines
 from ape_silverback.cluster.resources import (
     NO_CHANGE,
@@ -28,7 +29,7 @@ from ape_silverback.cluster.resources import (
     given,
 )
 from ape_silverback.cluster.settings import ClusterProfile, PlatformProfile, danger_of
-from ape_silverback.cluster.transport import SLOW_TIMEOUT, ApiClient, Retries, mapped_errors
+from ape_silverback.cluster.transport import SLOW_TIMEOUT, ApiClient, Retries
 from ape_silverback.cluster.types import BotLogEntry, ClusterConfiguration, ClusterHealth, checksummed_address
 from ape_silverback.exceptions import ProfileError, UnexpectedAnswer
 

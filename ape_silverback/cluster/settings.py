@@ -102,7 +102,7 @@ class ProfileSettings(_Part):
 
         Raises:
             ProfileError: the file is broken.
-        FileError: it can't be written.
+            FileError: it can't be written.
         """
         if not profile_path().exists():
             with _locked_document():
@@ -257,7 +257,7 @@ def danger_of(profile: BaseProfile) -> str | None:
     """Say what is dangerous about a profile, that its key goes over plain HTTP to another machine; None for nothing."""
     import httpx
 
-    from ape_silverback.cluster.transport import is_loopback
+    from ape_silverback.cluster.failures import is_loopback
 
     url = httpx.URL(profile.host)
     if url.scheme != "http" or is_loopback(url) or profile.allow_insecure:
