@@ -76,30 +76,30 @@ async def stream(file: Path, wanted: Filter, stays: Callable[[], bool] | None = 
             yield b"".join(_encoded([rest], wanted))
 
 
-def errors_of_run(file: Path, started: datetime | None, died: bool) -> list[str]:
-    """Give what went wrong in the latest run, from the end of its log.
+def errors_of_run(file: Path, started: datetime | None) -> list[str]:
+    """Give the errors that the latest run logged, from the end of its log.
 
     Args:
         file: the log.
         started: when the run began.
-        died: whether it ended by itself; then its last lines tell when no entry is an error.
 
     Returns:
         Errors with the lines that belong to them, the last ones, oldest first.
     """
-    entries = list(_tail(file, started))
     errors: list[str] = []
     is_error = False
-    for entry in entries:
+    for entry in _tail(file, started):
         if entry.level is not None:
             is_error = entry.level >= LogLevel.ERROR
             errors += [entry.message] if is_error else []
         elif is_error and errors:
             errors[-1] += f"\n{entry.message}"
-    if not errors and died:
-        last = [entry.message for entry in entries][-LAST_LINES:]
-        errors = ["\n".join(last)] if last else []
     return errors[-MOST_ERRORS:]
+
+
+def last_lines_of_run(file: Path, started: datetime | None) -> str:
+    """Give the last lines of the latest run, which tell most of a bot that died without logging an error."""
+    return "\n".join([entry.message for entry in _tail(file, started)][-LAST_LINES:])
 
 
 def last_error_line(errors: list[str]) -> str | None:
