@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 import httpx
 from pydantic import TypeAdapter, ValidationError
+from pydantic_core import from_json
 
 from ape_silverback.exceptions import (
     ClientError,
@@ -84,8 +85,8 @@ def read_answer(kind: type[T], response: httpx.Response) -> T:
         UnexpectedAnswer: it is none, or of another type.
     """
     try:
-        content = response.json()
-    except (ValueError, RecursionError):
+        content = read_json(response)
+    except ValueError:
         start = " ".join(_safe(response.text[:80], response.request).split())
         raise UnexpectedAnswer(
             f"{response.request.method} {public_url(response.request.url)} answered no JSON but {start!r}; "
@@ -93,6 +94,18 @@ def read_answer(kind: type[T], response: httpx.Response) -> T:
             **where_of(response),
         ) from None
     return validated(kind, content, response)
+
+
+def read_json(response: httpx.Response) -> Any:
+    """Read the JSON of an answer, which may come from anybody.
+
+    The reader of Python's library goes as deep as the recursion limit; where something has raised that, as py-evm
+    does, Python 3.10 and 3.11 crash.
+
+    Raises:
+        ValueError: it is none, or too deep.
+    """
+    return from_json(response.content)
 
 
 def validated(kind: type[T], content: Any, response: httpx.Response) -> T:
@@ -181,8 +194,8 @@ def _detail(response: httpx.Response) -> tuple[str, dict[str, str]]:
     """Give what an error's answer says, and for refused values what is wrong with each."""
     reason = f"{response.status_code} {response.reason_phrase}".strip()
     try:
-        content = response.json()
-    except (ValueError, RecursionError):
+        content = read_json(response)
+    except ValueError:
         return reason, {}  # some proxies answer HTML or nothing
     detail = content.get("detail") if isinstance(content, dict) else None
     if isinstance(detail, str) and detail:
