@@ -41,7 +41,7 @@ class Connection:
     @classmethod
     def of(cls, client: ClusterClient) -> Connection:
         """Give the connection that a client is, which nobody chose."""
-        from ape_silverback.cluster.transport import public_url
+        from ape_silverback.cluster.failures import public_url
 
         address = public_url(client.base_url).rstrip("/")
         return cls(client, address, "", address)
@@ -70,7 +70,7 @@ class Connection:
 
     def kind(self) -> ClusterKind:
         """Say what kind of cluster it is; unless it is hosted, it is asked whether it runs folders from here."""
-        from ape_silverback.cluster.transport import is_loopback
+        from ape_silverback.cluster.failures import is_loopback
 
         if self.is_platform and not is_loopback(self.client.base_url):
             return "platform"

@@ -157,15 +157,21 @@ def _read_yaml(text: str, label: str) -> tuple[list[Any], Places]:
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)(text)
     try:
         root = loader.get_single_node()
-        if not isinstance(root, yaml.MappingNode):
+        if root is None or root.tag == "tag:yaml.org,2002:null":
             return [], {}
-        for key, value in root.value:
-            if str(key.value).replace("-", "_") == KEY:
-                places: Places = {(): f"{label}:{key.start_mark.line + 1}"}
-                _check_twice(value, label)
-                data = loader.construct_document(value)
-                _yaml_places(value, (), label, places)
-                return [data], places
+        if not isinstance(root, yaml.MappingNode):
+            # Ape itself goes round and round for minutes here.
+            raise ConfigurationError(f"{label}:{root.start_mark.line + 1}: expected keys and values, such as `name: …`")
+        found = [(key, value) for key, value in root.value if str(key.value).replace("-", "_") == KEY]
+        if len(found) > 1:
+            first, second = (key.start_mark.line + 1 for key, _ in found[:2])
+            raise ConfigurationError(_twice(label, KEY, first, second))
+        for key, value in found:
+            places: Places = {(): f"{label}:{key.start_mark.line + 1}"}
+            _check_twice(value, label)
+            data = loader.construct_document(value)
+            _yaml_places(value, (), label, places)
+            return [data], places
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = mark.line + 1 if mark else 1
@@ -187,12 +193,14 @@ def _check_twice(node: Any, label: str) -> None:
     for key, value in node.value if isinstance(node, yaml.MappingNode) else ():
         line = key.start_mark.line + 1
         if key.value in seen and key.value != "<<":
-            raise ConfigurationError(
-                f"{label}:{line}: key '{key.value}' is there twice, first in line {seen[key.value]}"
-            )
+            raise ConfigurationError(_twice(label, key.value, seen[key.value], line))
         if isinstance(key.value, str):
             seen[key.value] = line
         _check_twice(value, label)
+
+
+def _twice(label: str, key: str, first: int, second: int) -> str:
+    return f"{label}:{second}: key '{key}' is there twice, first in line {first}"
 
 
 def _yaml_places(node: Any, path: tuple[str, ...], label: str, places: Places) -> None:

@@ -62,6 +62,12 @@ def error_of(project: Path, text: str, name: str = "ape-config.yaml") -> str:
             "silverback:\n  tag: a\n  account: x\n  tag: b",
             "ape-config.yaml:4: key 'tag' is there twice, first in line 2",
         ),
+        (
+            "silverback:\n  tag: a\nname: x\nsilverback:\n  tag: b",
+            "ape-config.yaml:4: key 'silverback' is there twice, first in line 1",
+        ),
+        ("\n- a", "ape-config.yaml:2: expected keys and values"),
+        ("text", "ape-config.yaml:1: expected keys and values"),
         # Types
         ("silverback:\n  tag: 1.4", "ape-config.yaml:2: silverback.tag: expected text, got 1.4; put it in quotes"),
         ("silverback:\n  account: [a]", "ape-config.yaml:2: silverback.account: expected text, got a list"),
@@ -146,6 +152,7 @@ def test_all_that_is_wrong_is_said_at_once(project: Path) -> None:
             "ape-config.json:3: silverback.tagg: unknown key",
         ),
         ("ape-config.json", '{\n  "silverback": {,}\n}', "ape-config.json:2: not JSON"),
+        ("ape-config.json", "[]", "ape-config.json:1: expected keys and values"),
         ("ape-config.yml", "silverback: 5", "ape-config.yml:1: silverback: is 5"),
     ],
 )
@@ -166,7 +173,9 @@ def test_a_mistake_in_the_global_file_names_that_file(project: Path, home: Path)
         read_section(project)
 
 
-@pytest.mark.parametrize("text", ["silverback:", "silverback: text", "silverback:\n  profil: x", "silverback: [\n"])
+@pytest.mark.parametrize(
+    "text", ["silverback:", "silverback: text", "silverback:\n  profil: x", "silverback: [\n", "- a"]
+)
 def test_through_ape_it_is_one_clear_error_and_no_traceback(ape: Ape, project: Path, text: str) -> None:
     (project / "ape-config.yaml").write_text(text)
     result = ape("silverback", "cluster", "status")
@@ -222,7 +231,8 @@ def test_a_wrong_variable_is_named(
 
 def test_it_may_be_left_out(project: Path) -> None:
     assert read_section(project).section == Section()
-    assert read(project, "name: x").section == Section()
+    for text in ("name: x", "", "# nothing yet\n", "null"):
+        assert read(project, text).section == Section()
 
 
 @pytest.mark.parametrize(

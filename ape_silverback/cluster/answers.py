@@ -12,8 +12,8 @@ from typing import Any, TypeVar
 import httpx
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
+from ape_silverback.cluster.failures import is_loopback, public_url, read_json
 from ape_silverback.cluster.tokens import printable
-from ape_silverback.cluster.transport import is_loopback, public_url
 from ape_silverback.exceptions import ClusterError, RateLimited, ServerError, UnexpectedAnswer
 
 T = TypeVar("T")
@@ -81,8 +81,8 @@ class Refusal:
 def refusal_of(response: httpx.Response) -> Refusal | None:
     """Give the error that an answer tells as OAuth has it; None when it doesn't."""
     try:
-        content = response.json()
-    except (ValueError, RecursionError):
+        content = read_json(response)
+    except ValueError:
         return None
     if not isinstance(content, dict) or not isinstance(content.get("error"), str):
         return None
@@ -110,12 +110,12 @@ def read(kind: type[T], response: httpx.Response) -> T:
     """
     address, method, status = public_url(response.request.url), response.request.method, response.status_code
     try:
-        return TypeAdapter(kind).validate_python(response.json())
+        return TypeAdapter(kind).validate_python(read_json(response))
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         place = ".".join(map(str, first["loc"])) or "the answer"
         reason = f"what a provider of logins doesn't: {place}: {first['msg']}"
-    except (ValueError, RecursionError):
+    except ValueError:
         reason = "no JSON"
     raise UnexpectedAnswer(
         f"{method} {address} answered {reason}; is it the address of an OpenID provider?",

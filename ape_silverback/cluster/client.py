@@ -16,6 +16,7 @@ from ape.logging import LogLevel, logger
 from eth_typing import ChecksumAddress
 from pydantic import BaseModel, BeforeValidator, RootModel
 
+from ape_silverback.cluster.failures import mapped_errors
 from ape_silverback.cluster.logs import follow, read_entry, read_lines
 from ape_silverback.cluster.resources import (
     NO_CHANGE,
@@ -28,7 +29,7 @@ from ape_silverback.cluster.resources import (
     given,
 )
 from ape_silverback.cluster.settings import ClusterProfile, PlatformProfile, danger_of
-from ape_silverback.cluster.transport import SLOW_TIMEOUT, ApiClient, Retries, mapped_errors
+from ape_silverback.cluster.transport import SLOW_TIMEOUT, ApiClient, Retries
 from ape_silverback.cluster.types import BotLogEntry, ClusterConfiguration, ClusterHealth, checksummed_address
 from ape_silverback.exceptions import ProfileError, UnexpectedAnswer
 
@@ -267,13 +268,16 @@ def connect(
         choice: the profile.
         warn: takes a warning about the profile; it comes once in a process.
         patience: seconds that the cluster gets, with one attempt only; None for the usual time and attempts.
+
+    Raises:
+        ProfileError: the profile's host is no address.
     """
     profile = choice.profile
     assert isinstance(profile, ClusterProfile)  # noqa: S101 - the caller looks
     hint = f"check `api-key` of profile '{choice.name}'"
     if choice.name == "environment":
         hint = "check SILVERBACK_CLUSTER_API_KEY"
-    _warn_once(profile, warn)
+    _warn_once(choice, warn)
     headers = {"X-API-Key": profile.api_key}
     return ClusterClient(base_url=profile.host, headers=headers, hint=hint, **_impatient(patience))
 
@@ -289,19 +293,20 @@ def connect_platform(
         patience: as for ``connect``.
 
     Raises:
+        ProfileError: as for ``connect``.
         Unauthorized: nobody is logged in to the platform.
     """
     from ape_silverback.cluster.auth import LOG_IN, read_access_token
 
     profile = choice.profile
     assert isinstance(profile, PlatformProfile)  # noqa: S101 - the caller looks
-    _warn_once(profile, warn)
+    _warn_once(choice, warn)
     session = {"session": read_access_token(profile.auth)}
     return PlatformClient(base_url=profile.host, cookies=session, hint=f"{LOG_IN} again", **_impatient(patience))
 
 
-def _warn_once(profile: PlatformProfile | ClusterProfile, warn: Callable[[str], None]) -> None:
-    if (danger := danger_of(profile)) and danger not in _warned:
+def _warn_once(choice: Choice, warn: Callable[[str], None]) -> None:
+    if (danger := danger_of(choice)) and danger not in _warned:
         _warned.add(danger)
         warn(danger)
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from datetime import datetime
 
 import httpx
-from pydantic import ValidationError
+from pydantic_core import from_json
 
 from ape_silverback.cluster.types import BotLogEntry
 from ape_silverback.exceptions import ConnectionFailed, NotFound, ServerError
@@ -28,11 +28,19 @@ Connect = Callable[["datetime | None"], AbstractContextManager[httpx.Response]]
 def read_entry(line: str) -> BotLogEntry:
     """Read a line of a log: JSON as the API sends it, a raw line, or anything else."""
     if line.startswith("{"):
-        try:
-            return BotLogEntry.model_validate_json(line)
-        except ValidationError:
-            pass
+        with suppress(ValueError):  # of which pydantic's errors are some
+            return BotLogEntry.model_validate_json(line) if not line.endswith(CUT) else _read_cut_entry(line)
     return BotLogEntry.parse_line(line)
+
+
+def _read_cut_entry(line: str) -> BotLogEntry:
+    """Read what is there of an entry that was cut, which has its time and level in front.
+
+    Raises:
+        ValueError: that isn't enough.
+    """
+    entry = BotLogEntry.model_validate(from_json(line.removesuffix(CUT), allow_partial="trailing-strings"))
+    return entry.model_copy(update={"message": entry.message + CUT})
 
 
 def read_lines(response: httpx.Response) -> Iterator[str]:

@@ -27,8 +27,9 @@ from ape_silverback.cluster.answers import (
     read,
     refusal_of,
 )
+from ape_silverback.cluster.failures import mapped_errors, public_url
 from ape_silverback.cluster.tokens import LOG_IN, printable
-from ape_silverback.cluster.transport import DEFAULT_TIMEOUT, USER_AGENT, ApiClient, mapped_errors, public_url
+from ape_silverback.cluster.transport import DEFAULT_TIMEOUT, USER_AGENT, ApiClient
 from ape_silverback.exceptions import ClusterError, LoginFailed, ProfileError, Unauthorized, UnexpectedAnswer
 
 if TYPE_CHECKING:

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 from ape.logging import LogLevel
 from pydantic import BaseModel, PrivateAttr, RootModel
 
-from ape_silverback.cluster.transport import SLOW_TIMEOUT, ApiClient, read_answer
+from ape_silverback.cluster.failures import read_answer
+from ape_silverback.cluster.transport import SLOW_TIMEOUT, ApiClient
 from ape_silverback.cluster.types import (
     BotInfo,
     BotLogEntry,

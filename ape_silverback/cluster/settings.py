@@ -7,8 +7,7 @@ one writer at a time, and what the user wrote in it (comments, order, other keys
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, MutableMapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -102,11 +101,10 @@ class ProfileSettings(_Part):
 
         Raises:
             ProfileError: the file is broken.
-        FileError: it can't be written.
+            FileError: it can't be written.
         """
         if not profile_path().exists():
-            with _locked_document():
-                pass  # a new document holds the defaults
+            _change(lambda _: None)  # a new document holds the defaults
         return read_profiles()
 
 
@@ -137,8 +135,10 @@ def read_profiles() -> ProfileSettings:
     """
     path = profile_path()
     document = _read_document(path)
-    if document is None:
-        return ProfileSettings(auth={}, profile={})
+    return ProfileSettings(auth={}, profile={}) if document is None else _settings_of(document, path)
+
+
+def _settings_of(document: TOMLDocument, path: Path) -> ProfileSettings:
     content = _hyphenated(document.unwrap())
     try:
         return ProfileSettings.model_validate({"auth": {}, "profile": {}, **content})
@@ -163,17 +163,15 @@ def save_profile(
     """
     import tomlkit
 
-    with _locked_document() as document:
-
-        def write(kind: str, name: str, values: BaseModel) -> None:
-            tables = document.setdefault(kind, tomlkit.table(is_super_table=True))
-            table = tables.setdefault(name, tomlkit.table())
-            for key, value in values.model_dump(by_alias=True, exclude_defaults=True).items():
-                table[key] = value
-
+    def change(content: MutableMapping[str, Any]) -> None:
+        parts: list[tuple[str, str, BaseModel]] = [("profile", name, profile)]
         if auth and isinstance(profile, PlatformProfile):
-            write("auth", profile.auth, auth)
-        write("profile", name, profile)
+            parts.insert(0, ("auth", profile.auth, auth))
+        for kind, key, values in parts:
+            tables = content.setdefault(kind, tomlkit.table(is_super_table=True))
+            tables.setdefault(key, tomlkit.table()).update(values.model_dump(by_alias=True, exclude_defaults=True))
+
+    _change(change)
 
 
 def remove_profile(name: str, auth: str | None = None) -> None:
@@ -185,10 +183,13 @@ def remove_profile(name: str, auth: str | None = None) -> None:
     """
     if name not in read_profiles().profile:
         return
-    with _locked_document() as document:
-        document.get("profile", {}).pop(name, None)
+
+    def change(content: MutableMapping[str, Any]) -> None:
+        content.get("profile", {}).pop(name, None)
         if auth:
-            document.get("auth", {}).pop(auth, None)
+            content.get("auth", {}).pop(auth, None)
+
+    _change(change)
 
 
 def choose_profile(
@@ -268,17 +269,27 @@ def choose_cluster(profile: PlatformProfile, option: str | None = None, section:
     return workspace, name
 
 
-def danger_of(profile: BaseProfile) -> str | None:
-    """Say what is dangerous about a profile, that its key goes over plain HTTP to another machine; None for nothing."""
+def danger_of(choice: Choice) -> str | None:
+    """Say what is dangerous about a profile, that its key goes over plain HTTP to another machine; None for nothing.
+
+    Raises:
+        ProfileError: its host is no address.
+    """
     import httpx
 
-    from ape_silverback.cluster.transport import is_loopback
+    from ape_silverback.cluster.failures import is_loopback
 
-    url = httpx.URL(profile.host)
-    if url.scheme != "http" or is_loopback(url) or profile.allow_insecure:
+    host = choice.profile.host.rpartition("@")[2]  # before that there could be a password
+    try:
+        url = httpx.URL(choice.profile.host)
+    except httpx.InvalidURL:
+        url = httpx.URL("")
+    if url.scheme not in ("http", "https") or not url.host:
+        raise ProfileError(f"profile '{choice.name}' ({choice.origin}): host '{host}' is no address such as https://…")
+    if url.scheme == "https" or is_loopback(url) or choice.profile.allow_insecure:
         return None
     return (
-        f"{profile.host} is plain HTTP: everybody on the way can read the key. "
+        f"{host} is plain HTTP: everybody on the way can read the key. "
         "Use https, or say `allow-insecure = true` in the profile."
     )
 
@@ -323,14 +334,30 @@ def _defaults() -> TOMLDocument:
     return document
 
 
-@contextmanager
-def _locked_document() -> Iterator[TOMLDocument]:
-    """Give the file's content to change, alone, and write it back when the context ends well."""
+def _change(change: Callable[[MutableMapping[str, Any]], object]) -> None:
+    """Change the file's content, alone, and write it back.
+
+    TOML has more ways to write a table than the writer can add to: what is written is read again before the file is
+    replaced, so that nothing that stood in it is lost.
+    """
+    import tomlkit
+    from tomlkit.exceptions import TOMLKitError
+
     path = profile_path()
     with locked(path.with_suffix(".lock"), LOCK_TIMEOUT):
         document = _read_document(path) or _defaults()
-        yield document
-        write_private(path, document.as_string())
+        _settings_of(document, path)
+        expected = document.unwrap()
+        change(expected)
+        try:
+            change(document)
+            text = document.as_string()
+            is_right = tomlkit.parse(text).unwrap() == expected
+        except (TOMLKitError, ValueError, TypeError):
+            is_right = False
+        if not is_right:
+            raise ProfileError(f"{path}: can't be added to as it is written; write each profile as [profile.NAME]")
+        write_private(path, text)
 
 
 def _hyphenated(content: Any) -> Any:

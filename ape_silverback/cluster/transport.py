@@ -1,45 +1,42 @@
-"""One place for what every request needs: its headers, retries, redirects, and what can go wrong with it.
+"""One place for what every request needs: its headers, its time, retries and redirects.
 
-Secrets go to the origin that they were configured for and nowhere else: a redirect to another origin is refused before
+Secrets go to the origin that they were configured for and nowhere else: what leads to another origin is refused before
 anything is sent there.
 """
 
 from __future__ import annotations
 
-import json
 import random
-import re
-import socket
-import ssl
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
-from ipaddress import ip_address
 from typing import Any, NoReturn, TypeVar
 
 import httpx
-from pydantic import TypeAdapter, ValidationError
 
+from ape_silverback.cluster.failures import (
+    error_of,
+    is_loopback,
+    mapped_errors,
+    public_url,
+    read_answer,
+    validated,
+    where_of,
+)
 from ape_silverback.exceptions import (
-    ClientError,
     ClusterError,
     Conflict,
-    ConnectionBroken,
     ConnectionFailed,
     ConnectionRefused,
-    Forbidden,
     NameNotResolved,
     NotFound,
-    RateLimited,
     RedirectRefused,
-    RequestTimeout,
     ServerError,
     TLSFailed,
-    Unauthorized,
     UnexpectedAnswer,
-    ValidationFailed,
 )
 from ape_silverback.version import __version__
 
@@ -57,14 +54,10 @@ RETRIED_STATUSES = frozenset({429, 502, 503, 504})
 NEVER_ARRIVED = (ConnectionRefused, NameNotResolved, TLSFailed)
 """Errors after which the server certainly did nothing."""
 
+_end_of_call: ContextVar[float | None] = ContextVar("end of the call that is being worked on", default=None)
+"""Time, as ``time.monotonic`` has it, at which a call has to be over with its retries and look-ups."""
+
 MOST_REDIRECTS = 5
-_STATUS_ERRORS: dict[int, type[ClientError]] = {
-    401: Unauthorized,
-    403: Forbidden,
-    404: NotFound,
-    409: Conflict,
-    429: RateLimited,
-}
 
 
 @dataclass(frozen=True)
@@ -73,7 +66,7 @@ class Retries:
 
     Attributes:
         attempts: most requests for one call.
-        deadline: seconds after which no further attempt begins, and after which an answer has to be whole.
+        deadline: seconds that a call has for all of it: attempts, the waits between them, and look-ups.
         first_delay: seconds before the second attempt; doubled each time, with jitter.
         longest_delay: most seconds between two attempts, also where the server asks for more.
         sleep: waits for some seconds.
@@ -85,9 +78,13 @@ class Retries:
     longest_delay: float = 10.0
     sleep: Callable[[float], None] = time.sleep
 
-    def delays(self) -> Iterator[float]:
-        """Give the seconds to wait before each further attempt, until attempts or time are used up."""
-        end = time.monotonic() + self.deadline
+    def delays(self, end: float | None = None) -> Iterator[float]:
+        """Give the seconds to wait before each further attempt, until attempts or time are used up.
+
+        Args:
+            end: when the time is used up; None for ``deadline`` seconds after the first failure.
+        """
+        end = time.monotonic() + self.deadline if end is None else end
         for attempt in range(self.attempts - 1):
             delay = min(self.first_delay * 2**attempt, self.longest_delay) * random.uniform(0.5, 1.0)  # noqa: S311
             if time.monotonic() + delay > end:
@@ -123,28 +120,56 @@ class ApiClient(httpx.Client):
             ConnectionFailed: no answer came.
             RedirectRefused: the answer leads to another origin.
         """
+        self._refuse_other_origin(request)
         kwargs["follow_redirects"] = False
-        kwargs["end"] = end = time.monotonic() + self.retries.deadline
         repeatable = request.extensions.get("idempotent", request.method in IDEMPOTENT_METHODS)
-        delays = self.retries.delays()
-        while True:
-            try:
-                response = self._follow(request, args, kwargs)
-            except ConnectionFailed as error:
-                if not repeatable or not _is_temporary(error) or (delay := next(delays, None)) is None:
-                    raise
-            else:
-                # Who has too many requests did nothing with this one.
-                again = repeatable or response.status_code == httpx.codes.TOO_MANY_REQUESTS
-                if not again or response.status_code not in RETRIED_STATUSES:
-                    return response
-                if (delay := next(delays, None)) is None:
-                    return response
-                delay = min(max(delay, retry_after(response)), self.retries.longest_delay)
-                if time.monotonic() + delay > end:
-                    return response
-                response.close()
-            self.retries.sleep(delay)
+        with self._in_time() as end:
+            kwargs["end"] = end
+            delays = self.retries.delays(end)
+            while True:
+                try:
+                    response = self._follow(request, args, kwargs)
+                except ConnectionFailed as error:
+                    if not repeatable or not _is_temporary(error) or (delay := next(delays, None)) is None:
+                        raise
+                else:
+                    # Who has too many requests did nothing with this one.
+                    again = repeatable or response.status_code == httpx.codes.TOO_MANY_REQUESTS
+                    if not again or response.status_code not in RETRIED_STATUSES:
+                        return response
+                    if (delay := next(delays, None)) is None:
+                        return response
+                    delay = min(max(delay, retry_after(response)), self.retries.longest_delay)
+                    if time.monotonic() + delay > end:
+                        return response
+                    response.close()
+                self.retries.sleep(delay)
+
+    @contextmanager
+    def _in_time(self) -> Iterator[float]:
+        """Give the time at which a call has to be over; what it calls in turn has no more time than it has."""
+        if (end := _end_of_call.get()) is not None:
+            yield end
+            return
+        token = _end_of_call.set(end := time.monotonic() + self.retries.deadline)
+        try:
+            yield end
+        finally:
+            _end_of_call.reset(token)
+
+    def _refuse_other_origin(self, request: httpx.Request) -> None:
+        """Keep the key from an address that isn't the configured one, such as that of a next page.
+
+        Raises:
+            RedirectRefused: the request would go elsewhere.
+        """
+        if self.base_url.host and origin(request.url) != origin(self.base_url):
+            raise RedirectRefused(
+                f"{request.method} {public_url(request.url)} isn't at {public_url(self.base_url)}, and the key is only "
+                "for that",
+                method=request.method,
+                url=public_url(request.url),
+            )
 
     def _follow(self, request: httpx.Request, args: Any, kwargs: Any) -> httpx.Response:
         for _ in range(MOST_REDIRECTS + 1):
@@ -158,19 +183,25 @@ class ApiClient(httpx.Client):
                 raise RedirectRefused(
                     f"{request.method} {public_url(request.url)} was redirected to {public_url(following.url)}; "
                     "the key is only for the configured address: correct `host` in the profile if that moved",
-                    **_where(request, response),
+                    **where_of(response),
                 )
             following.extensions = request.extensions
             request = following
         raise UnexpectedAnswer(
             f"{request.method} {public_url(request.url)} was redirected more than {MOST_REDIRECTS} times",
-            **_where(request, response),
+            **where_of(response),
         )
 
     def _send_once(
         self, request: httpx.Request, *args: Any, end: float, stream: bool = False, **kwargs: Any
     ) -> httpx.Response:
         """Send a request once; read its answer until the end of the time for the whole call, unless it is a stream."""
+        if not stream:
+            left = max(0.001, end - time.monotonic())
+            timeouts = request.extensions.get("timeout", {})
+            request.extensions["timeout"] = {
+                what: left if seconds is None else min(seconds, left) for what, seconds in timeouts.items()
+            }
         with mapped_errors(request):
             response = super().send(request, *args, stream=True, **kwargs)
             if not stream:
@@ -222,12 +253,34 @@ class ApiClient(httpx.Client):
             response = self.call("GET", following, **kwargs)
             content = read_answer(Any, response)
             page = content.get("items") if isinstance(content, dict) else content
-            found += _validated(list[kind], page, response)  # type: ignore[valid-type]
+            found += validated(list[kind], page, response)  # type: ignore[valid-type]
             following = response.links.get("next", {}).get("url")
             if following is None and isinstance(content, dict) and isinstance(content.get("next"), str):
                 following = content["next"]
+            following = following and self._next_page(following, response)
             kwargs.pop("params", None)  # the next page's address has them
         return found
+
+    def _next_page(self, link: str, response: httpx.Response) -> str:
+        """Give the whole address of a next page.
+
+        A link counts from the page that holds it (RFC 3986). A cluster behind the platform may not know under which
+        path it is there, and then counts from its own root.
+
+        Raises:
+            UnexpectedAnswer: it is no address.
+        """
+        base = self.base_url.path.rstrip("/")
+        try:
+            url = response.request.url.join(link)
+            if link.startswith("/") and not url.path.startswith(f"{base}/"):
+                url = url.copy_with(raw_path=base.encode() + url.raw_path)
+        except (httpx.InvalidURL, ValueError) as error:
+            where = where_of(response)
+            raise UnexpectedAnswer(
+                f"{where['method']} {where['url']} names no address of a next page", **where
+            ) from error
+        return str(url)
 
     def create(self, kind: type[T], path: str, find: Callable[[], T | None], **kwargs: Any) -> T:
         """POST something new, never twice: what a lost answer left behind is looked up before it is sent again.
@@ -240,23 +293,24 @@ class ApiClient(httpx.Client):
         Raises:
             ClusterError: as ``ask``; Conflict when there was one of this name before.
         """
-        delays = self.retries.delays()
         maybe_there = False
-        while True:
-            try:
-                return read_answer(kind, self.call("POST", path, **kwargs))
-            except Conflict:
-                if maybe_there and (found := find()) is not None:
-                    return found
-                raise
-            except (ConnectionFailed, ServerError) as error:
-                if not isinstance(error, NEVER_ARRIVED):
-                    maybe_there = True
-                    if (found := find()) is not None:
+        with self._in_time() as end:
+            delays = self.retries.delays(end)
+            while True:
+                try:
+                    return read_answer(kind, self.call("POST", path, **kwargs))
+                except Conflict:
+                    if maybe_there and (found := find()) is not None:
                         return found
-                if not _is_temporary(error) or (delay := next(delays, None)) is None:
                     raise
-                self.retries.sleep(delay)
+                except (ConnectionFailed, ServerError) as error:
+                    if not isinstance(error, NEVER_ARRIVED):
+                        maybe_there = True
+                        if (found := find()) is not None:
+                            return found
+                    if not _is_temporary(error) or (delay := next(delays, None)) is None:
+                        raise
+                    self.retries.sleep(delay)
 
     def delete_thing(self, path: str, **kwargs: Any) -> None:
         """DELETE something. Gone is gone: that it isn't there any more after a lost answer is no error.
@@ -264,22 +318,23 @@ class ApiClient(httpx.Client):
         Raises:
             ClusterError: as ``call``; NotFound when it wasn't there at first.
         """
-        delays = self.retries.delays()
         maybe_gone = False
-        while True:
-            try:
-                self.call("DELETE", path, idempotent=False, **kwargs)
-            except NotFound:
-                if maybe_gone:
-                    return
-                raise
-            except (ConnectionFailed, ServerError) as error:
-                maybe_gone = True
-                if not _is_temporary(error) or (delay := next(delays, None)) is None:
+        with self._in_time() as end:
+            delays = self.retries.delays(end)
+            while True:
+                try:
+                    self.call("DELETE", path, idempotent=False, **kwargs)
+                except NotFound:
+                    if maybe_gone:
+                        return
                     raise
-                self.retries.sleep(delay)
-            else:
-                return
+                except (ConnectionFailed, ServerError) as error:
+                    maybe_gone = True
+                    if not _is_temporary(error) or (delay := next(delays, None)) is None:
+                        raise
+                    self.retries.sleep(delay)
+                else:
+                    return
 
     def check(self, response: httpx.Response) -> None:
         """Raise the error that an answer stands for, if it stands for one.
@@ -287,29 +342,11 @@ class ApiClient(httpx.Client):
         Raises:
             ClusterError: the answer doesn't say yes.
         """
-        status = response.status_code
         if response.is_success:
             return
         with mapped_errors(response.request):
             response.read()
-        where = _where(response.request, response)
-        said, fields = _detail(response)
-        what = f"{response.request.method} {public_url(response.request.url)}: {said}"
-        if status == httpx.codes.UNAUTHORIZED:
-            hint = self.hint or "check the key or log in again"
-            raise Unauthorized(f"the cluster doesn't accept who asks ({said}); {hint}", **where)
-        if fields:
-            lines = "\n".join(f"  {name}: {text}" for name, text in fields.items())
-            raise ValidationFailed(f"the cluster refused values:\n{lines}", fields=fields, **where)
-        if status == httpx.codes.UNPROCESSABLE_ENTITY:
-            raise ValidationFailed(said, **where)
-        if error := _STATUS_ERRORS.get(status):
-            raise error(said if status == httpx.codes.CONFLICT else what, **where)
-        if httpx.codes.is_client_error(status):
-            raise ClientError(said, **where)
-        if httpx.codes.is_server_error(status):
-            raise ServerError(what, **where)
-        raise UnexpectedAnswer(f"{what} (status {status})", **where)
+        raise error_of(response, self.hint)
 
 
 class _Timed(httpx.SyncByteStream):
@@ -330,71 +367,6 @@ class _Timed(httpx.SyncByteStream):
         self._stream.close()
 
 
-def read_answer(kind: type[T], response: httpx.Response) -> T:
-    """Read the JSON of an answer as a type.
-
-    Raises:
-        UnexpectedAnswer: it is none, or of another type.
-    """
-    try:
-        content = response.json()
-    except (json.JSONDecodeError, UnicodeDecodeError):
-        start = " ".join(response.text[:80].split())
-        raise UnexpectedAnswer(
-            f"{response.request.method} {public_url(response.request.url)} answered no JSON but {start!r}; "
-            "is it the address of a Silverback cluster?",
-            **_where(response.request, response),
-        ) from None
-    return _validated(kind, content, response)
-
-
-def _validated(kind: type[T], content: Any, response: httpx.Response) -> T:
-    if kind is Any:
-        return content  # type: ignore[no-any-return]
-    try:
-        return TypeAdapter(kind).validate_python(content)
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        place = ".".join(map(str, first["loc"])) or "the answer"
-        raise UnexpectedAnswer(
-            f"{response.request.method} {public_url(response.request.url)} answered what the API doesn't promise: "
-            f"{place}: {first['msg']}",
-            **_where(response.request, response),
-        ) from None
-
-
-@contextmanager
-def mapped_errors(request: httpx.Request) -> Iterator[None]:
-    """Turn what httpx raises into errors of this package.
-
-    Raises:
-        ConnectionFailed: of the kind that fits.
-        UnexpectedAnswer: the answer could not be decoded.
-    """
-    address = public_url(request.url)
-    where: dict[str, Any] = {"method": request.method, "url": address}
-    try:
-        yield
-    except httpx.TimeoutException as error:
-        did = "connect" if isinstance(error, httpx.ConnectTimeout) else "answer"
-        raise RequestTimeout(f"{address} didn't {did} in time", **where) from error
-    except httpx.ConnectError as error:
-        causes = list(_causes(error))
-        if any(isinstance(cause, socket.gaierror) for cause in causes):
-            raise NameNotResolved(f"the host name of {address} has no address", **where) from error
-        if any(isinstance(cause, ssl.SSLError) for cause in causes):
-            raise TLSFailed(f"no safe connection to {address}: {error}", **where) from error
-        if any(isinstance(cause, ConnectionRefusedError) for cause in causes):
-            raise ConnectionRefused(f"nothing listens at {address}{_local_hint(request.url)}", **where) from error
-        raise ConnectionFailed(f"can't connect to {address}: {error}", **where) from error
-    except (httpx.ReadError, httpx.WriteError, httpx.CloseError, httpx.RemoteProtocolError) as error:
-        raise ConnectionBroken(f"the connection to {address} broke: {error}", **where) from error
-    except httpx.DecodingError as error:
-        raise UnexpectedAnswer(f"the answer of {address} can't be decoded: {error}", **where) from error
-    except (httpx.UnsupportedProtocol, httpx.InvalidURL, httpx.ProxyError, httpx.TransportError) as error:
-        raise ConnectionFailed(f"can't ask {address}: {error}", **where) from error
-
-
 def retry_after(response: httpx.Response) -> float:
     """Give the seconds that a server asks to wait, from ``Retry-After`` (RFC 9110); 0 without or with a bad one."""
     value = response.headers.get("Retry-After", "").strip()
@@ -412,20 +384,6 @@ def origin(url: httpx.URL) -> tuple[str, str, int | None]:
     return url.scheme, url.host, url.port or default
 
 
-def public_url(url: httpx.URL) -> str:
-    """Give a URL without what could be secret: user info, query, fragment, and the id of a cluster."""
-    path = re.sub(r"(?<=/clusters/)[^/]+", "...", url.path)
-    return str(url.copy_with(userinfo=b"", path=path, query=None, fragment=None))
-
-
-def is_loopback(url: httpx.URL) -> bool:
-    """Say whether an address is of this machine only."""
-    try:
-        return url.host == "localhost" or ip_address(url.host).is_loopback
-    except ValueError:  # another name, such as 127.example.org
-        return False
-
-
 def _is_temporary(error: ClusterError) -> bool:
     """Say whether another attempt makes sense: a bad name, a bad certificate and a local cluster that is down stay."""
     if isinstance(error, NameNotResolved | TLSFailed):
@@ -433,35 +391,3 @@ def _is_temporary(error: ClusterError) -> bool:
     if isinstance(error, ConnectionRefused):
         return error.url is None or not is_loopback(httpx.URL(error.url))
     return isinstance(error, ConnectionFailed) or error.status in RETRIED_STATUSES
-
-
-def _local_hint(url: httpx.URL) -> str:
-    return "; if it is the local cluster, `ape silverback cluster up` starts it" if is_loopback(url) else ""
-
-
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__
-
-
-def _where(request: httpx.Request, response: httpx.Response) -> dict[str, Any]:
-    return {"method": request.method, "url": public_url(request.url), "status": response.status_code}
-
-
-def _detail(response: httpx.Response) -> tuple[str, dict[str, str]]:
-    """Give what an error's answer says, and for refused values what is wrong with each."""
-    reason = f"{response.status_code} {response.reason_phrase}".strip()
-    try:
-        content = response.json()
-    except (json.JSONDecodeError, UnicodeDecodeError):
-        return reason, {}  # some proxies answer HTML or nothing
-    detail = content.get("detail") if isinstance(content, dict) else None
-    if isinstance(detail, str) and detail:
-        return detail, {}
-    if isinstance(detail, list):
-        entries = [entry for entry in detail if isinstance(entry, dict)]
-        return reason, {
-            ".".join(map(str, entry.get("loc") or ["?"])): str(entry.get("msg", "not accepted")) for entry in entries
-        }
-    return reason, {}

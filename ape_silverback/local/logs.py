@@ -82,22 +82,20 @@ async def stream(file: Path, wanted: Filter, stays: Callable[[], bool] | None = 
             yield b"".join(_encoded([rest], wanted))
 
 
-def errors_of_run(file: Path, started: datetime | None, died: bool) -> list[str]:
-    """Give what went wrong in the latest run, from the end of its log.
+def errors_of_run(file: Path, started: datetime | None) -> list[str]:
+    """Give the errors that the latest run logged, from the end of its log.
 
     Args:
         file: the log.
         started: when the run began.
-        died: whether it ended by itself; then its last lines tell when no entry is an error.
 
     Returns:
         Errors with the lines that belong to them, the last ones, oldest first.
     """
-    entries = list(_tail(file, started))
     errors: list[str] = []
     traces: list[str] = []  # of tasks that failed, whose entries are still to come
     is_error = is_trace = False
-    for entry in entries:
+    for entry in _tail(file, started):
         if entry.level is not None:
             is_error, is_trace = entry.level >= LogLevel.ERROR, False
             if is_error:
@@ -111,10 +109,12 @@ def errors_of_run(file: Path, started: datetime | None, died: bool) -> list[str]
         elif is_error:
             errors[-1] += f"\n{entry.message}"
     errors += traces
-    if not errors and died:
-        last = [entry.message for entry in entries][-LAST_LINES:]
-        errors = ["\n".join(last)] if last else []
     return errors[-MOST_ERRORS:]
+
+
+def last_lines_of_run(file: Path, started: datetime | None) -> str:
+    """Give the last lines of the latest run, which tell most of a bot that died without logging an error."""
+    return "\n".join([entry.message for entry in _tail(file, started)][-LAST_LINES:])
 
 
 def _tail(file: Path, started: datetime | None) -> Iterator[BotLogEntry]:

@@ -12,7 +12,7 @@ from typing import Any
 
 from ape_silverback.cluster.errors import last_error_line
 from ape_silverback.cluster.types import BotTaskStatus, ResourceStatus
-from ape_silverback.local.logs import errors_of_run
+from ape_silverback.local.logs import errors_of_run, last_lines_of_run
 from ape_silverback.local.runtimes import ImageError, Observation, Runtime
 from ape_silverback.local.store import BotRecord, Store
 
@@ -166,8 +166,16 @@ class Supervisor:
     def errors(self, bot: BotRecord) -> list[str]:
         """Give what went wrong in the latest run of a bot."""
         died = bot.status is STOPPED and bot.task.stop_code in (BY_ITSELF, BY_SIGNAL, NEVER_RAN)
-        found = errors_of_run(self.runtime.log_file(bot.id), bot.task.started_at, died)
-        return [bot.task.stopped_reason, *found] if died and bot.task.stopped_reason else found
+        log, started = self.runtime.log_file(bot.id), bot.task.started_at
+        logged = errors_of_run(log, started)
+        reason = bot.task.stopped_reason
+        if not died or not reason:
+            return logged
+        if logged:
+            return [reason, *logged]
+        # Its last lines are no error of their own: there may be nothing wrong in them.
+        last = last_lines_of_run(log, started)
+        return [f"{reason}; before that:\n{last}" if last else reason]
 
     def look(self) -> None:
         """Look at all bots once and write down what changed. The watch does this all the time."""
@@ -244,8 +252,8 @@ class Supervisor:
         last_error = None
         if reason is None:
             code = BY_SIGNAL if seen.exit_code is not None and seen.exit_code > 128 else BY_ITSELF
-            errors = errors_of_run(self.runtime.log_file(bot.id), bot.task.started_at, died=True)
-            last_error = last_error_line(errors)
+            log, started = self.runtime.log_file(bot.id), bot.task.started_at
+            last_error = last_error_line(errors_of_run(log, started) or [last_lines_of_run(log, started)])
             reason = _end_text(seen.exit_code) + (f": {last_error}" if last_error and code == BY_ITSELF else "")
         self._enter(
             bot,

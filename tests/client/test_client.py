@@ -276,6 +276,31 @@ def test_a_list_may_come_in_pages_that_name_the_next() -> None:
         assert list(client.variable_groups) == ["g-1", "g-2"]
 
 
+@pytest.mark.parametrize(
+    "link",
+    ["?page=2", "bots?page=2", "/c/space/cluster/bots?page=2", "/bots?page=2", "{url}/c/space/cluster/bots?page=2"],
+)
+def test_a_next_page_may_be_named_in_any_way(link: str) -> None:
+    def behave(request: Request) -> Reply:
+        if "page" in request.query:
+            return answer([{**BOT, "name": "second"}])
+        return answer([BOT], headers={"Link": f'<{link.format(url=server.url)}>; rel="next"'})
+
+    with serving(behave) as server, ClusterClient(base_url=f"{server.url}/c/space/cluster") as client:
+        assert list(client.bots) == ["a", "second"]
+        assert server.lines == ["GET /c/space/cluster/bots"] * 2
+
+
+def test_a_next_page_that_is_no_address_is_no_answer() -> None:
+    replies = in_turn(answer({"items": [BOT], "next": "http://127.0.0.1:port/"}))
+    with (
+        serving(replies) as server,
+        ClusterClient(base_url=server.url) as client,
+        pytest.raises(UnexpectedAnswer, match="no address of a next page"),
+    ):
+        _ = client.bots
+
+
 def test_pages_that_go_round_in_a_circle_end() -> None:
     replies = in_turn(answer([BOT], headers={"Link": '</bots>; rel="next"'}))
     with serving(replies) as server, ClusterClient(base_url=server.url) as client:

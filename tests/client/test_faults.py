@@ -63,6 +63,27 @@ FAULTS: dict[str, tuple[Behaviour, str, int, int, str]] = {
     "empty body": (in_turn(Reply(200, b"")), "UnexpectedAnswer", 1, 1, "no JSON"),
     "JSON of another type": (in_turn(answer({"bots": 5})), "UnexpectedAnswer", 1, 1, "doesn't promise"),
     "wrong field": (in_turn(answer([{**BOT, "id": 5}])), "UnexpectedAnswer", 1, 1, "doesn't promise"),
+    "JSON that is too deep": (in_turn(Reply(200, b"[" * 100_000)), "UnexpectedAnswer", 1, 1, "no JSON"),
+    "an error that is too deep": (in_turn(Reply(400, b"[" * 100_000)), "ClientError", 1, 1, "400 Bad Request"),
+    "a number that is too long": (in_turn(Reply(200, b"1" * 5000)), "UnexpectedAnswer", 1, 1, "no JSON"),
+    "422 of a number": (in_turn(answer({"detail": [{"loc": 5}]}, 422)), "ValidationFailed", 1, 1, "5: not accepted"),
+    "422 of nothing": (in_turn(answer({"detail": [{}, 1]}, 422)), "ValidationFailed", 1, 1, "?: not accepted"),
+    "401 that repeats the key": (in_turn(answer({"detail": f"bad {KEY}"}, 401)), "Unauthorized", 1, 1, "(bad …)"),
+    "422 that repeats the key": (
+        in_turn(answer({"detail": [{"loc": ["header"], "msg": f"not {KEY}"}]}, 422)),
+        "ValidationFailed",
+        1,
+        1,
+        "header: not …",
+    ),
+    "HTML that repeats the key": (
+        in_turn(Reply(200, f"<b>{KEY}</b>".encode())),
+        "UnexpectedAnswer",
+        1,
+        1,
+        "'<b>…</b>'",
+    ),
+    "text for the terminal": (in_turn(answer({"detail": "\x1b[2Jgone\x07"}, 409)), "Conflict", 1, 1, "[2Jgone"),
     "bytes that are no text": (in_turn(Reply(200, b"\xff\xfe\xfa")), "UnexpectedAnswer", 1, 1, "no JSON"),
     "broken gzip": (
         in_turn(Reply(200, b"no gzip", {"Content-Encoding": "gzip"})),
@@ -84,6 +105,7 @@ def check(error: ClusterError, name: str, says: str) -> None:
     assert error.method in ("GET", "POST")
     assert error.url is not None
     assert error.url.startswith("http")
+    assert str(error).replace("\n", "").isprintable()
     assert KEY not in repr(error) + str(error) + str(error.args) + repr(vars(error))
 
 
@@ -206,6 +228,22 @@ def test_a_redirect_to_another_origin_is_refused_before_the_key_leaves(status: i
                 ask()
             check(caught.value, "RedirectRefused", other.url)
         assert first.requests
+        assert not other.requests
+
+
+@pytest.mark.parametrize("way", ["in a header", "in the answer"])
+def test_a_next_page_of_another_origin_is_refused_before_the_key_leaves(way: str) -> None:
+    with serving(in_turn(answer([]))) as other:
+        following = f"{other.url}/bots?page=2"
+        page = answer([BOT], headers={"Link": f'<{following}>; rel="next"'})
+        if way == "in the answer":
+            page = answer({"items": [BOT], "next": following})
+        with serving(in_turn(page)) as first, client_for(first.url) as client:
+            with pytest.raises(RedirectRefused) as caught:
+                _ = client.bots
+            check(caught.value, "RedirectRefused", other.url)
+            with pytest.raises(RedirectRefused):
+                client.get(following)
         assert not other.requests
 
 

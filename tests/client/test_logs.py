@@ -101,6 +101,19 @@ def test_a_line_of_ten_megabytes_is_cut_and_takes_no_more_memory() -> None:
     assert peak < 8 * LONGEST_LINE
 
 
+def test_an_entry_that_is_cut_keeps_its_time_and_level() -> None:
+    content = [line("x" * (2 * LONGEST_LINE), 1, "ERROR"), line("\u20ac" * LONGEST_LINE, 2), line("after", 3)]
+    with serving(in_turn(Reply(chunks=content))) as server, ClusterClient(base_url=server.url) as client:
+        entries = bot_of(client).logs
+    assert [(entry.level, entry.timestamp) for entry in entries] == [
+        (level, BEGIN + timedelta(seconds=seconds))
+        for seconds, level in ((1, LogLevel.ERROR), (2, LogLevel.INFO), (3, LogLevel.INFO))
+    ]
+    first, second, _ = (entry.message for entry in entries)
+    assert first.strip("x") == second.strip("\u20ac") == CUT
+    assert len(first) < LONGEST_LINE + len(CUT)
+
+
 def test_a_long_log_takes_no_more_memory_than_a_short_one() -> None:
     def behave(_: Request) -> Reply:
         return Reply(chunks=(line(f"number {number}", number) * 20 for number in range(2000)))

@@ -216,6 +216,23 @@ def test_it_gives_up_at_the_deadline() -> None:
     assert 3 <= len(server.requests) <= 11
 
 
+@pytest.mark.parametrize("call", ["ask", "create", "remove"])
+def test_the_deadline_is_for_all_of_a_call(call: str) -> None:
+    """Answers that never come, look-ups and the waits between them, together."""
+
+    def behave(request: Request) -> Reply:
+        return Reply(503, wait=0.2) if request.method == "POST" else Reply(503, wait=0.45)
+
+    retries = Retries(attempts=1000, first_delay=0.01, longest_delay=0.01, deadline=1.0)
+    with serving(behave) as server, ClusterClient(base_url=server.url, retries=retries) as client:
+        bot = Bot.model_validate(BOT)._bind(client)
+        begun = time.monotonic()
+        with pytest.raises(ClusterError):
+            {"ask": lambda: client.bots, "create": lambda: make_bot(client, "a"), "remove": bot.remove}[call]()
+        assert 0.7 < time.monotonic() - begun < 1.3
+        assert len(server.requests) >= 2
+
+
 def test_a_server_that_asks_for_more_time_than_there_is_isnt_waited_for() -> None:
     begun = time.monotonic()
     with (

@@ -217,6 +217,31 @@ def test_a_broken_file_isnt_written_over(file: Path) -> None:
     assert file.read_text() == "[profile.a\n"
 
 
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [
+        ("profile = {a = {host = 'h', api-key = 'k'}}\n", "can't be added to as it is written"),
+        ("profile.a.host = 'h'\nprofile.a.api-key = 'k'\n", "can't be added to as it is written"),
+        ("[[profile]]\nhost = 'h'\n", ":1: profile: "),
+        ("[profile.a]\nhost = 5\napi-key = 'k'\n", ":2: profile.a.host: "),
+    ],
+)
+def test_a_file_that_cant_be_added_to_stays_as_it_is(file: Path, text: str, error: str) -> None:
+    write(file, text)
+    with pytest.raises(ProfileError, match=re.escape(str(file)) + ".*" + re.escape(error)):
+        save_profile("local", ClusterProfile(host="h", api_key="k"))
+    assert file.read_text() == text
+
+
+def test_a_file_doesnt_grow_with_the_profile_that_comes_and_goes(file: Path) -> None:
+    sizes = set()
+    for _ in range(5):
+        save_profile("local", ClusterProfile(host="h", api_key="k"))
+        remove_profile("local")
+        sizes.add(file.stat().st_size)
+    assert len(sizes) == 1
+
+
 def test_a_broken_file_shows_no_key(file: Path) -> None:
     write(file, "[profile.a]\nhost = 5\napi-key = 'very-secret'\n")
     with pytest.raises(ProfileError) as caught:
@@ -329,6 +354,16 @@ def test_a_key_over_plain_http_is_warned_of_once(host: str, insecure: bool, warn
     assert len(said) == warned
     assert "very-secret" not in "".join(said)
     assert "very-secret" not in repr(profile) + str(profile)
+
+
+@pytest.mark.parametrize(
+    "host", ["silverback.example", "ftp://far.example", "http://[::1", "https://u:hush@x:port", ""]
+)
+def test_a_host_that_is_no_address_is_told_with_its_profile(host: str) -> None:
+    choice = Choice("far", ClusterProfile(host=host, api_key="k"), "option --profile")
+    with pytest.raises(ProfileError, match=r"profile 'far' \(option --profile\): host '.*' is no address") as caught:
+        connect(choice)
+    assert "hush" not in str(caught.value)
 
 
 def test_a_platform_without_a_login_says_how_to_log_in() -> None:

@@ -280,9 +280,12 @@ def test_a_bot_that_is_killed_is_stopped_with_the_signal(
     wait_for(status_is(supervisor, bot, STATUS.RUNNING))
     os.kill(pid_of(supervisor, bot, folder), number)
     wait_for(status_is(supervisor, bot, STATUS.STOPPED), 5)
-    task = supervisor.store.bot(bot.id).task
+    now = supervisor.store.bot(bot.id)
+    task = now.task
     assert (task.exit_code, task.stop_code) == (code, "signal")
     assert task.stopped_reason == f"killed by signal {number.value} ({number.name})"
+    [error] = supervisor.errors(now)
+    assert error.startswith(f"{task.stopped_reason}; before that:\n"), "its last lines are no errors"
 
 
 def test_when_the_process_between_is_killed_the_bot_goes_with_it(supervisor: Supervisor, folder: Path) -> None:
