@@ -9,7 +9,7 @@ from decimal import Decimal
 from fractions import Fraction
 from typing import Any
 
-from ape_silverback.contracts.rpc import Node, Question
+from ape_silverback.contracts.rpc import Node, Question, answers_of
 from ape_silverback.contracts.stream_manager import ZERO_ADDRESS, Stream, contract, event_topic, read_calls
 from ape_silverback.exceptions import ChainError, StreamError
 
@@ -146,9 +146,7 @@ def read_stream(node: Node, manager: str, number: int) -> StreamState:
         ChainError: the node refuses.
         StreamError: there is no such stream.
     """
-    [head] = node.ask([Question("eth_getBlockByNumber", ("latest", False))])
-    if isinstance(head, ChainError):
-        raise head
+    [head] = answers_of(node, Question("eth_getBlockByNumber", ("latest", False)))
     block = str(head["number"])
     known = contract("StreamManager")
     calls = [
@@ -244,9 +242,7 @@ def streams_paying(node: Node, manager: str, payer: str, pays: Callable[[bytes],
     """
     topics = [event_topic("StreamCreated"), None, f"0x{payer[2:].lower():0>64}"]
     where: dict[str, Any] = {"address": manager, "topics": topics, "fromBlock": "0x0", "toBlock": "latest"}
-    [logs] = node.ask([Question("eth_getLogs", (where,))])
-    if isinstance(logs, ChainError):
-        raise logs
+    [logs] = answers_of(node, Question("eth_getLogs", (where,)))
     numbers = [int(log["topics"][1], 16) for log in logs]
     known = contract("StreamManager")
     calls = [known.call(manager, name, number) for number in numbers for name in ("streams", "time_left")]

@@ -1,4 +1,4 @@
-"""A chain of its own with ApePay's contracts: time is advanced and code is replaced on it."""
+"""ApePay on a chain of its own, where time is advanced and code is replaced, and a platform that says so."""
 
 from __future__ import annotations
 
@@ -10,22 +10,11 @@ from typing import Any
 import pytest
 
 from ape_silverback.contracts.rpc import HttpNode
-from demo.chain import find_anvil, running_anvil
 from tests.cli.conftest import Run, runner
 from tests.cli.platform import Platform, serving_platform
 from tests.local.machine import serving_cluster
 from tests.stream.payments import STANDARD, Payments
 from tests.stream.world import World
-
-
-@pytest.fixture(scope="module")
-def chain() -> Iterator[str]:
-    """URL of a chain with id 1337 that nobody else uses, and on which nobody waits long for a block."""
-    binary = find_anvil()
-    if binary is None:
-        pytest.skip("anvil is not installed (`make install` does)")
-    with running_anvil(binary, block_time=0.2) as url:
-        yield url
 
 
 @pytest.fixture
