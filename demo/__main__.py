@@ -22,6 +22,9 @@ PROJECT = Path(__file__).parents[1]
 BOTS = ("blocks", "streams")
 BLOCK = re.compile(r"Block (\d+):")
 BLOCKS_TO_SEE = 2
+CLUSTER = "demo/prod"
+"""Cluster of the local platform that is paid for."""
+
 PATIENCE = 60.0
 """Seconds to wait for log lines."""
 
@@ -60,18 +63,17 @@ def main() -> int:
             return 1
     print(
         f"\nDone in {time.monotonic() - started:.0f} s: deployed {len(BOTS)} bots, running and healthy; they handled "
-        f"{', '.join(f'{count} blocks ({name})' for name, count in blocks.items())} and a payment stream; "
-        "a second deploy changed nothing; nothing is left running."
+        f"{', '.join(f'{count} blocks ({name})' for name, count in blocks.items())} and a payment stream; a second "
+        f"deploy changed nothing; {CLUSTER} was paid for, verified and deployed to; nothing is left running."
     )
     return 0
 
 
 def _show(environment: dict[str, str], chain: str) -> dict[str, int]:
     """Do the main job and give how many blocks each bot was seen to handle."""
-    _ape(environment, "silverback", "cluster", "up")
+    _ape(environment, "silverback", "cluster", "up", "--chain", chain, "--dev-payments")
     _ape(environment, "silverback", "cluster", "deploy", "--yes")
-    print("\nMake something happen on the chain: deploy ApePay and open a payment stream.")
-    _ape(environment, "run", "activity", "--network", f"ethereum:local:{chain}", quiet=True)
+    _pay(environment)
 
     logs = {name: _wait_for_log(environment, name) for name in BOTS}
     _ape(environment, "silverback", "cluster", "status")
@@ -84,6 +86,22 @@ def _show(environment: dict[str, str], chain: str) -> dict[str, int]:
         raise Failed("a second deploy should change nothing")
     _ape(environment, "silverback", "cluster", "down")
     return {name: len({number for line in lines for number in BLOCK.findall(line)}) for name, lines in logs.items()}
+
+
+def _pay(environment: dict[str, str]) -> None:
+    """Pay for a cluster of the local platform, which the bot `streams` sees, verify the payment and deploy there."""
+    platform = {**environment, "APE_SILVERBACK_PROFILE": "local-platform", "APE_SILVERBACK_CLUSTER": CLUSTER}
+    workspace, cluster = CLUSTER.split("/")
+    _ape(platform, "silverback", "cluster", "workspaces", "new", "--slug", workspace)
+    _ape(platform, "silverback", "cluster", "new", workspace, "--slug", cluster)
+    _ape(platform, "silverback", "cluster", "pay", "create", CLUSTER, "--time", "1 day", "--yes")
+    deadline = time.monotonic() + PATIENCE
+    while '"running"' not in _ape(platform, "silverback", "cluster", "list", workspace, "--format", "json", quiet=True):
+        if time.monotonic() > deadline:
+            raise Failed(f"{CLUSTER} doesn't run {PATIENCE:.0f} s after it was paid for")
+        time.sleep(1)
+    _ape(platform, "silverback", "cluster", "verify")
+    _ape(platform, "silverback", "cluster", "deploy", "blocks", "--yes")
 
 
 def _wait_for_log(environment: dict[str, str], name: str) -> list[str]:

@@ -31,11 +31,16 @@ from ape_silverback.stream.verify import span_text
 if TYPE_CHECKING:
     from ape.api import AccountAPI, ProviderAPI
     from ape.contracts import ContractInstance
+    from ape.contracts.base import ContractTransactionHandler
 
 SLACK = 15 * 60
 """Seconds that may pass until an extension is mined: what is spent till then can't be extended any more."""
 
 UNLIMITED = 2**256 - 1
+
+HEADROOM = 1.3
+"""Share of the estimated gas that a transaction may take: what has been spent of a stream is claimed with an extension,
+and is more, which takes more gas, by the time that it is mined."""
 
 POLL = 0.5
 """Seconds between two looks for a transaction."""
@@ -306,7 +311,7 @@ class _Sender:
         )
         return found
 
-    def send(self, what: str, function: Callable[..., Any], *arguments: Any) -> dict[str, Any]:
+    def send(self, what: str, function: ContractTransactionHandler, *arguments: Any) -> dict[str, Any]:
         """Send a transaction; gives its receipt as the node tells it.
 
         Raises:
@@ -318,7 +323,8 @@ class _Sender:
         self.tell(f"Sending the {what} …")
         try:
             with logger.at_level(LogLevel.WARNING):  # it would say "confirmed" of what a slow node only took
-                sent = function(*arguments, sender=self.account).txn_hash
+                gas = int(function.estimate_gas_cost(*arguments, sender=self.account) * HEADROOM)
+                sent = function(*arguments, sender=self.account, gas_limit=gas).txn_hash
         except ApeException as error:
             raise StreamError(f"the {what} was refused: {error}{self.done}") from error
         deadline = time.monotonic() + self.provider.network.transaction_acceptance_timeout
