@@ -7,7 +7,11 @@
 
 from __future__ import annotations
 
+import ast
+import inspect
+import itertools
 import os
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_args
@@ -190,10 +194,22 @@ def output() -> str:
 
 def describe(name: str, model: type[BaseModel], level: str = "##") -> str:
     """Write the keys of a document."""
-    rows = ["| key | type | |", "| --- | --- | --- |"]
+    rows, about = ["| key | type | |", "| --- | --- | --- |"], descriptions(model)
     for key, part in model.model_json_schema(mode="serialization")["properties"].items():
-        rows.append(f"| `{key}` | {type_text(part)} | {part.get('description', '')} |")
+        rows.append(f"| `{key}` | {type_text(part)} | {about.get(key, '')} |")
     return f"{level} {name}\n\n{(model.__doc__ or '').strip()}\n\n" + "\n".join(rows)
+
+
+def descriptions(model: type[BaseModel]) -> dict[str, str]:
+    """Give the text below each key of a model, from its source: pydantic would read it at every start of a command."""
+    [found] = ast.parse(textwrap.dedent(inspect.getsource(model))).body
+    assert isinstance(found, ast.ClassDef)
+    return {
+        key.target.id: inspect.cleandoc(text.value.value)
+        for key, text in itertools.pairwise(found.body)
+        if isinstance(key, ast.AnnAssign) and isinstance(key.target, ast.Name)
+        if isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant)
+    }
 
 
 def plan_parts() -> list[str]:

@@ -1,6 +1,6 @@
 """What commands give with ``--format json`` and ``yaml``: the models of it, which the documentation is made from.
 
-A key stays what it is; new keys may come. Times are ISO 8601 in UTC, a value that nobody knows is null.
+The text below a key documents it. A key stays what it is; new keys may come. Times are ISO 8601 in UTC, a value that nobody knows is null.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 class Document(BaseModel):
     """A document, or a part of one."""
 
-    model_config = ConfigDict(use_attribute_docstrings=True)
+    model_config = ConfigDict(defer_build=True)  # a command uses one or two of them
 
     def data(self) -> dict[str, Any]:
         """Give it as plain values."""

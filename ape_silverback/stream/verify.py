@@ -29,7 +29,7 @@ MANY_YEARS = 36_500 * 24 * 60 * 60
 class Check(BaseModel):
     """One check of a stream."""
 
-    model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True)
 
     name: CheckName
     outcome: Outcome
@@ -44,7 +44,7 @@ class Check(BaseModel):
 class Report(BaseModel):
     """What the checks say of one cluster's stream: `verify`."""
 
-    model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True)
 
     cluster: str
     """The cluster, as `WORKSPACE/NAME`, or what it is called else."""
