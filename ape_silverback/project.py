@@ -154,7 +154,8 @@ def resolve(
         allow_dirty=options.allow_dirty,
     )
     known = declared or list(resolver.found)
-    _choose(sorted(reading.only_set), known)  # a setting that means no bot is a mistake
+    if reading.only_set:
+        _choose(sorted(reading.only_set), known)  # a setting that means no bot is a mistake
     chosen = list(names) if new else _choose(names, known)
 
     def origin(name: str) -> str:
