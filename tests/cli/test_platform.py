@@ -187,7 +187,8 @@ def test_info_is_the_record_of_the_platform(run: Run) -> None:
     assert re.search(r"^expires: +-$", run("info", "-c", "test").stdout, re.MULTILINE)
 
 
-def test_a_cluster_of_the_platform_is_used_as_any_other(run: Run, client: ClusterClient) -> None:
+def test_a_cluster_of_the_platform_is_used_as_any_other(run: Run, platform: Platform, client: ClusterClient) -> None:
+    platform.streams.clear()  # or its stream would be verified first
     made = run("bots", "new", "alpha", "-i", "a/b:1", "--network", "ethereum:mainnet:alchemy", "-c", "prod")
     assert made.stdout == "alpha: running\n"
     wait_for(lambda: client.bots["alpha"].is_healthy)
