@@ -1,6 +1,7 @@
 """What commands give with ``--format json`` and ``yaml``: the models of it, which the documentation is made from.
 
-The text below a key documents it. A key stays what it is; new keys may come. Times are ISO 8601 in UTC, a value that nobody knows is null.
+The text below a key documents it. A key stays what it is; new keys may come. Times are ISO 8601 in UTC, a value that
+nobody knows is null.
 """
 
 from __future__ import annotations
