@@ -223,7 +223,9 @@ def amount_for(seconds: int, life: Callable[[int], int], unit: int) -> tuple[int
     amount = -(-unit * seconds // pays)
     for _ in range(ATTEMPTS):
         if (pays := life(amount)) >= seconds:
-            return amount, pays
+            # A whole token may pay for few seconds, and so tell the price roughly: now it is known better.
+            less = -(-amount * seconds // pays)
+            return (less, fewer) if less < amount and (fewer := life(less)) >= seconds else (amount, pays)
         amount = max(amount + 1, -(-amount * seconds // max(pays, 1)))
     raise StreamError("the StreamManager's price for this time can't be found; name an amount")
 
