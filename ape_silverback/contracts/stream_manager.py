@@ -21,6 +21,7 @@ WORD = 32
 """Bytes of a value in the ABI, and so of an immutable behind the code."""
 
 ZERO_ADDRESS = "0x" + "00" * 20
+MOST_UINT256 = 2**256 - 1
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from uuid import UUID
 
 from ape_silverback.cluster.types import ClusterConfiguration
 from ape_silverback.contracts.rpc import Node, Question
-from ape_silverback.contracts.stream_manager import contract, contract_type, event_topic, read_calls
+from ape_silverback.contracts.stream_manager import MOST_UINT256, contract, contract_type, event_topic, read_calls
 from ape_silverback.exceptions import StreamError
 from ape_silverback.stream.quote import (
     CANCEL_STREAMS,
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 SLACK = 15 * 60
 """Seconds that may pass until an extension is mined: what is spent till then can't be extended any more."""
 
-UNLIMITED = 2**256 - 1
+UNLIMITED = MOST_UINT256
 
 HEADROOM = 1.3
 """Share of the estimated gas that a transaction may take: what has been spent of a stream is claimed with an extension,

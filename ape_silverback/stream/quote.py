@@ -10,7 +10,14 @@ from fractions import Fraction
 from typing import Any
 
 from ape_silverback.contracts.rpc import Node, Question, answers_of
-from ape_silverback.contracts.stream_manager import ZERO_ADDRESS, Stream, contract, event_topic, read_calls
+from ape_silverback.contracts.stream_manager import (
+    MOST_UINT256,
+    ZERO_ADDRESS,
+    Stream,
+    contract,
+    event_topic,
+    read_calls,
+)
 from ape_silverback.exceptions import ChainError, StreamError
 
 CANCEL_STREAMS = 8
@@ -19,7 +26,6 @@ CANCEL_STREAMS = 8
 MOST_SECONDS = 100 * 365 * 24 * 60 * 60
 """Life of a stream above which no price was asked: validators that price nothing give the largest number."""
 
-MOST_UINT256 = 2**256 - 1
 LONGEST_AMOUNT = 80
 """Digits of an amount above which it is more than any token has."""
 

@@ -9,10 +9,16 @@ from typing import Any
 
 from ape_silverback.cluster.types import StreamClaim, checksummed_address
 from ape_silverback.contracts.rpc import Node, Question
-from ape_silverback.contracts.stream_manager import WORD, ZERO_ADDRESS, Call, Stream, contract, event_topic
+from ape_silverback.contracts.stream_manager import (
+    MOST_UINT256,
+    WORD,
+    ZERO_ADDRESS,
+    Call,
+    Stream,
+    contract,
+    event_topic,
+)
 from ape_silverback.exceptions import ChainError, StreamError
-
-MOST_UINT256 = 2**256 - 1
 
 TELL_CHAIN_ID = "0x4660005260206000f3"
 """Code that gives what the EVM has as chain id (EIP-1344): CHAINID, MSTORE at 0, RETURN of 32 bytes."""
