@@ -15,46 +15,46 @@ from pluggy import HookimplMarker
 if TYPE_CHECKING:
     from ape_silverback.api import deploy, deploy_events, plan, project_bots
     from ape_silverback.cluster.client import ClusterClient, PlatformClient
-    from ape_silverback.config import Section
-    from ape_silverback.deployment.apply import Event, Manner, Timing
-    from ape_silverback.deployment.plan import Plan, Wishes
-    from ape_silverback.deployment.summary import Summary
-    from ape_silverback.desired import Options
+    from ape_silverback.config.models import Section
+    from ape_silverback.config.reader import read_section
+    from ape_silverback.deployment.apply import ApplyOptions, Event, Timing
+    from ape_silverback.deployment.plan import Plan, PlanOptions
+    from ape_silverback.deployment.result import DeployResult
     from ape_silverback.exceptions import DeployFailed, SilverbackError
     from ape_silverback.images.build import Build
-    from ape_silverback.section import read_section
+    from ape_silverback.project.desired import Overrides
     from ape_silverback.version import __version__
 
 # Module → the public names that it has.
 _PUBLIC = {
     "api": ("deploy", "deploy_events", "plan", "project_bots"),
     "cluster.client": ("ClusterClient", "PlatformClient"),
-    "config": ("Section",),
-    "deployment.apply": ("Event", "Manner", "Timing"),
-    "deployment.plan": ("Plan", "Wishes"),
-    "deployment.summary": ("Summary",),
-    "desired": ("Options",),
+    "config.models": ("Section",),
+    "deployment.apply": ("Event", "ApplyOptions", "Timing"),
+    "deployment.plan": ("Plan", "PlanOptions"),
+    "deployment.result": ("DeployResult",),
+    "project.desired": ("Overrides",),
     "exceptions": ("DeployFailed", "SilverbackError"),
     "images.build": ("Build",),
-    "section": ("read_section",),
+    "config.reader": ("read_section",),
     "version": ("__version__",),
 }
 _PLACES = {name: f"ape_silverback.{module}" for module, names in _PUBLIC.items() for name in names}
 
 __all__ = [
+    "ApplyOptions",
     "Build",
     "ClusterClient",
     "DeployFailed",
+    "DeployResult",
     "Event",
-    "Manner",
-    "Options",
+    "Overrides",
     "Plan",
+    "PlanOptions",
     "PlatformClient",
     "Section",
     "SilverbackError",
-    "Summary",
     "Timing",
-    "Wishes",
     "__version__",
     "deploy",
     "deploy_events",

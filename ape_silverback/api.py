@@ -19,15 +19,15 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 
-from ape_silverback.deployment.apply import USUAL_MANNER, Event, Manner
-from ape_silverback.deployment.plan import NO_WISHES, Plan, Wishes
-from ape_silverback.deployment.summary import Summary
-from ape_silverback.desired import DesiredBot, Options
+from ape_silverback.deployment.apply import DEFAULT_APPLY_OPTIONS, ApplyOptions, Event
+from ape_silverback.deployment.plan import DEFAULT_PLAN_OPTIONS, Plan, PlanOptions
+from ape_silverback.deployment.result import DeployResult
+from ape_silverback.deployment.session import DeployRequest, open_session
 from ape_silverback.exceptions import DeployError, NoClusterError
 from ape_silverback.images.build import Build
-from ape_silverback.project import project_folder
-from ape_silverback.setting import Asked, opened
-from ape_silverback.stream.clusters import trust_connection
+from ape_silverback.project.desired import DesiredBot, Overrides
+from ape_silverback.project.discovery import project_folder
+from ape_silverback.stream.gate import trust_connection
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from ape_silverback.cluster.client import ClusterClient
 
 
-class Asking(TypedDict, total=False):
+class RequestFields(TypedDict, total=False):
     """What every function here takes by name."""
 
     target: str
@@ -50,7 +50,7 @@ class Asking(TypedDict, total=False):
     client: ClusterClient
     """Client of the cluster, in place of a profile."""
 
-    options: Options
+    options: Overrides
     """Network, account, tag and so on of all bots, for this run."""
 
     settings: Sequence[str]
@@ -63,7 +63,7 @@ class Asking(TypedDict, total=False):
     """Values of variables, which win over the files."""
 
 
-def project_bots(*bots: str, **asked: Unpack[Asking]) -> tuple[DesiredBot, ...]:
+def project_bots(*bots: str, **request: Unpack[RequestFields]) -> tuple[DesiredBot, ...]:
     """Give the project's bots as they would be deployed: all of them, or those of some names or globs.
 
     Each says in ``origins`` where its values come from. The cluster is only asked of what kind it is; without one, what
@@ -72,41 +72,41 @@ def project_bots(*bots: str, **asked: Unpack[Asking]) -> tuple[DesiredBot, ...]:
     Raises:
         ResolutionError: with every problem of every bot, a line each.
     """
-    wanted = _asked(bots, asked)
+    wanted = _request(bots, request)
     try:
-        with opened(wanted) as setting:
-            return setting.resolve().bots
+        with open_session(wanted) as session:
+            return session.resolve().bots
     except NoClusterError:
         return wanted.resolve(wanted.read(), None).bots
 
 
-def plan(*bots: str, wishes: Wishes = NO_WISHES, **asked: Unpack[Asking]) -> Plan:
+def plan(*bots: str, plan_options: PlanOptions = DEFAULT_PLAN_OPTIONS, **request: Unpack[RequestFields]) -> Plan:
     """Say what ``deploy`` would do. Changes nothing.
 
     Args:
         bots: names or globs; all of the project's bots when there are none.
         wishes: what is asked of the plan: to prune, to push variables, to restart.
-        asked: see ``Asking``.
+        asked: see ``RequestFields``.
 
     Raises:
         ResolutionError: the project's bots can't be resolved.
         DeployError: it can't be done, with every reason, a line each.
         ClusterError: a request failed.
     """
-    with opened(_asked(bots, asked)) as setting:
-        return setting.plan(setting.resolve(), wishes)
+    with open_session(_request(bots, request)) as session:
+        return session.plan(session.resolve(), plan_options)
 
 
 def deploy(
     *bots: str,
     plan: Plan | None = None,
-    wishes: Wishes = NO_WISHES,
-    manner: Manner = USUAL_MANNER,
+    plan_options: PlanOptions = DEFAULT_PLAN_OPTIONS,
+    apply_options: ApplyOptions = DEFAULT_APPLY_OPTIONS,
     build: Build | None = None,
     verify: bool = True,
     on_event: Callable[[Event], None] | None = None,
-    **asked: Unpack[Asking],
-) -> Summary:
+    **request: Unpack[RequestFields],
+) -> DeployResult:
     """Make the cluster have the project's bots, and wait until they run and are healthy.
 
     Args:
@@ -117,7 +117,7 @@ def deploy(
         build: how to build the images of the bots that are deployed before anything is written; None to build none.
         verify: verify the payment stream of a cluster of the platform first.
         on_event: called with each event while it happens.
-        asked: see ``Asking``.
+        asked: see ``RequestFields``.
 
     Raises:
         DeployFailed: something failed or was left out; the rest is done.
@@ -125,8 +125,8 @@ def deploy(
         BuildError: an image couldn't be made; nothing was changed.
         SilverbackError: as for ``plan``; nothing was changed.
     """
-    with _begun(bots, plan, wishes, manner, build, verify, asked) as (made, events):
-        summary = Summary(made, manner.wait)
+    with _begun(bots, plan, plan_options, apply_options, build, verify, request) as (made, events):
+        summary = DeployResult(made, apply_options.wait)
         for event in events:
             summary.add(event)
             if on_event is not None:
@@ -138,45 +138,45 @@ def deploy(
 def deploy_events(
     *bots: str,
     plan: Plan | None = None,
-    wishes: Wishes = NO_WISHES,
-    manner: Manner = USUAL_MANNER,
+    plan_options: PlanOptions = DEFAULT_PLAN_OPTIONS,
+    apply_options: ApplyOptions = DEFAULT_APPLY_OPTIONS,
     build: Build | None = None,
     verify: bool = True,
-    **asked: Unpack[Asking],
+    **request: Unpack[RequestFields],
 ) -> Generator[Event, None, None]:
     """Deploy as ``deploy`` does, and give each event while it happens.
 
     Nothing happens before the first is taken, and nothing more is begun once no more are. A bot that fails is an event.
     """
-    with _begun(bots, plan, wishes, manner, build, verify, asked) as (_, events):
+    with _begun(bots, plan, plan_options, apply_options, build, verify, request) as (_, events):
         yield from events
 
 
-def _asked(bots: tuple[str, ...], asked: Asking) -> Asked:
-    return Asked(project_folder(), bots, **asked)
+def _request(bots: tuple[str, ...], request: RequestFields) -> DeployRequest:
+    return DeployRequest(project_folder(), bots, **request)
 
 
 @contextmanager
 def _begun(
     bots: tuple[str, ...],
     plan: Plan | None,
-    wishes: Wishes,
-    manner: Manner,
+    plan_options: PlanOptions,
+    apply_options: ApplyOptions,
     build: Build | None,
     verify: bool,
-    asked: Asking,
+    request: RequestFields,
 ) -> Iterator[tuple[Plan, Iterator[Event]]]:
     """Give what is done, and the events of doing it, for as long as the right to deploy is held."""
     if plan is not None and bots:
         raise DeployError("a plan that was made says which bots: name none with it")
-    with opened(_asked(bots, asked)) as setting, setting.deployer.lock():
-        trust_connection(setting.connection, setting.stream, skip=not verify)
+    with open_session(_request(bots, request)) as session, session.deployer.lock():
+        trust_connection(session.connection, session.stream, skip=not verify)
         images: Sequence[DesiredBot] = ()
         if plan is None:
-            desired = setting.resolve()
-            plan = setting.plan(desired, wishes)
-            images = setting.to_build(plan, desired) if build is not None else ()
+            desired = session.resolve()
+            plan = session.plan(desired, plan_options)
+            images = session.to_build(plan, desired) if build is not None else ()
         else:
-            setting.deployer.check(plan)
-        with closing(setting.carry_out(plan, manner, images=images, build=build)) as events:
+            session.deployer.check(plan)
+        with closing(session.carry_out(plan, apply_options, images=images, build=build)) as events:
             yield plan, events

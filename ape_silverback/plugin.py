@@ -8,8 +8,8 @@ from typing import Any
 from ape.api import PluginConfig
 from pydantic_settings import SettingsConfigDict
 
-from ape_silverback.config import Section
-from ape_silverback.section import VARIABLE_PREFIX, check_section
+from ape_silverback.config.models import Section
+from ape_silverback.config.reader import VARIABLE_PREFIX, check_section
 
 
 class SilverbackConfig(PluginConfig, Section):

@@ -17,7 +17,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from ape_silverback.cluster.client import ClusterClient
-from tests.local.machine import KEY, serving_cluster
+from tests.server.machine import KEY, serving_cluster
 
 BOTS = 20
 ROUNDS = 7

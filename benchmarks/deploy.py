@@ -20,7 +20,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from tests.local.machine import Cluster, serving_cluster
+from tests.server.machine import Cluster, serving_cluster
 
 BOTS = 250
 DELAY = 0.05

@@ -222,7 +222,10 @@ def plan_parts() -> list[str]:
     )
     return [
         head,
-        *(describe(model.__name__, model, "###") for model in (*actions, plan.Change, plan.Deployed, plan.LookedAt)),
+        *(
+            describe(model.__name__, model, "###")
+            for model in (*actions, plan.Change, plan.RecordedBot, plan.PlanScope)
+        ),
     ]
 
 

@@ -44,7 +44,7 @@ def test_the_wheel_holds_every_module_and_nothing_else(wheel: zipfile.ZipFile) -
 
 
 def test_the_wheel_holds_the_validator_with_its_source(wheel: zipfile.ZipFile) -> None:
-    folder = "ape_silverback/contracts"
+    folder = "ape_silverback/apepay"
     assert {f"{folder}/fixed_rate.json", f"{folder}/fixed_rate.vy"} <= set(wheel.namelist())
 
 

@@ -80,11 +80,11 @@ def new(
     """
     from ape_silverback.cli.documents import BotDocument
     from ape_silverback.cli.progress import show_until_ready
-    from ape_silverback.desired import Options
-    from ape_silverback.project import resolve
-    from ape_silverback.section import read_section
+    from ape_silverback.config.reader import read_section
+    from ape_silverback.project.desired import Overrides
+    from ape_silverback.project.resolver import resolve
 
-    options = Options(
+    options = Overrides(
         network=network,
         account=account,
         image=image,
@@ -196,7 +196,7 @@ def update(
 
 def _network(bot: Bot, choice: str) -> dict[str, str]:
     """Give the parts of a network choice; those left out are the bot's."""
-    from ape_silverback.networks import ConfigurationFiles, Sourced, resolve_network
+    from ape_silverback.project.networks import ConfigurationFiles, Sourced, resolve_network
 
     now = Sourced(f"{bot.ecosystem}:{bot.network}:{bot.provider}", "the bot's")
     found = resolve_network([Sourced(choice, "option --network"), now], ConfigurationFiles((), {}))

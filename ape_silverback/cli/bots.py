@@ -17,8 +17,8 @@ from ape_silverback.cli.selection import choose, each, show_results
 
 if TYPE_CHECKING:
     from ape_silverback.cli.documents import BotDocument, ResultDocument
-    from ape_silverback.config import BotConfig
-    from ape_silverback.section import SectionReading
+    from ape_silverback.config.models import BotConfig
+    from ape_silverback.config.reader import SectionReading
 
 HERE = "ape_silverback.cli.bots"
 
@@ -68,7 +68,7 @@ def list_(names: tuple[str, ...], format_: str, profile: str | None, cluster: st
         ape silverback cluster bots list 'price-*' --format json
     """
     from ape_silverback.cli.documents import BotDocument
-    from ape_silverback.deployment.live import statuses_of
+    from ape_silverback.deployment.observed import statuses_of
 
     with connected(profile, cluster) as connection:
         chosen = list(choose("bot", connection.client.bots, names, not names).values())
@@ -111,7 +111,7 @@ def info_(names: tuple[str, ...], format_: str, profile: str | None, cluster: st
         ape silverback cluster bots info blocks
     """
     from ape_silverback.cli.documents import BotDocument
-    from ape_silverback.deployment.live import statuses_of
+    from ape_silverback.deployment.observed import statuses_of
 
     with connected(profile, cluster) as connection:
         chosen = list(choose("bot", connection.client.bots, names, not names).values())
@@ -267,7 +267,7 @@ def remove(
     Example:
         ape silverback cluster bots remove blocks --yes
     """
-    from ape_silverback.connection import read_section_here
+    from ape_silverback.connect import read_section_here
 
     reading = read_section_here()
     with connected(profile, cluster, reading) as connection:

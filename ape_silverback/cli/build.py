@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 import click
 from ape.cli import verbosity_option
 
-from ape_silverback.cli.deployment import project_bots
+from ape_silverback.cli.deploy_options import project_bots
 from ape_silverback.cli.options import format_option
 from ape_silverback.cli.output import note, show, show_table
 
 if TYPE_CHECKING:
-    from ape_silverback.desired import DesiredBot, Options
-    from ape_silverback.section import SectionReading
+    from ape_silverback.config.reader import SectionReading
+    from ape_silverback.project.desired import DesiredBot, Overrides
 
 NO_REGISTRY = "registry.invalid"
 """Stands for the registry while bots are resolved that have none. No host can have this name (RFC 2606)."""
@@ -60,17 +60,17 @@ def build(
         ape silverback build 'price-*' --tag 1.4 --push
     """
     from ape_silverback.cli.documents import ImageDocument
-    from ape_silverback.desired import Options
+    from ape_silverback.config.reader import read_section
     from ape_silverback.exceptions import BuildError
     from ape_silverback.images.build import Build, build_image
     from ape_silverback.images.engine import Engine
     from ape_silverback.images.recipe import BASE
-    from ape_silverback.section import read_section
+    from ape_silverback.project.desired import Overrides
 
     if file_only and push:
         raise click.UsageError("--file-only builds nothing that --push could push.")
     reading = read_section(Path.cwd())
-    wanted = _wanted(reading, bots, target, Options(tag=tag, allow_dirty=allow_dirty))
+    wanted = _wanted(reading, bots, target, Overrides(tag=tag, allow_dirty=allow_dirty))
     if push and (local := [bot.name for bot in wanted if bot.image.startswith(f"{NO_REGISTRY}/")]):
         raise click.ClickException(f"nowhere to push {', '.join(local)} to: set `registry:` in the silverback section")
     try:
@@ -102,13 +102,13 @@ def build(
         raise click.ClickException(f"failed: {', '.join(failed)}")
 
 
-def _wanted(reading: SectionReading, names: Sequence[str], target: str | None, options: Options) -> list[DesiredBot]:
+def _wanted(reading: SectionReading, names: Sequence[str], target: str | None, options: Overrides) -> list[DesiredBot]:
     """Resolve the bots to build, with the references of their images.
 
     Without names those are left out whose image is given and whose code isn't here: they are somebody else's.
     """
-    from ape_silverback.project import resolve
-    from ape_silverback.setting import own_bots
+    from ape_silverback.deployment.session import own_bots
+    from ape_silverback.project.resolver import resolve
 
     section = reading.section
     named = replace(reading, section=section.model_copy(update={"registry": section.registry or NO_REGISTRY}))

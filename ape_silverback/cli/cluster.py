@@ -33,8 +33,8 @@ cluster = LazyGroup(
             "health": "ape_silverback.cli.clusters:health",
         },
         "Local cluster": {
-            "up": "ape_silverback.cli.local:up",
-            "down": "ape_silverback.cli.local:down",
+            "up": "ape_silverback.cli.server:up",
+            "down": "ape_silverback.cli.server:down",
         },
         "Platform": {
             "workspaces": "ape_silverback.cli.workspaces:workspaces",

@@ -26,7 +26,7 @@ from ape_silverback.cli.output import (
 if TYPE_CHECKING:
     from ape_silverback.cluster.client import Workspace
     from ape_silverback.cluster.types import ClusterInfo
-    from ape_silverback.connection import Connection, PlatformConnection
+    from ape_silverback.connect import Connection, PlatformConnection
 
 _path = click.argument("path", metavar="CLUSTER_PATH", shell_complete=complete_clusters)
 _workspace = click.argument("workspace", metavar="[WORKSPACE]", required=False, shell_complete=complete_workspaces)
@@ -134,7 +134,7 @@ def migrate(path: str, version: str | None, yes: bool, format_: str, profile: st
         ape silverback cluster migrate my-workspace/prod --version 0.9.1
     """
     from ape_silverback.cli.documents import ClusterDocument
-    from ape_silverback.networks import did_you_mean
+    from ape_silverback.project.networks import did_you_mean
 
     with platform(profile) as connection:
         space, found = _find(connection, path)
@@ -263,7 +263,7 @@ def _workspace_of(connection: PlatformConnection, given: str | None) -> str:
 def _find(connection: PlatformConnection, path: str) -> tuple[Workspace, ClusterInfo]:
     """Find the cluster of a path, or of a name in the profile's default workspace."""
     from ape_silverback.cluster.settings import choose_cluster
-    from ape_silverback.connection import find_cluster
+    from ape_silverback.connect import find_cluster
 
     return find_cluster(connection.client, *choose_cluster(connection.profile, path))
 

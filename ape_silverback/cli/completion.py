@@ -42,7 +42,7 @@ def _profiles(_: click.Context) -> Iterable[str]:
 
 def _clusters(ctx: click.Context) -> Iterable[str]:
     from ape_silverback.cli.connection import platform
-    from ape_silverback.connection import cluster_paths
+    from ape_silverback.connect import cluster_paths
 
     def ask() -> list[str]:
         with platform(ctx.params.get("profile"), patience=PATIENCE) as connection:
@@ -112,8 +112,8 @@ complete_credentials = _completer(_on_cluster("credentials"))
 
 
 def _project_bots(_: click.Context) -> Iterable[str]:
-    from ape_silverback.project import discover_bots
-    from ape_silverback.section import read_section
+    from ape_silverback.config.reader import read_section
+    from ape_silverback.project.discovery import discover_bots
 
     return read_section(Path.cwd()).section.bots or discover_bots(Path.cwd())
 

@@ -2,8 +2,8 @@
 
 from functools import partial
 
-from ape_silverback import connection
+from ape_silverback import connect
 from ape_silverback.cli.output import warn
 
-connected = partial(connection.connected, warn=warn)
-platform = partial(connection.platform, warn=warn)
+connected = partial(connect.connected, warn=warn)
+platform = partial(connect.platform, warn=warn)

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ape_silverback.cli.deployment import (
-    asked_of,
-    manner_of,
-    manner_options,
+from ape_silverback.cli.deploy_options import (
+    apply_flags,
+    apply_options_of,
+    plan_options_of,
     project_bots,
     project_options,
     read_plan,
-    wishes_of,
+    request_of,
 )
 from ape_silverback.cli.options import cluster_options
 from ape_silverback.cli.output import INTERRUPTED, confirm, note, value_text, warn
@@ -26,12 +26,12 @@ from ape_silverback.cli.plan import key_text, show_plan
 from ape_silverback.cli.verify import no_verify_option, pass_gate
 
 if TYPE_CHECKING:
-    from ape_silverback.deployment.apply import Event, Manner
+    from ape_silverback.deployment.apply import ApplyOptions, Event
     from ape_silverback.deployment.plan import Plan
-    from ape_silverback.deployment.summary import Summary
-    from ape_silverback.desired import DesiredBot, DesiredState
+    from ape_silverback.deployment.result import DeployResult
+    from ape_silverback.deployment.session import DeploySession
     from ape_silverback.images.build import Build
-    from ape_silverback.setting import Setting
+    from ape_silverback.project.desired import DesiredBot, DesiredState
 
 events_option = click.option(
     "--format",
@@ -56,7 +56,7 @@ events_option = click.option(
     help="Apply this plan of `plan --out`, if the cluster hasn't moved since.",
 )
 @project_options
-@manner_options
+@apply_flags
 @click.option("--rollback", is_flag=True, help="Give a bot that fails after a change what it had before.")
 @click.option("--build", is_flag=True, help="First build the images of the bots that are deployed, as `build` does.")
 @click.option(
@@ -91,43 +91,43 @@ def deploy(
         ape silverback cluster deploy blocks --yes
         ape silverback cluster deploy --target production --strategy rolling --rollback
     """
+    from ape_silverback.deployment.session import open_session
     from ape_silverback.exceptions import NoClusterError
     from ape_silverback.images.build import Build
-    from ape_silverback.setting import opened
 
-    wishes, manner = wishes_of(options, bots), manner_of(options, rollback)
+    plan_options, apply_options = plan_options_of(options, bots), apply_options_of(options, rollback)
     if plan_file is not None and (bots or dry_run or build):
         raise click.UsageError("--plan applies what is in the file: no BOT, --dry-run or --build goes with it.")
-    asked = asked_of(options, bots, profile, cluster)
+    request = request_of(options, bots, profile, cluster)
     try:
-        with opened(asked, warn) as setting:
+        with open_session(request, warn) as session:
             if dry_run:
-                desired = setting.resolve()
+                desired = session.resolve()
                 _show_desired(desired)  # before anything that can fail: it is what was asked for
-                show_plan(setting.plan(desired, wishes))
+                show_plan(session.plan(desired, plan_options))
                 note("Dry run: nothing was changed.")
                 return
-            pass_gate(setting.connection, setting.stream, no_verify=no_verify)
-            with setting.deployer.lock():
+            pass_gate(session.connection, session.stream, no_verify=no_verify)
+            with session.deployer.lock():
                 if plan_file is not None:
                     plan, images = read_plan(plan_file), []
-                    setting.deployer.check(plan)
+                    session.deployer.check(plan)
                 else:
-                    desired = setting.resolve()
-                    plan = setting.plan(desired, wishes)
-                    images = setting.to_build(plan, desired) if build else []
+                    desired = session.resolve()
+                    plan = session.plan(desired, plan_options)
+                    images = session.to_build(plan, desired) if build else []
                 if build and not images:
-                    note(_nothing_to_build(setting, plan))
-                carry_out(setting, plan, manner, yes=yes, format_=format_, images=images, build=Build(push))
+                    note(_nothing_to_build(session, plan))
+                carry_out(session, plan, apply_options, yes=yes, format_=format_, images=images, build=Build(push))
     except NoClusterError:
         if not dry_run:
             raise
-        _show_desired(asked.resolve(asked.read(), None, warn))
+        _show_desired(request.resolve(request.read(), None, warn))
         note("\nNo cluster is chosen, so this isn't compared with one. `ape silverback cluster up` starts a local one.")
 
 
-def _nothing_to_build(setting: Setting, plan: Plan) -> str:
-    if setting.connection.kind() == "local":
+def _nothing_to_build(session: DeploySession, plan: Plan) -> str:
+    if session.connection.kind() == "local":
         return "No image is built: this cluster runs the project's folder."
     if plan.writes:
         return "No image is built: none of the bots that change is made of this project."
@@ -135,9 +135,9 @@ def _nothing_to_build(setting: Setting, plan: Plan) -> str:
 
 
 def carry_out(
-    setting: Setting,
+    session: DeploySession,
     plan: Plan,
-    manner: Manner,
+    apply_options: ApplyOptions,
     *,
     yes: bool,
     format_: str,
@@ -145,14 +145,14 @@ def carry_out(
     build: Build | None = None,
     source: Mapping[str, Any] | None = None,
 ) -> None:
-    """Show a plan, ask, carry it out, and show what happens. The keywords are those of ``Setting.carry_out``.
+    """Show a plan, ask, carry it out, and show what happens. The keywords are those of ``DeploySession.carry_out``.
 
     Raises:
         click.ClickException: something failed.
         click.exceptions.Exit: it was interrupted.
     """
     from ape_silverback.cli.progress import progress, show_failure
-    from ape_silverback.deployment.summary import Summary
+    from ape_silverback.deployment.result import DeployResult
 
     as_json = format_ == "json"
     if as_json:
@@ -163,15 +163,17 @@ def carry_out(
         raise click.ClickException("\n".join(plan.refused))
     if images:
         note(f"Images to build first: {', '.join(bot.image for bot in images)}.")
-    if unfinished := setting.deployer.records.unfinished():
+    if unfinished := session.deployer.records.unfinished():
         note(f"The last deployment was cut off; begun, and of no known end: {', '.join(unfinished)}.")
     if plan.writes:
         confirm(f"Apply this to {plan.cluster}?", yes)
 
-    result = Summary(plan, manner.wait)
+    result = DeployResult(plan, apply_options.wait)
     left = "What was begun is finished by the cluster; the same command again does the rest."
     with _interruptible() as stop, progress(left) as shown:
-        events = setting.carry_out(plan, manner, images=images, build=build, stop=stop, tell=note, **(source or {}))
+        events = session.carry_out(
+            plan, apply_options, images=images, build=build, stop=stop, tell=note, **(source or {})
+        )
         with closing(events):
             for event in events:
                 result.add(event)
@@ -184,7 +186,7 @@ def carry_out(
     _show_result(result, as_json, stop.is_set())
 
 
-def _show_result(result: Summary, as_json: bool, interrupted: bool) -> None:
+def _show_result(result: DeployResult, as_json: bool, interrupted: bool) -> None:
     if as_json:
         _show_event("done", text=result.text)
     if interrupted:

@@ -17,8 +17,8 @@ from ape_silverback.cluster.types import ClusterConfiguration, ResourceStatus
 if TYPE_CHECKING:
     from ape_silverback.cluster.client import Bot, RegistryCredentials, VariableGroup, Workspace
     from ape_silverback.cluster.types import BotLogEntry, ClusterInfo
-    from ape_silverback.deployment.records import Record
-    from ape_silverback.local.payments import Payments
+    from ape_silverback.deployment.history import Record
+    from ape_silverback.server.platform.payments import Payments
     from ape_silverback.stream.verify import Report
 
 

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ape_silverback.cli.deploy import carry_out, events_option
-from ape_silverback.cli.deployment import (
+from ape_silverback.cli.deploy_options import (
+    apply_flags,
+    apply_options_of,
     env_files_option,
-    manner_of,
-    manner_options,
     project_bots,
     prune_option,
 )
@@ -20,7 +20,7 @@ from ape_silverback.cli.output import note, show, show_table, time_text, warn
 from ape_silverback.cli.verify import no_verify_option, pass_gate
 
 if TYPE_CHECKING:
-    from ape_silverback.deployment.records import Record
+    from ape_silverback.deployment.history import Record
 
 target_option = click.option("--target", metavar="NAME", help="Target of the section whose cluster it is.")
 
@@ -40,10 +40,10 @@ def history(target: str | None, format_: str, profile: str | None, cluster: str 
         ape silverback cluster history
     """
     from ape_silverback.cli.documents import DeploymentDocument
-    from ape_silverback.setting import Asked, opened
+    from ape_silverback.deployment.session import DeployRequest, open_session
 
-    with opened(Asked(Path.cwd(), target=target, profile=profile, cluster=cluster), warn) as setting:
-        records = setting.deployer.records.history()
+    with open_session(DeployRequest(Path.cwd(), target=target, profile=profile, cluster=cluster), warn) as session:
+        records = session.deployer.records.history()
     documents = [DeploymentDocument.of(record) for record in records]
 
     def text() -> None:
@@ -68,7 +68,7 @@ def history(target: str | None, format_: str, profile: str | None, cluster: str 
 @target_option
 @env_files_option
 @prune_option
-@manner_options
+@apply_flags
 @no_verify_option
 @events_option
 @cluster_options
@@ -95,21 +95,21 @@ def rollback(
         ape silverback cluster rollback
         ape silverback cluster rollback liquidator --to 7 --yes
     """
-    from ape_silverback.deployment.plan import Wishes
-    from ape_silverback.setting import Asked, opened
+    from ape_silverback.deployment.plan import PlanOptions
+    from ape_silverback.deployment.session import DeployRequest, open_session
 
-    manner = manner_of(options)
+    apply_options = apply_options_of(options)
     if prune and bots:
         raise click.UsageError("--prune is for all bots: name no BOT with it.")
-    asked = Asked(Path.cwd(), bots, target, profile, cluster, env_files=env_files)
-    with opened(asked, warn) as setting, setting.deployer.lock():
-        pass_gate(setting.connection, setting.stream, no_verify=no_verify)
-        record, desired = setting.deployer.earlier(bots, to)
+    request = DeployRequest(Path.cwd(), bots, target, profile, cluster, env_files=env_files)
+    with open_session(request, warn) as session, session.deployer.lock():
+        pass_gate(session.connection, session.stream, no_verify=no_verify)
+        record, desired = session.deployer.earlier(bots, to)
         note(f"Back to deployment {record.id} of {time_text(record.time)} by {record.by}.")
-        plan = setting.plan(desired, Wishes(prune=prune))
+        plan = session.plan(desired, PlanOptions(prune=prune))
         origin = record.model_dump(include={"commit", "dirty", "digests"})
         source = {"what": f"rollback to {record.id}", "restores": record.id, **origin}
-        carry_out(setting, plan, manner, yes=yes, format_=format_, source=source)
+        carry_out(session, plan, apply_options, yes=yes, format_=format_, source=source)
 
 
 def _commit(record: Record) -> str:

@@ -50,7 +50,7 @@ def login(profile: str | None, no_browser: bool, port: int | None, timeout: floa
         ape silverback login
         ape silverback login --no-browser
     """
-    from ape_silverback.cluster.auth import choose_auth, log_in, log_in_by_hand
+    from ape_silverback.cluster.auth.login import choose_auth, log_in, log_in_by_hand
     from ape_silverback.cluster.settings import ProfileSettings
 
     ProfileSettings.from_config_file()  # writes one with the platform's address for a new user
@@ -69,7 +69,7 @@ def logout(profile: str | None) -> None:
     Example:
         ape silverback logout
     """
-    from ape_silverback.cluster.auth import choose_auth, log_out
+    from ape_silverback.cluster.auth.login import choose_auth, log_out
 
     auth = choose_auth(profile)
     done = log_out(auth)
@@ -90,7 +90,7 @@ def whoami(profile: str | None, format_: str) -> None:
         ape silverback whoami
     """
     from ape_silverback.cli.documents import UserDocument
-    from ape_silverback.cluster.auth import choose_auth, who_am_i
+    from ape_silverback.cluster.auth.login import choose_auth, who_am_i
 
     auth = choose_auth(profile)
     found = who_am_i(auth)

@@ -206,7 +206,7 @@ def errors(names: tuple[str, ...], format_: str, profile: str | None, cluster: s
         ape silverback cluster bots errors
     """
     from ape_silverback.cli.documents import ErrorDocument
-    from ape_silverback.cluster.errors import count_errors
+    from ape_silverback.cluster.bot_errors import count_errors
 
     with connected(profile, cluster) as connection, ThreadPoolExecutor(CONCURRENCY) as pool:
         chosen = list(choose("bot", connection.client.bots, names, not names).values())

@@ -11,7 +11,7 @@ import click
 from ape.cli import verbosity_option
 
 from ape_silverback.cli.completion import complete_clusters, complete_profiles
-from ape_silverback.spans import read_span
+from ape_silverback.durations import read_span
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 

@@ -11,7 +11,7 @@ from ape_silverback.cli.completion import complete_clusters
 from ape_silverback.cli.group import LazyGroup
 from ape_silverback.cli.options import Span, format_option, platform_options, profile_option, yes_option
 from ape_silverback.cli.output import confirm, note, show
-from ape_silverback.cli.paying import paying, sending, show_stream
+from ape_silverback.cli.payment import paying, sending, show_stream
 from ape_silverback.cli.verify import no_verify_option, show_report
 
 if TYPE_CHECKING:
@@ -121,7 +121,7 @@ def create(
         manager = payment.manager()
         payment.gate(no_verify)
         signer = payment.signer(account)
-        offer = offer_stream(
+        quote = offer_stream(
             payment.node,
             str(signer.address),
             manager,
@@ -131,7 +131,7 @@ def create(
             amount=amount,
             seconds=seconds,
         )
-        document = payment.send(offer, signer, approve, yes)
+        document = payment.send(quote, signer, approve, yes)
     show(document.data(), format_, lambda: show_stream(document))
     note(f"The platform sees it within minutes: `ape silverback cluster info -c {payment.name}`.")
 
@@ -199,8 +199,8 @@ def add_time(
         if state.time_left:  # else it is told that it has run out, which the verification would say too
             payment.gate(no_verify)
         signer = payment.signer(account)
-        offer = offer_time(payment.node, str(signer.address), state, amount=amount, seconds=seconds)
-        document = payment.send(offer, signer, approve, yes)
+        quote = offer_time(payment.node, str(signer.address), state, amount=amount, seconds=seconds)
+        document = payment.send(quote, signer, approve, yes)
     show(document.data(), format_, lambda: show_stream(document))
 
 
@@ -243,7 +243,7 @@ def _configuration(tier: str, updates: tuple[tuple[str, str], ...]) -> ClusterCo
     from pydantic import ValidationError
 
     from ape_silverback.cluster.types import ClusterConfiguration, ClusterTier
-    from ape_silverback.config import near_match
+    from ape_silverback.config.models import near_match
 
     known = [name for name in ClusterConfiguration.model_fields if name != "version"]
     for key, _ in updates:

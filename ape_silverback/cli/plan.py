@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ape_silverback.cli.deployment import asked_of, project_bots, project_options, wishes_of
+from ape_silverback.cli.deploy_options import plan_options_of, project_bots, project_options, request_of
 from ape_silverback.cli.options import cluster_options
 from ape_silverback.cli.output import note, value_text, warn
 
@@ -87,11 +87,11 @@ def plan(
         ape silverback cluster plan
         ape silverback cluster plan --prune --out plan.json && ape silverback cluster deploy --plan plan.json
     """
-    from ape_silverback.setting import opened
+    from ape_silverback.deployment.session import open_session
 
-    wishes = wishes_of(options, bots)
-    with opened(asked_of(options, bots, profile, cluster), warn) as setting:
-        made = setting.plan(setting.resolve(), wishes)
+    plan_options = plan_options_of(options, bots)
+    with open_session(request_of(options, bots, profile, cluster), warn) as session:
+        made = session.plan(session.resolve(), plan_options)
     if out is not None:
         _write(out, made)
     show_plan(made, format_)

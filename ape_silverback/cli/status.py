@@ -19,7 +19,7 @@ from ape_silverback.cli.selection import CONCURRENCY
 
 if TYPE_CHECKING:
     from ape_silverback.cli.documents import StatusDocument
-    from ape_silverback.connection import Connection
+    from ape_silverback.connect import Connection
 
 MOST_ERRORS = 3
 """Errors that are shown of a bot, the most frequent ones."""
@@ -80,7 +80,7 @@ def _watch(connection: Connection, interval: float) -> None:
 
 def _ask(connection: Connection) -> StatusDocument:
     from ape_silverback.cli.documents import BotDocument, StatusDocument
-    from ape_silverback.deployment.live import statuses_of
+    from ape_silverback.deployment.observed import statuses_of
 
     client = connection.client
     with ThreadPoolExecutor(CONCURRENCY) as pool:
@@ -104,7 +104,7 @@ def _ask(connection: Connection) -> StatusDocument:
 
 
 def _show(document: StatusDocument) -> None:
-    from ape_silverback.cluster.errors import count_errors, last_error_line
+    from ape_silverback.cluster.bot_errors import count_errors, last_error_line
 
     def fact(name: str, text: str) -> None:
         click.echo(f"{click.style(name, bold=True)}{' ' * (10 - len(name))}{text}")

@@ -13,7 +13,7 @@ from ape_silverback.cli.group import LazyGroup
 from ape_silverback.cli.options import Function, all_option, cluster_options, format_option, yes_option
 from ape_silverback.cli.output import age, confirm, note, show, show_facts, show_table, time_text
 from ape_silverback.cli.selection import choose, choose_one, each, show_results
-from ape_silverback.env_file import NAME, read_env_file
+from ape_silverback.config.env_file import NAME, read_env_file
 
 HERE = "ape_silverback.cli.vars"
 
@@ -162,7 +162,7 @@ def update(
         ape silverback cluster vars update rpc -e ALCHEMY_API_KEY -d OLD_KEY
     """
     from ape_silverback.cli.documents import GroupDocument
-    from ape_silverback.deployment.live import statuses_of
+    from ape_silverback.deployment.observed import statuses_of
     from ape_silverback.deployment.plan import ACTIVE
 
     values = _read(variables, env_files)

@@ -14,9 +14,9 @@ from ape_silverback.cli.options import format_option, profile_option
 from ape_silverback.cli.output import messages_on_stderr, note, show, show_table, warn
 
 if TYPE_CHECKING:
-    from ape_silverback.config import StreamConfig
-    from ape_silverback.connection import Connection
-    from ape_silverback.section import SectionReading
+    from ape_silverback.config.models import StreamConfig
+    from ape_silverback.config.reader import SectionReading
+    from ape_silverback.connect import Connection
     from ape_silverback.stream.verify import Report
 
 COLOURS = {"pass": "green", "warn": "yellow", "fail": "red", "error": "red"}
@@ -70,8 +70,8 @@ def verify(
         ape silverback cluster verify --all --pin
     """
     from ape_silverback.cli.documents import VerificationDocument
-    from ape_silverback.networks import did_you_mean
-    from ape_silverback.section import read_section
+    from ape_silverback.config.reader import read_section
+    from ape_silverback.project.networks import did_you_mean
 
     if every and clusters:
         raise click.UsageError("Name each cluster, or say --all, not both.")
@@ -111,8 +111,8 @@ def _reports(
     network: str | None,
 ) -> list[Report]:
     from ape_silverback.cluster.settings import choose_cluster
-    from ape_silverback.connection import find_cluster
-    from ape_silverback.stream.clusters import verify_clusters, verify_connection
+    from ape_silverback.connect import find_cluster
+    from ape_silverback.stream.gate import verify_clusters, verify_connection
 
     if not every and len(clusters) < 2:
         with connected(profile, clusters[0] if clusters else None, reading, target) as connection:
@@ -130,7 +130,7 @@ def _reports(
 
 
 def _pin(reading: SectionReading, reports: list[Report], target: str | None) -> None:
-    from ape_silverback.stream.clusters import pins_of
+    from ape_silverback.stream.gate import pins_of
     from ape_silverback.stream.pins import write_pins
 
     pins = pins_of(reports)
@@ -179,7 +179,7 @@ def pass_gate(connection: Connection, trust: StreamConfig, *, no_verify: bool, n
         StreamError: it isn't trusted, or the verification is required and was to be left out.
         ClusterError: the platform doesn't say what stream it has.
     """
-    from ape_silverback.stream.clusters import trust_connection
+    from ape_silverback.stream.gate import trust_connection
 
     with messages_on_stderr():
         report = trust_connection(connection, trust, skip=no_verify, network=network)

@@ -16,8 +16,9 @@ from ape.logging import LogLevel, logger
 from eth_typing import ChecksumAddress
 from pydantic import BaseModel, BeforeValidator, RootModel
 
-from ape_silverback.cluster.failures import mapped_errors
-from ape_silverback.cluster.logs import follow, read_entry, read_lines
+from ape_silverback.cluster.base_client import SLOW_TIMEOUT, ApiClient, Retries
+from ape_silverback.cluster.http_errors import mapped_errors
+from ape_silverback.cluster.log_stream import follow, read_entry, read_lines
 from ape_silverback.cluster.resources import (
     NO_CHANGE,
     Bot,
@@ -29,7 +30,6 @@ from ape_silverback.cluster.resources import (
     given,
 )
 from ape_silverback.cluster.settings import ClusterProfile, PlatformProfile, danger_of
-from ape_silverback.cluster.transport import SLOW_TIMEOUT, ApiClient, Retries
 from ape_silverback.cluster.types import BotLogEntry, ClusterConfiguration, ClusterHealth, checksummed_address
 from ape_silverback.exceptions import ProfileError, UnexpectedAnswer
 
@@ -59,7 +59,7 @@ class ClusterClient(ApiClient):
     def openapi_schema(self) -> dict[str, Any]:
         """The description of the cluster's API, asked for once."""
         if "_openapi" not in self.__dict__:
-            self.__dict__["_openapi"] = self.ask(dict[str, Any], "/openapi.json")
+            self.__dict__["_openapi"] = self.get_as(dict[str, Any], "/openapi.json")
         schema: dict[str, Any] = self.__dict__["_openapi"]
         return schema
 
@@ -90,12 +90,12 @@ class ClusterClient(ApiClient):
     @property
     def health(self) -> ClusterHealth:
         """Health of the cluster, its networks and its bots."""
-        return self.ask(ClusterHealth, "/health")
+        return self.get_as(ClusterHealth, "/health")
 
     @property
     def credentials(self) -> dict[str, RegistryCredentials]:
         """Registry credentials by name."""
-        return {one.name: one._bind(self) for one in self.ask_all(RegistryCredentials, "/credentials")}
+        return {one.name: one._bind(self) for one in self.get_all(RegistryCredentials, "/credentials")}
 
     def new_credentials(
         self, name: str, hostname: str, email: str, username: str, password: str
@@ -112,7 +112,7 @@ class ClusterClient(ApiClient):
     @property
     def variable_groups(self) -> dict[str, VariableGroup]:
         """Variable groups by name."""
-        return {one.name: one._bind(self) for one in self.ask_all(VariableGroup, "/vars")}
+        return {one.name: one._bind(self) for one in self.get_all(VariableGroup, "/vars")}
 
     def new_variable_group(self, name: str, variables: dict[str, str]) -> VariableGroup:
         """Make a variable group.
@@ -129,7 +129,7 @@ class ClusterClient(ApiClient):
     def bots(self) -> dict[str, Bot]:
         """Bots by name."""
         listing = Listing(self)
-        return {one.name: one._list_in(listing) for one in self.ask_all(Bot, "/bots")}
+        return {one.name: one._list_in(listing) for one in self.get_all(Bot, "/bots")}
 
     def new_bot(
         self,
@@ -195,7 +195,7 @@ class PlatformClient(ApiClient):
     @property
     def workspaces(self) -> dict[str, Workspace]:
         """The user's workspaces by slug."""
-        return {one.slug: one._bind(self) for one in self.ask_all(Workspace, "/workspaces")}
+        return {one.slug: one._bind(self) for one in self.get_all(Workspace, "/workspaces")}
 
     def create_workspace(self, workspace_slug: str | None = None, workspace_name: str | None = None) -> Workspace:
         """Make a workspace."""
@@ -239,11 +239,11 @@ class PlatformClient(ApiClient):
 
     def get_stream_manager(self, chain_id: int) -> ChecksumAddress:
         """Give the address that the platform names as its StreamManager on a chain."""
-        return self.ask(_Address, f"/streams/manager/{chain_id}").root
+        return self.get_as(_Address, f"/streams/manager/{chain_id}").root
 
     def get_accepted_tokens(self, chain_id: int) -> dict[str, ChecksumAddress]:
         """Give the tokens that are accepted for payment on a chain: symbol → address."""
-        tokens = self.ask_all(_Token, f"/streams/tokens/{chain_id}")
+        tokens = self.get_all(_Token, f"/streams/tokens/{chain_id}")
         return {token.symbol: token.address for token in tokens}
 
 
@@ -296,7 +296,7 @@ def connect_platform(
         ProfileError: as for ``connect``.
         Unauthorized: nobody is logged in to the platform.
     """
-    from ape_silverback.cluster.auth import LOG_IN, read_access_token
+    from ape_silverback.cluster.auth.login import LOG_IN, read_access_token
 
     profile = choice.profile
     assert isinstance(profile, PlatformProfile)  # noqa: S101 - the caller looks

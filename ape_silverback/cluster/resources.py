@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 from ape.logging import LogLevel
 from pydantic import BaseModel, PrivateAttr, RootModel
 
-from ape_silverback.cluster.failures import read_answer
-from ape_silverback.cluster.transport import SLOW_TIMEOUT, ApiClient
+from ape_silverback.cluster.base_client import SLOW_TIMEOUT, ApiClient
+from ape_silverback.cluster.http_errors import read_answer
 from ape_silverback.cluster.types import (
     BotInfo,
     BotLogEntry,
@@ -178,12 +178,12 @@ class Bot(BotInfo, _Bound):
     @property
     def status(self) -> ResourceStatus:
         """Its status now."""
-        return self.cluster.ask(ResourceStatus, f"/bots/{self.id}/status")
+        return self.cluster.get_as(ResourceStatus, f"/bots/{self.id}/status")
 
     @property
     def is_healthy(self) -> bool:
         """Whether it is healthy now."""
-        return self.cluster.ask(ServiceHealth, f"/bots/{self.id}/health").healthy
+        return self.cluster.get_as(ServiceHealth, f"/bots/{self.id}/health").healthy
 
     def start(self) -> None:
         """Start it. A running bot stays as it is."""
@@ -200,7 +200,7 @@ class Bot(BotInfo, _Bound):
     @property
     def errors(self) -> list[str]:
         """What went wrong in it, as its cluster tells."""
-        return self.cluster.ask(list[str], f"/bots/{self.id}/errors")
+        return self.cluster.get_as(list[str], f"/bots/{self.id}/errors")
 
     @property
     def logs(self) -> list[BotLogEntry]:
@@ -239,7 +239,7 @@ class Workspace(WorkspaceInfo, _Bound):
     @property
     def owner(self) -> str:
         """Name of the user that owns it."""
-        return str(self.client.ask(dict[str, Any], f"/users/{self.owner_id}").get("username"))
+        return str(self.client.get_as(dict[str, Any], f"/users/{self.owner_id}").get("username"))
 
     def build_display_fields(self) -> dict[str, str]:
         """Give what a list of workspaces shows of it. Asks for the owner's name."""
@@ -248,7 +248,7 @@ class Workspace(WorkspaceInfo, _Bound):
     @property
     def clusters(self) -> dict[str, ClusterInfo]:
         """Its clusters by slug."""
-        found = self.client.ask_all(ClusterInfo, "/clusters", params=self._of_this())
+        found = self.client.get_all(ClusterInfo, "/clusters", params=self._of_this())
         return {cluster.slug: cluster for cluster in found}
 
     def get_cluster_client(self, cluster_name: str) -> ClusterClient:
@@ -291,7 +291,7 @@ class Workspace(WorkspaceInfo, _Bound):
     @property
     def available_versions(self) -> list[str]:
         """The versions that a cluster can be migrated to."""
-        return self.client.ask(list[str], "/versions")
+        return self.client.get_as(list[str], "/versions")
 
     def migrate_cluster(self, cluster_id: str, version: str | None = None) -> None:
         """Start a migration of a cluster, to the stable version when none is named."""
@@ -300,11 +300,11 @@ class Workspace(WorkspaceInfo, _Bound):
 
     def get_stream_info(self, cluster: ClusterInfo) -> StreamInfo | None:
         """Give the payment stream that the platform names for a cluster. To be verified before it is believed."""
-        return self.client.ask(_MaybeStream, f"/clusters/{cluster.id}/stream", params=self._of_this()).root
+        return self.client.get_as(_MaybeStream, f"/clusters/{cluster.id}/stream", params=self._of_this()).root
 
     def get_stream_claim(self, cluster: ClusterInfo) -> StreamClaim | None:
         """Give the same letter by letter, for the verification to look at."""
-        return self.client.ask(_MaybeClaim, f"/clusters/{cluster.id}/stream", params=self._of_this()).root
+        return self.client.get_as(_MaybeClaim, f"/clusters/{cluster.id}/stream", params=self._of_this()).root
 
     def update(self, name: str | None = None, slug: str | None = None) -> Workspace:
         """Rename it; None keeps a value."""

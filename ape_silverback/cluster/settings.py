@@ -210,7 +210,7 @@ def choose_profile(
         NoClusterError: nothing chooses one; says how to get a cluster.
         ProfileError: the chosen one isn't there, or the profile file is broken.
     """
-    from ape_silverback.cluster.auth import token_file
+    from ape_silverback.cluster.auth.login import token_file
 
     environ = os.environ if environ is None else environ
     uri, key = environ.get("SILVERBACK_CLUSTER_URI"), environ.get("SILVERBACK_CLUSTER_API_KEY")
@@ -277,7 +277,7 @@ def danger_of(choice: Choice) -> str | None:
     """
     import httpx
 
-    from ape_silverback.cluster.failures import is_loopback
+    from ape_silverback.cluster.http_errors import is_loopback
 
     host = choice.profile.host.rpartition("@")[2]  # before that there could be a password
     try:

@@ -11,7 +11,7 @@ import enum
 import re
 import uuid
 from datetime import datetime
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from ape.logging import CLICK_STYLE_KWARGS, LogLevel
 from eth_pydantic_types.address import Address
@@ -169,6 +169,10 @@ class ClusterConfiguration(BaseModel):
         import hmac
 
         return hmac.compare_digest(self._product_signature(owner, cluster_id), bytes(signature))
+
+
+ClusterKind = Literal["platform", "direct", "local"]
+"""How a cluster is reached, and so what can run on it: the hosted platform, a direct address, this machine."""
 
 
 class ClusterTier(enum.IntEnum):

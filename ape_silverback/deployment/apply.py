@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from ape_silverback.cluster.types import ResourceStatus
-from ape_silverback.deployment.live import CONCURRENCY, statuses_of
+from ape_silverback.deployment.observed import CONCURRENCY, statuses_of
 from ape_silverback.deployment.plan import (
     ACTIVE,
     CreateBot,
@@ -60,7 +60,7 @@ class Timing:
 
 
 @dataclass(frozen=True)
-class Manner:
+class ApplyOptions:
     """In what manner a plan is carried out.
 
     Attributes:
@@ -79,7 +79,7 @@ class Manner:
     timing: Timing = field(default_factory=Timing)
 
 
-USUAL_MANNER = Manner()
+DEFAULT_APPLY_OPTIONS = ApplyOptions()
 
 Kind = Literal["built", "applied", "state", "ready", "failed", "skipped", "rolled-back"]
 
@@ -129,7 +129,7 @@ def apply_plan(
     plan: Plan,
     client: ClusterClient,
     values: Mapping[str, str],
-    manner: Manner = USUAL_MANNER,
+    apply_options: ApplyOptions = DEFAULT_APPLY_OPTIONS,
     journal: Journal | None = None,
     stop: threading.Event | None = None,
 ) -> Iterator[Event]:
@@ -146,7 +146,7 @@ def apply_plan(
         Events as they happen, the last one of each bot being ``ready``, ``failed``, ``skipped`` or ``rolled-back``, or
         ``applied`` for one that is removed or isn't waited for.
     """
-    return _Application(plan, client, values, manner, journal or _Forgetful(), stop or threading.Event()).run()
+    return _Application(plan, client, values, apply_options, journal or _Forgetful(), stop or threading.Event()).run()
 
 
 class _Application:
@@ -155,11 +155,17 @@ class _Application:
         plan: Plan,
         client: ClusterClient,
         values: Mapping[str, str],
-        manner: Manner,
+        apply_options: ApplyOptions,
         journal: Journal,
         stop: threading.Event,
     ) -> None:
-        self.plan, self.client, self.values, self.manner, self.journal = plan, client, values, manner, journal
+        self.plan, self.client, self.values, self.apply_options, self.journal = (
+            plan,
+            client,
+            values,
+            apply_options,
+            journal,
+        )
         self.stop = stop
         self.failed: dict[str, Event] = {}
         self.skipped: set[str] = set()
@@ -169,12 +175,12 @@ class _Application:
     @property
     def halted(self) -> bool:
         """Whether nothing more is begun."""
-        return self.stop.is_set() or (self.manner.fail_fast and bool(self.failed))
+        return self.stop.is_set() or (self.apply_options.fail_fast and bool(self.failed))
 
     def run(self) -> Iterator[Event]:
         """Do all of it."""
         plan = self.plan
-        with ThreadPoolExecutor(self.manner.concurrency) as pool, self._ended_with_its_reader():
+        with ThreadPoolExecutor(self.apply_options.concurrency) as pool, self._ended_with_its_reader():
             yield from self._do(pool, plan.of(CreateGroup, UpdateGroup))
             bots = plan.of(CreateBot, UpdateBot, RestartBot, StartBot)
             if self.failed or self.halted:
@@ -186,8 +192,8 @@ class _Application:
             if plan.of(UpdateBot, RestartBot, StartBot, RemoveBot):
                 self.live = {str(bot.id): bot for bot in self.client.bots.values()}
             slow = [one for one in bots if isinstance(one, RestartBot) or (isinstance(one, UpdateBot) and one.restart)]
-            size = self.manner.max_unavailable or max(1, len(slow))
-            if self.manner.max_unavailable is None:
+            size = self.apply_options.max_unavailable or max(1, len(slow))
+            if self.apply_options.max_unavailable is None:
                 yield from self._do(pool, bots)
                 yield from self._wait([*(bot.name for bot in plan.of(KeepBot)), *(bot.name for bot in bots)])
             else:
@@ -197,7 +203,7 @@ class _Application:
                     some = slow[begin : begin + size]
                     yield from self._do(pool, some)
                     yield from self._wait([bot.name for bot in some])
-            if self.manner.rollback:
+            if self.apply_options.rollback:
                 yield from self._roll_back(pool)
             yield from self._do(pool, plan.of(RemoveBot))
             yield from self._do(pool, plan.of(RemoveGroup))
@@ -274,7 +280,7 @@ class _Application:
         if isinstance(action, UpdateBot):
             return self._update(bot, action)
         if isinstance(action, RestartBot):
-            _restart(bot, self.manner.timing)
+            _restart(bot, self.apply_options.timing)
             return f"restarted: {action.reason}", str(bot.id)
         bot.start()
         return "started", str(bot.id)
@@ -291,7 +297,7 @@ class _Application:
             return "updated and started", str(bot.id)
         if not action.restart:
             return "updated; it runs with what it had until it is restarted", None
-        _restart(bot, self.manner.timing)
+        _restart(bot, self.apply_options.timing)
         return "updated and restarted", str(bot.id)
 
     def _group(self, action: UpdateGroup | RemoveGroup) -> VariableGroup:
@@ -301,13 +307,13 @@ class _Application:
         raise DeployError("it was removed from the cluster in the meantime; run deploy again")
 
     def _wait(self, names: Iterable[str]) -> Iterator[Event]:
-        if not self.manner.wait:
+        if not self.apply_options.wait:
             return
         began = [name for name in names if name not in self.failed and name not in self.skipped]
-        if self.manner.fail_fast and self.failed:
+        if self.apply_options.fail_fast and self.failed:
             yield from (Event("skipped", name, "not waited for: another failed") for name in began)
             return
-        for event in wait_until_ready(self.client, began, self.manner.timing, self._stop_waiting):
+        for event in wait_until_ready(self.client, began, self.apply_options.timing, self._stop_waiting):
             if event.kind == "failed":
                 self.failed[event.name] = event
             elif event.kind == "ready":
@@ -317,7 +323,7 @@ class _Application:
     def _stop_waiting(self) -> str | None:
         if self.stop.is_set():
             return "interrupted"
-        return "another failed" if self.manner.fail_fast and self.failed else None
+        return "another failed" if self.apply_options.fail_fast and self.failed else None
 
     # Going back
 
@@ -338,7 +344,7 @@ class _Application:
             if event.kind == "applied":
                 back.append(event.name)
             yield event
-        for event in wait_until_ready(self.client, back, self.manner.timing, lambda: None):
+        for event in wait_until_ready(self.client, back, self.apply_options.timing, lambda: None):
             if event.kind == "ready":
                 yield Event("rolled-back", event.name, "it has what it had before, and is running and healthy")
             else:
@@ -355,7 +361,7 @@ class _Application:
                     names = {one.id: one.name for one in self.client.credentials.values()}
                     old["credential_name"] = names.get(old["credential_name"], old["credential_name"])
                 bot = bot.update(**old)
-            _restart(bot, self.manner.timing)
+            _restart(bot, self.apply_options.timing)
             self.journal.end_action("rollback", action.name, str(bot.id))
         except SilverbackError as error:
             return Event("failed", action.name, f"can't go back: {error}")

@@ -8,13 +8,13 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ape_silverback.deployment.apply import USUAL_MANNER, Event, Manner, apply_plan
-from ape_silverback.deployment.live import read_live_state
-from ape_silverback.deployment.plan import NO_WISHES, Plan, Wishes, fingerprint, make_plan
-from ape_silverback.deployment.records import UNKNOWN_SOURCE, Record, Records, Source
-from ape_silverback.deployment.summary import Summary
-from ape_silverback.desired import DesiredBot, DesiredGroup, DesiredState
+from ape_silverback.deployment.apply import DEFAULT_APPLY_OPTIONS, ApplyOptions, Event, apply_plan
+from ape_silverback.deployment.history import UNKNOWN_SOURCE, Record, Records, Source
+from ape_silverback.deployment.observed import read_live_state
+from ape_silverback.deployment.plan import DEFAULT_PLAN_OPTIONS, Plan, PlanOptions, fingerprint, make_plan
+from ape_silverback.deployment.result import DeployResult
 from ape_silverback.exceptions import DeployError
+from ape_silverback.project.desired import DesiredBot, DesiredGroup, DesiredState
 
 if TYPE_CHECKING:
     from ape_silverback.cluster.client import ClusterClient
@@ -60,7 +60,9 @@ class Deployer:
         """
         return self.records.lock()
 
-    def plan(self, desired: DesiredState, values: Collection[str], wishes: Wishes = NO_WISHES) -> Plan:
+    def plan(
+        self, desired: DesiredState, values: Collection[str], plan_options: PlanOptions = DEFAULT_PLAN_OPTIONS
+    ) -> Plan:
         """Compare what the project wants with what the cluster has.
 
         Args:
@@ -74,9 +76,9 @@ class Deployer:
         """
         known = self.records.known()
         names = {bot.name for bot in desired.bots} | {bot.renamed_from for bot in desired.bots if bot.renamed_from}
-        names |= set(known.bots) if wishes.prune else set()
+        names |= set(known.bots) if plan_options.prune else set()
         live = read_live_state(self.client, self.cluster, names)
-        return make_plan(desired, live, values, known, wishes)
+        return make_plan(desired, live, values, known, plan_options)
 
     def check(self, plan: Plan) -> None:
         """Check that a plan which was made earlier is still right.
@@ -107,7 +109,7 @@ class Deployer:
         self,
         plan: Plan,
         values: Mapping[str, str],
-        manner: Manner = USUAL_MANNER,
+        apply_options: ApplyOptions = DEFAULT_APPLY_OPTIONS,
         source: Source = UNKNOWN_SOURCE,
         stop: threading.Event | None = None,
     ) -> Iterator[Event]:
@@ -128,8 +130,8 @@ class Deployer:
         if plan.writes or plan.bots != self.records.known().bots:
             self.records.restart_journal()
             record = self.records.begin(source, plan)
-        summary = Summary(plan, manner.wait)
-        for event in apply_plan(plan, self.client, values, manner, self.records, stop):
+        summary = DeployResult(plan, apply_options.wait)
+        for event in apply_plan(plan, self.client, values, apply_options, self.records, stop):
             summary.add(event)
             yield event
         if record is not None:  # one that didn't come this far was cut off

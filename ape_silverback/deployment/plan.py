@@ -16,8 +16,8 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict, Field
 
 from ape_silverback.cluster.types import ResourceStatus
-from ape_silverback.desired import DesiredBot, DesiredGroup, DesiredState
 from ape_silverback.exceptions import DeployError
+from ape_silverback.project.desired import DesiredBot, DesiredGroup, DesiredState
 
 ACTIVE = frozenset({ResourceStatus.PROVISIONING, ResourceStatus.STARTUP, ResourceStatus.RUNNING})
 """States of a bot that runs or is on its way to it."""
@@ -31,7 +31,7 @@ class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
 
-class Deployed(_Frozen):
+class RecordedBot(_Frozen):
     """A bot as a deployment left it, or should have."""
 
     configuration: dict[str, Any]
@@ -41,7 +41,7 @@ class Deployed(_Frozen):
     """Whether its removal is refused."""
 
     @classmethod
-    def of(cls, bot: DesiredBot) -> Deployed:
+    def of(cls, bot: DesiredBot) -> RecordedBot:
         """Give what a project wants of a bot."""
         return cls(configuration=bot.configuration(), protect=bot.protect)
 
@@ -89,7 +89,7 @@ class LiveState:
 
 
 @dataclass(frozen=True)
-class Known:
+class RecordedState:
     """What is remembered of earlier deployments of the project to the cluster.
 
     Attributes:
@@ -98,13 +98,13 @@ class Known:
         owed: id of each bot that runs with what it had before a change → why it has to be restarted.
     """
 
-    bots: Mapping[str, Deployed] = field(default_factory=dict)
+    bots: Mapping[str, RecordedBot] = field(default_factory=dict)
     groups: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    owed: Mapping[str, str] = field(default_factory=dict)
+    pending_restarts: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
-class Wishes:
+class PlanOptions:
     """What is asked of one plan.
 
     Attributes:
@@ -120,8 +120,8 @@ class Wishes:
     force: bool = False
 
 
-NO_WISHES = Wishes()
-NOTHING_KNOWN = Known()
+DEFAULT_PLAN_OPTIONS = PlanOptions()
+NOTHING_RECORDED = RecordedState()
 
 
 class Change(_Frozen):
@@ -240,7 +240,7 @@ BotAction = CreateBot | UpdateBot | RestartBot | StartBot | KeepBot | RemoveBot
 Action = Annotated[GroupAction | BotAction, Field(discriminator="kind")]
 
 
-class LookedAt(_Frozen):
+class PlanScope(_Frozen):
     """What a plan depends on, by name."""
 
     bots: tuple[str, ...] = ()
@@ -265,16 +265,16 @@ class Plan(_Frozen):
     warnings: tuple[str, ...] = ()
     """What is worth knowing, but stops nothing, a line each."""
 
-    bots: dict[str, Deployed] = Field(default_factory=dict)
+    bots: dict[str, RecordedBot] = Field(default_factory=dict)
     """The project's bots on the cluster after it."""
 
-    leaving: dict[str, Deployed] = Field(default_factory=dict)
+    leaving: dict[str, RecordedBot] = Field(default_factory=dict)
     """Those that it removes."""
 
     groups: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     """The groups that the project made there → names of their variables."""
 
-    looked_at: LookedAt = LookedAt()
+    looked_at: PlanScope = PlanScope()
     """What it depends on."""
 
     state: str = ""
@@ -315,8 +315,8 @@ def make_plan(
     desired: DesiredState,
     live: LiveState,
     values: Collection[str] = frozenset(),
-    known: Known = NOTHING_KNOWN,
-    wishes: Wishes = NO_WISHES,
+    known: RecordedState = NOTHING_RECORDED,
+    plan_options: PlanOptions = DEFAULT_PLAN_OPTIONS,
 ) -> Plan:
     """Compare what the project wants with what the cluster has.
 
@@ -331,14 +331,19 @@ def make_plan(
         DeployError: it can't be done, with every reason, a line each: a group or a credential that isn't there, a
             value that is missing, a name that is taken, a group that is still used.
     """
-    return _Planner(desired, live, frozenset(values), known, wishes).plan()
+    return _Planner(desired, live, frozenset(values), known, plan_options).plan()
 
 
 class _Planner:
     def __init__(
-        self, desired: DesiredState, live: LiveState, values: frozenset[str], known: Known, wishes: Wishes
+        self,
+        desired: DesiredState,
+        live: LiveState,
+        values: frozenset[str],
+        known: RecordedState,
+        plan_options: PlanOptions,
     ) -> None:
-        self.desired, self.live, self.values, self.known, self.wishes = desired, live, values, known, wishes
+        self.desired, self.live, self.values, self.known, self.plan_options = desired, live, values, known, plan_options
         self.declared = {group.name: group for group in desired.groups}
         self.renamed = {
             bot.renamed_from: bot for bot in desired.bots if bot.renamed_from in live.bots and bot.name not in live.bots
@@ -356,7 +361,7 @@ class _Planner:
         ours = {name: bot for name, bot in self.known.bots.items() if name in self.live.bots}
         stay = {name: bot for name, bot in ours.items() if name not in gone and name not in self.renamed}
         made = {name: names for name, names in self.known.groups.items() if name in self.live.groups}
-        wanted = {bot.name: Deployed.of(bot) for bot in self.desired.bots}
+        wanted = {bot.name: RecordedBot.of(bot) for bot in self.desired.bots}
         looked_at = self._looked_at()
         return Plan(
             project=self.desired.project,
@@ -379,7 +384,9 @@ class _Planner:
             id=there.id,
             name=group.name,
             add=tuple(name for name in group.variables if name not in there.variables),
-            push=tuple(name for name in group.variables if name in there.variables and self.wishes.push_variables),
+            push=tuple(
+                name for name in group.variables if name in there.variables and self.plan_options.push_variables
+            ),
             remove=tuple(sorted(there.variables.difference(group.variables))),
         )
         return action if action.add or action.push or action.remove else None
@@ -393,23 +400,23 @@ class _Planner:
         runs = there.status in ACTIVE
         if changes := _changes(bot, there, self.live.credentials):
             return UpdateBot(
-                id=there.id, name=bot.name, changes=changes, runs=runs, restart=runs and self.wishes.restart
+                id=there.id, name=bot.name, changes=changes, runs=runs, restart=runs and self.plan_options.restart
             )
         if not runs:
             return StartBot(id=there.id, name=bot.name)
-        reason = self.known.owed.get(str(there.id))
+        reason = self.known.pending_restarts.get(str(there.id))
         if changed := [group for group in bot.environment if group in touched]:
             reason = f"variables of {', '.join(changed)} change"
-        if reason is None and self.wishes.force:
+        if reason is None and self.plan_options.force:
             reason = "it was asked for"
         if reason is None:
             return KeepBot(id=there.id, name=bot.name)
-        if not self.wishes.restart:
+        if not self.plan_options.restart:
             return KeepBot(id=there.id, name=bot.name, owes=reason)
         return RestartBot(id=there.id, name=bot.name, reason=reason)
 
     def _removals(self) -> list[RemoveBot | RemoveGroup]:
-        if not self.wishes.prune:
+        if not self.plan_options.prune:
             return []
         wanted = {bot.name for bot in self.desired.bots} | set(self.renamed)
         bots = [
@@ -483,7 +490,7 @@ class _Planner:
         return problems
 
     def _unknown(self) -> tuple[str, ...]:
-        if self.wishes.push_variables:
+        if self.plan_options.push_variables:
             return ()
         kept = [group.name for group in self.desired.groups if group.name in self.live.groups]
         if not kept:
@@ -497,17 +504,17 @@ class _Planner:
             return (f"{after} bots would be on the cluster, which is paid for {self.live.limit}: some may not run",)
         return ()
 
-    def _looked_at(self) -> LookedAt:
+    def _looked_at(self) -> PlanScope:
         bots = {bot.name for bot in self.desired.bots} | set(self.renamed)
         groups = set(self.declared) | {group for bot in self.desired.bots for group in bot.environment}
-        if self.wishes.prune:
+        if self.plan_options.prune:
             bots |= set(self.known.bots)
             groups |= set(self.known.groups)
         credentials = {bot.credential_name for bot in self.desired.bots if bot.credential_name}
-        return LookedAt(bots=tuple(sorted(bots)), groups=tuple(sorted(groups)), credentials=tuple(sorted(credentials)))
+        return PlanScope(bots=tuple(sorted(bots)), groups=tuple(sorted(groups)), credentials=tuple(sorted(credentials)))
 
 
-def fingerprint(live: LiveState, looked_at: LookedAt) -> str:
+def fingerprint(live: LiveState, looked_at: PlanScope) -> str:
     """Give what tells whether a cluster has moved since a plan was made, as far as the plan looked at it."""
     bots = [live.bots[name] for name in looked_at.bots if name in live.bots]
     groups = [live.groups[name] for name in looked_at.groups if name in live.groups]

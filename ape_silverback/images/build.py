@@ -7,10 +7,10 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from ape_silverback.desired import DesiredBot
 from ape_silverback.exceptions import BuildError
 from ape_silverback.images.engine import Engine, Output
 from ape_silverback.images.recipe import BASE, make_recipe
+from ape_silverback.project.desired import DesiredBot
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Build:
 
 
 @dataclass(frozen=True)
-class Made:
+class BuiltImage:
     """What became of a bot's image.
 
     Attributes:
@@ -57,7 +57,7 @@ def build_image(
     build: Build,
     engine: Engine | None,
     tell: Callable[[str], None],
-) -> Made:
+) -> BuiltImage:
     """Make a bot's image. What fails is told and given, not raised.
 
     Args:
@@ -72,7 +72,7 @@ def build_image(
         recipe = make_recipe(project, bot, config=config, base=build.base)
         file = recipe.write(project).relative_to(project).as_posix()
         if engine is None:
-            return Made(bot.name, image, file)
+            return BuiltImage(bot.name, image, file)
         if "@" in image:
             raise BuildError(f"image '{image}' is pinned to a digest, which what is built here wouldn't have")
         tell(f"{bot.name}: building {image} with {engine.name}")
@@ -82,8 +82,8 @@ def build_image(
             tell(f"{bot.name}: pushing {image}")
             digest = _told(engine.push(image), tell)
     except BuildError as error:
-        return Made(bot.name, image, file, built, False, digest, str(error))
-    return Made(bot.name, image, file, built, build.push, digest)
+        return BuiltImage(bot.name, image, file, built, False, digest, str(error))
+    return BuiltImage(bot.name, image, file, built, build.push, digest)
 
 
 def _told(output: Output, tell: Callable[[str], None]) -> str | None:

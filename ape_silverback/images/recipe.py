@@ -22,8 +22,8 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-from ape_silverback.desired import DesiredBot
 from ape_silverback.exceptions import BuildError
+from ape_silverback.project.desired import DesiredBot
 
 BASE = "ghcr.io/apeworx/silverback:stable"
 """Image of the bot SDK, which the public ``silverback build`` starts from too: user and folder below are its own."""

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from ape_silverback.contracts.rpc import HttpNode, Node, Question
+from ape_silverback.apepay.rpc import HttpNode, Node, Question
 from ape_silverback.exceptions import ChainError, StreamError
 
 if TYPE_CHECKING:

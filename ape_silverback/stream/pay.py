@@ -1,6 +1,6 @@
 """Opens, extends and cancels payment streams. All that can be known to fail is said before anything is signed.
 
-A payment is an ``Offer`` first: what is paid, for what, for how long. It is shown, and then sent as it is; the
+A payment is an ``Quote`` first: what is paid, for what, for how long. It is shown, and then sent as it is; the
 StreamManager is told the time that it has to grant, so that a price that rose in between reverts the transaction.
 """
 
@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
+from ape_silverback.apepay.contract import MOST_UINT256, contract, contract_type, event_topic, read_calls
+from ape_silverback.apepay.rpc import Node, Question
 from ape_silverback.cluster.types import ClusterConfiguration
-from ape_silverback.contracts.rpc import Node, Question
-from ape_silverback.contracts.stream_manager import MOST_UINT256, contract, contract_type, event_topic, read_calls
 from ape_silverback.exceptions import StreamError
 from ape_silverback.stream.quote import (
     CANCEL_STREAMS,
@@ -47,7 +47,7 @@ POLL = 0.5
 
 
 @dataclass(frozen=True)
-class Offer:
+class Quote:
     """A payment that can be sent.
 
     Attributes:
@@ -85,7 +85,7 @@ class Offer:
 
 
 @dataclass(frozen=True)
-class Sent:
+class Payment:
     """What became of a payment or a cancellation.
 
     Attributes:
@@ -109,7 +109,7 @@ def offer_stream(
     *,
     amount: str | None = None,
     seconds: int | None = None,
-) -> Offer:
+) -> Quote:
     """Work out a new stream.
 
     Args:
@@ -150,12 +150,12 @@ def offer_stream(
         raise StreamError(
             f"{found.text(paid)} pays for {span_text(pays)}; a stream has to last {span_text(shortest)} at least"
         )
-    return Offer(manager, None, configuration, product, found, paid, pays, pays, allowance)
+    return Quote(manager, None, configuration, product, found, paid, pays, pays, allowance)
 
 
 def offer_time(
     node: Node, payer: str, state: StreamState, *, amount: str | None = None, seconds: int | None = None
-) -> Offer:
+) -> Quote:
     """Work out an extension of a stream, which may be anybody's.
 
     Args:
@@ -196,7 +196,7 @@ def offer_time(
         )
     least = pays - min(SLACK, pays // 10)
     product = state.stream.products[0] if state.stream.products else b""
-    return Offer(state.manager, state.number, None, product, state.token, paid, pays, least, allowance, state.rest)
+    return Quote(state.manager, state.number, None, product, state.token, paid, pays, least, allowance, state.rest)
 
 
 def check_cancel(node: Node, account: str, state: StreamState) -> None:
@@ -226,18 +226,18 @@ def send_offer(
     provider: ProviderAPI,
     node: Node,
     account: AccountAPI,
-    offer: Offer,
+    quote: Quote,
     *,
     approval: int | None = None,
     tell: Callable[[str], None] = lambda _: None,
-) -> Sent:
+) -> Payment:
     """Approve what is needed and pay.
 
     Args:
         provider: connected to the chain.
         node: of the same chain.
         account: that pays.
-        offer: what was worked out for this account.
+        quote: what was worked out for this account.
         approval: what the StreamManager is allowed to take; None for exactly the amount.
         tell: takes what is being done.
 
@@ -245,20 +245,20 @@ def send_offer(
         StreamError: a transaction was refused; says which, and what was done before.
     """
     sender = _Sender(provider, node, account, tell)
-    if offer.needs_approval:
-        token = sender.contract("TestToken", offer.token.address)
-        allowed = offer.amount if approval is None else approval
-        sender.send(f"approval of {offer.token.symbol}", token.approve, offer.manager, allowed)
-        sender.done = f"; the approval of {offer.token.text(offer.amount)} stays"
-    manager = sender.contract("StreamManager", offer.manager)
-    if offer.stream is None:
-        create = (offer.token.address, offer.amount, [offer.product], offer.least)
+    if quote.needs_approval:
+        token = sender.contract("TestToken", quote.token.address)
+        allowed = quote.amount if approval is None else approval
+        sender.send(f"approval of {quote.token.symbol}", token.approve, quote.manager, allowed)
+        sender.done = f"; the approval of {quote.token.text(quote.amount)} stays"
+    manager = sender.contract("StreamManager", quote.manager)
+    if quote.stream is None:
+        create = (quote.token.address, quote.amount, [quote.product], quote.least)
         receipt = sender.send("payment", manager.create_stream, *create)
         number = int(_event(receipt, "StreamCreated")["topics"][1], 16)
     else:
-        number = offer.stream
-        receipt = sender.send("payment", manager.fund_stream, number, offer.amount, offer.least)
-    return Sent(receipt["transactionHash"], read_stream(node, offer.manager, number))
+        number = quote.stream
+        receipt = sender.send("payment", manager.fund_stream, number, quote.amount, quote.least)
+    return Payment(receipt["transactionHash"], read_stream(node, quote.manager, number))
 
 
 def send_cancel(
@@ -268,7 +268,7 @@ def send_cancel(
     state: StreamState,
     *,
     tell: Callable[[str], None] = lambda _: None,
-) -> Sent:
+) -> Payment:
     """Cancel a stream.
 
     Args:
@@ -285,7 +285,7 @@ def send_cancel(
     manager = sender.contract("StreamManager", state.manager)
     receipt = sender.send("cancellation", manager.cancel_stream, state.number)
     refund = int(_event(receipt, "StreamCancelled")["data"], 16)
-    return Sent(receipt["transactionHash"], read_stream(node, state.manager, state.number), refund)
+    return Payment(receipt["transactionHash"], read_stream(node, state.manager, state.number), refund)
 
 
 @dataclass

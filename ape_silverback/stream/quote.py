@@ -9,8 +9,7 @@ from decimal import Decimal
 from fractions import Fraction
 from typing import Any
 
-from ape_silverback.contracts.rpc import Node, Question, answers_of
-from ape_silverback.contracts.stream_manager import (
+from ape_silverback.apepay.contract import (
     MOST_UINT256,
     ZERO_ADDRESS,
     Stream,
@@ -18,6 +17,7 @@ from ape_silverback.contracts.stream_manager import (
     event_topic,
     read_calls,
 )
+from ape_silverback.apepay.rpc import Node, Question, answers_of
 from ape_silverback.exceptions import ChainError, StreamError
 
 CANCEL_STREAMS = 8

@@ -7,9 +7,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
-from ape_silverback.cluster.types import StreamClaim, checksummed_address
-from ape_silverback.contracts.rpc import Node, Question
-from ape_silverback.contracts.stream_manager import (
+from ape_silverback.apepay.contract import (
     MOST_UINT256,
     WORD,
     ZERO_ADDRESS,
@@ -18,6 +16,8 @@ from ape_silverback.contracts.stream_manager import (
     contract,
     event_topic,
 )
+from ape_silverback.apepay.rpc import Node, Question
+from ape_silverback.cluster.types import StreamClaim, checksummed_address
 from ape_silverback.exceptions import ChainError, StreamError
 
 TELL_CHAIN_ID = "0x4660005260206000f3"
@@ -28,7 +28,7 @@ NodeOf = Callable[[int], AbstractContextManager[Node]]
 
 
 @dataclass
-class Facts:
+class OnChainState:
     """What a node says of a chain; an error in place of what it didn't say.
 
     Attributes:
@@ -58,11 +58,11 @@ class Facts:
         return answer
 
 
-NO_FACTS = Facts()
+NOTHING_READ = OnChainState()
 """Of a chain that nobody asked."""
 
 
-def read_chain(chain_id: int, streams: Collection[StreamClaim], node_of: NodeOf) -> Facts:
+def read_chain(chain_id: int, streams: Collection[StreamClaim], node_of: NodeOf) -> OnChainState:
     """Read what the checks need. What can't be read has an error in its place.
 
     Args:
@@ -70,7 +70,7 @@ def read_chain(chain_id: int, streams: Collection[StreamClaim], node_of: NodeOf)
         streams: streams on it whose manager is an address.
         node_of: opens its node.
     """
-    facts = Facts()
+    facts = OnChainState()
     try:
         with node_of(chain_id) as node:
             _read_head(node, facts)
@@ -83,7 +83,7 @@ def read_chain(chain_id: int, streams: Collection[StreamClaim], node_of: NodeOf)
     return facts
 
 
-def _read_head(node: Node, facts: Facts) -> None:
+def _read_head(node: Node, facts: OnChainState) -> None:
     """Read which chain it is, and its newest block.
 
     Raises:
@@ -102,7 +102,7 @@ def _read_head(node: Node, facts: Facts) -> None:
         facts.evm = _number(evm, "the chain id of its EVM")
 
 
-def _read_streams(node: Node, streams: Collection[StreamClaim], facts: Facts) -> None:
+def _read_streams(node: Node, streams: Collection[StreamClaim], facts: OnChainState) -> None:
     """Read what the checks need of contracts and streams; then what depends on that."""
     block = hex(facts.block or 0)
     manager = contract("StreamManager")
@@ -146,7 +146,7 @@ def key_of(stream: StreamClaim) -> tuple[str, int]:
     return stream.manager, stream.stream_id
 
 
-def _take(facts: Facts, calls: dict[tuple[Any, str], Call], answers: Iterable[Any]) -> None:
+def _take(facts: OnChainState, calls: dict[tuple[Any, str], Call], answers: Iterable[Any]) -> None:
     for (key, call), answer in zip(calls.items(), answers, strict=True):
         try:
             facts.answers[key] = call.read(answer)

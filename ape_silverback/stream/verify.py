@@ -14,11 +14,11 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict
 
+from ape_silverback.apepay.contract import WORD, ZERO_ADDRESS, Stream, published_code, published_version
 from ape_silverback.cluster.types import ClusterConfiguration, StreamClaim, checksummed_address
-from ape_silverback.config import StreamConfig
-from ape_silverback.contracts.stream_manager import WORD, ZERO_ADDRESS, Stream, published_code, published_version
+from ape_silverback.config.models import StreamConfig
 from ape_silverback.exceptions import ChainError
-from ape_silverback.stream.reading import NO_FACTS, Facts, NodeOf, key_of, read_chain
+from ape_silverback.stream.reading import NOTHING_READ, NodeOf, OnChainState, key_of, read_chain
 
 Outcome = Literal["pass", "warn", "fail", "error", "skip"]
 CheckName = Literal["address", "pinned", "platform", "chain", "code", "controller", "stream", "product", "time"]
@@ -108,11 +108,11 @@ def verify(claims: Sequence[Claim], trust: StreamConfig, node_of: NodeOf) -> lis
         trust: what is pinned, and how much time should be left.
         node_of: opens the node of a chain. Called once for each chain, and for those only whose address is one.
     """
-    facts: dict[int, Facts] = {}
+    facts: dict[int, OnChainState] = {}
     for chain_id in dict.fromkeys(claim.stream.chain_id for claim in claims):
         on_it = [claim.stream for claim in claims if claim.stream.chain_id == chain_id and _is_address(claim.stream)]
-        facts[chain_id] = read_chain(chain_id, on_it, node_of) if on_it else NO_FACTS
-    return [_Judge(claim, trust, facts[claim.stream.chain_id]).report() for claim in claims]
+        facts[chain_id] = read_chain(chain_id, on_it, node_of) if on_it else NOTHING_READ
+    return [_Checker(claim, trust, facts[claim.stream.chain_id]).report() for claim in claims]
 
 
 def _is_address(stream: StreamClaim) -> bool:
@@ -130,10 +130,10 @@ def _address_problem(address: str) -> str | None:
     return None if address == checksummed else f"not checksummed (EIP-55): expected {checksummed}"
 
 
-class _Judge:
+class _Checker:
     """Judges one claim by what was read. Pure."""
 
-    def __init__(self, claim: Claim, trust: StreamConfig, facts: Facts) -> None:
+    def __init__(self, claim: Claim, trust: StreamConfig, facts: OnChainState) -> None:
         self.claim, self.stream, self.trust, self.facts = claim, claim.stream, trust, facts
 
     def report(self) -> Report:

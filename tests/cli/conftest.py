@@ -19,7 +19,7 @@ from pydantic import TypeAdapter
 
 from ape_silverback.cluster.client import ClusterClient
 from tests.conftest import run_ape
-from tests.local.machine import KEY, Cluster, serving_cluster
+from tests.server.machine import KEY, Cluster, serving_cluster
 
 Run = Callable[..., CompletedProcess[str]]
 AtTerminal = Callable[..., str]

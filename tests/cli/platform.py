@@ -13,8 +13,8 @@ from typing import Any
 
 import httpx
 
-from tests.client.server import Reply, Request, Server, answer, serving
-from tests.local.machine import KEY, Cluster
+from tests.cluster.server import Reply, Request, Server, answer, serving
+from tests.server.machine import KEY, Cluster
 
 TOKEN = "the-token"
 OWNER = "44444444-4444-4444-8444-444444444444"

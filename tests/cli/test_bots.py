@@ -23,7 +23,7 @@ from ape_silverback.cli.documents import (
 )
 from ape_silverback.cluster.client import ClusterClient
 from tests.cli.conftest import APE, INTERRUPT, AtTerminal, Run, documents, wait_for
-from tests.local.machine import Cluster
+from tests.server.machine import Cluster
 
 pytestmark = pytest.mark.xdist_group("cli-bots")
 NAMES = ("alpha", "beta", "gamma")

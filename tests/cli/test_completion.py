@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from ape_silverback.cluster.client import ClusterClient
-from tests.client.server import BOT, Reply, answer, in_turn, serving
+from tests.cluster.server import BOT, Reply, answer, in_turn, serving
 from tests.conftest import run_ape
-from tests.local.machine import KEY, Cluster, serving_cluster
+from tests.server.machine import KEY, Cluster, serving_cluster
 
 pytestmark = pytest.mark.xdist_group("cli-completion")
 

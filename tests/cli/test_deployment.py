@@ -19,7 +19,7 @@ from ape_silverback.cluster.client import ClusterClient
 from ape_silverback.deployment.plan import Plan
 from tests.cli.conftest import INTERRUPT, AtTerminal, Run, documents
 from tests.conftest import ROOT
-from tests.local.machine import Cluster
+from tests.server.machine import Cluster
 
 pytestmark = pytest.mark.xdist_group("deployment")
 

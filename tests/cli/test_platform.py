@@ -21,7 +21,7 @@ from ape_silverback.cli.documents import (
 from ape_silverback.cluster.client import ClusterClient
 from tests.cli.conftest import Run, documents, runner, terminal_session, wait_for
 from tests.cli.platform import MANAGER, TOKEN, Platform, serving_platform
-from tests.local.machine import KEY, Cluster
+from tests.server.machine import KEY, Cluster
 
 pytestmark = pytest.mark.xdist_group("cli-platform")
 CONFIGURATION = {"version": 1, "cpu": 2, "memory": 4, "networks": 3, "bots": 5, "bandwidth": 1, "duration": 6}

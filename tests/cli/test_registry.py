@@ -9,7 +9,7 @@ import pytest
 from ape_silverback.cli.documents import CredentialDocument, ResultDocument
 from ape_silverback.cluster.client import ClusterClient
 from tests.cli.conftest import INTERRUPT, AtTerminal, Run, documents
-from tests.local.machine import Cluster
+from tests.server.machine import Cluster
 
 pytestmark = pytest.mark.xdist_group("cli-registry")
 PASSWORD = "hunter 2"

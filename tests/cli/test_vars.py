@@ -11,7 +11,7 @@ import yaml
 from ape_silverback.cli.documents import GroupDocument, ResultDocument
 from ape_silverback.cluster.client import Bot, ClusterClient
 from tests.cli.conftest import AtTerminal, Run, documents
-from tests.local.machine import Cluster
+from tests.server.machine import Cluster
 
 pytestmark = pytest.mark.xdist_group("cli-vars")
 SECRET = "hunter-2=with=equals"

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 
 from ape_silverback.cluster.client import ClusterClient
-from ape_silverback.deployment.apply import Event, Manner, Timing
+from ape_silverback.deployment.apply import ApplyOptions, Event, Timing
 from ape_silverback.deployment.deployer import Deployer
-from ape_silverback.deployment.plan import NO_WISHES, Wishes
-from ape_silverback.deployment.summary import Summary
-from ape_silverback.desired import DesiredBot, DesiredGroup, DesiredState
-from tests.local.machine import KEY, Cluster, serving_cluster
+from ape_silverback.deployment.plan import DEFAULT_PLAN_OPTIONS, PlanOptions
+from ape_silverback.deployment.result import DeployResult
+from ape_silverback.project.desired import DesiredBot, DesiredGroup, DesiredState
+from tests.server.machine import KEY, Cluster, serving_cluster
 
 QUICK = Timing(timeout=5, stop=5, poll=0.02, grace=2)
 VALUES = {"X": "x-1", "Y": "y-1", "Z": "z-1"}
@@ -63,7 +63,7 @@ def wanted(*bots: DesiredBot, **groups: tuple[str, ...]) -> DesiredState:
     )
 
 
-Deploy = Callable[..., Summary]
+Deploy = Callable[..., DeployResult]
 
 
 @pytest.fixture
@@ -74,13 +74,15 @@ def deploy(deployer: Deployer) -> Deploy:
         state: DesiredState,
         values: Mapping[str, str] = VALUES,
         on_event: Callable[[Event], None] = lambda event: None,
-        wishes: Wishes = NO_WISHES,
-        **manner: Any,
-    ) -> Summary:
+        plan_options: PlanOptions = DEFAULT_PLAN_OPTIONS,
+        **apply_options: Any,
+    ) -> DeployResult:
         with deployer.lock():
-            plan = deployer.plan(state, values.keys(), wishes)
-            result = Summary(plan)
-            for event in deployer.apply(plan, values, Manner(timing=manner.pop("timing", QUICK), **manner)):
+            plan = deployer.plan(state, values.keys(), plan_options)
+            result = DeployResult(plan)
+            for event in deployer.apply(
+                plan, values, ApplyOptions(timing=apply_options.pop("timing", QUICK), **apply_options)
+            ):
                 result.add(event)
                 on_event(event)
         return result

@@ -11,12 +11,12 @@ import sys
 from pathlib import Path
 
 from ape_silverback.cluster.client import ClusterClient
-from ape_silverback.deployment.apply import Manner
+from ape_silverback.deployment.apply import ApplyOptions
 from ape_silverback.deployment.deployer import Deployer
-from ape_silverback.deployment.plan import Wishes
-from ape_silverback.desired import DesiredState
+from ape_silverback.deployment.plan import PlanOptions
+from ape_silverback.project.desired import DesiredState
 from tests.deployment.conftest import QUICK, bot, wanted
-from tests.local.machine import KEY
+from tests.server.machine import KEY
 
 STATES = 4
 
@@ -43,9 +43,9 @@ def deploy(url: str, folder: Path, number: int) -> bool:
     with ClusterClient(base_url=url, headers={"X-API-Key": KEY}) as client:
         deployer = Deployer.of(client, "here", "here", "app", folder)
         with deployer.lock():
-            wishes = Wishes(prune=True, push_variables=True)
-            plan = deployer.plan(state(number), values(number), wishes)
-            events = list(deployer.apply(plan, values(number), Manner(timing=QUICK)))
+            plan_options = PlanOptions(prune=True, push_variables=True)
+            plan = deployer.plan(state(number), values(number), plan_options)
+            events = list(deployer.apply(plan, values(number), ApplyOptions(timing=QUICK)))
     return not [event for event in events if event.kind in ("failed", "skipped")]
 
 

@@ -11,12 +11,12 @@ from dataclasses import replace
 import pytest
 
 from ape_silverback.cluster.client import ClusterClient
-from ape_silverback.deployment.apply import Event, Manner, Timing
+from ape_silverback.deployment.apply import ApplyOptions, Event, Timing
 from ape_silverback.deployment.deployer import Deployer
-from ape_silverback.deployment.plan import Plan, RemoveBot, RestartBot, UpdateBot, Wishes
+from ape_silverback.deployment.plan import Plan, PlanOptions, RemoveBot, RestartBot, UpdateBot
 from ape_silverback.exceptions import DeployError
 from tests.deployment.conftest import QUICK, VALUES, Deploy, bot, wanted
-from tests.local.machine import Cluster
+from tests.server.machine import Cluster
 
 pytestmark = pytest.mark.xdist_group("apply")
 
@@ -56,7 +56,7 @@ def test_pushed_values_reach_running_bots(deploy: Deploy, served: Cluster) -> No
     deploy(state)
     deploy(state, {"X": "x-2"})
     assert served.runs_with("a")["X"] == "x-1"
-    deploy(state, {"X": "x-2"}, wishes=Wishes(push_variables=True))
+    deploy(state, {"X": "x-2"}, plan_options=PlanOptions(push_variables=True))
     assert served.runs_with("a")["X"] == "x-2"
 
 
@@ -76,28 +76,28 @@ def test_pruning_removes_what_this_project_deployed_and_nothing_else(
     assert set(client.bots) == {"a", "b", "stranger"}
     assert deploy(wanted(bot("a"))).succeeded
     assert set(client.bots) == {"a", "b", "stranger"}
-    assert deploy(wanted(bot("a")), wishes=Wishes(prune=True)).succeeded
+    assert deploy(wanted(bot("a")), plan_options=PlanOptions(prune=True)).succeeded
     assert (set(client.bots), set(client.variable_groups)) == ({"a", "stranger"}, {"strange"})
     assert set(deployer.records.known().bots) == {"a", "b"}  # until the next plan sees that it is gone
-    assert not deployer.plan(wanted(bot("a")), VALUES, Wishes(prune=True)).writes
+    assert not deployer.plan(wanted(bot("a")), VALUES, PlanOptions(prune=True)).writes
 
 
 def test_a_protected_bot_is_not_removed_and_nothing_else_is_done(deploy: Deploy, client: ClusterClient) -> None:
     deploy(wanted(bot("a"), bot("b", protect=True)))
     with pytest.raises(DeployError, match="bot 'b' is protected"):
-        deploy(wanted(bot("a", network="sepolia")), wishes=Wishes(prune=True))
+        deploy(wanted(bot("a", network="sepolia")), plan_options=PlanOptions(prune=True))
     assert client.bots["a"].network == "mainnet"
     deploy(wanted(bot("a"), bot("b")))
-    deploy(wanted(bot("a")), wishes=Wishes(prune=True))
+    deploy(wanted(bot("a")), plan_options=PlanOptions(prune=True))
     assert set(client.bots) == {"a"}
 
 
 def test_a_restart_that_was_left_out_is_done_by_the_next_deployment(deploy: Deploy, served: Cluster) -> None:
     a, changed = bot("a", environment=("rpc",)), bot("a", environment=("rpc",), network="sepolia")
     deploy(wanted(a, rpc=("X",)))
-    deploy(wanted(changed, rpc=("X", "Y")), wishes=Wishes(restart=False))
+    deploy(wanted(changed, rpc=("X", "Y")), plan_options=PlanOptions(restart=False))
     assert runs(served, "a")["network"] == "mainnet"
-    deploy(wanted(changed, rpc=("X", "Y")), wishes=Wishes(restart=False))
+    deploy(wanted(changed, rpc=("X", "Y")), plan_options=PlanOptions(restart=False))
     assert runs(served, "a")["network"] == "mainnet"
     deploy(wanted(changed, rpc=("X", "Y")))
     assert (runs(served, "a")["network"], served.runs_with("a")["Y"]) == ("sepolia", "y-1")
@@ -109,7 +109,7 @@ def test_a_restart_that_was_left_out_is_done_by_the_next_deployment(deploy: Depl
 def test_force_restarts_what_needs_nothing(deploy: Deploy, served: Cluster) -> None:
     deploy(wanted(bot("a"), bot("b")))
     began = len(served.machine.starts)
-    assert deploy(wanted(bot("a"), bot("b")), wishes=Wishes(force=True)).succeeded
+    assert deploy(wanted(bot("a"), bot("b")), plan_options=PlanOptions(force=True)).succeeded
     assert len(served.machine.starts) == began + 2
 
 
@@ -154,7 +154,7 @@ def test_what_somebody_else_changed_in_the_meantime_is_not_overwritten(
     deploy(wanted(bot("a"), bot("b")))
     plan = deployer.plan(wanted(bot("a", network="sepolia"), bot("b", network="sepolia")), VALUES)
     client.bots["a"].update(network="holesky")
-    events = list(deployer.apply(plan, VALUES, Manner(timing=QUICK)))
+    events = list(deployer.apply(plan, VALUES, ApplyOptions(timing=QUICK)))
     [failed] = [event for event in events if event.kind == "failed"]
     assert (failed.name, failed.text) == ("a", "its network changed in the meantime; run deploy again")
     assert (client.bots["a"].network, client.bots["b"].network) == ("holesky", "sepolia")
@@ -166,7 +166,7 @@ def test_an_interrupt_finishes_what_is_under_way_and_begins_nothing_more(
     plan = deployer.plan(wanted(*(bot(name) for name in "abcdef")), VALUES)
     stop = threading.Event()
     events = []
-    for event in deployer.apply(plan, VALUES, Manner(concurrency=1, timing=QUICK), stop=stop):
+    for event in deployer.apply(plan, VALUES, ApplyOptions(concurrency=1, timing=QUICK), stop=stop):
         events.append(event)
         stop.set()
     done = [event.name for event in events if event.kind == "applied"]
@@ -260,7 +260,7 @@ def test_a_deployment_that_did_not_end_well_is_none_to_go_back_to(
 
 def test_one_deployment_of_a_project_to_a_cluster_at_a_time(deployer: Deployer) -> None:
     code = (
-        "import sys; from pathlib import Path; from ape_silverback.deployment.records import Records\n"
+        "import sys; from pathlib import Path; from ape_silverback.deployment.history import Records\n"
         "with Records(Path(sys.argv[1])).lock(): print('held', flush=True); sys.stdin.read()"
     )
     command = [sys.executable, "-c", code, str(deployer.records.folder)]
@@ -326,10 +326,10 @@ def test_a_plan_of_earlier_is_refused_once_the_cluster_has_moved(
 
 def test_a_removal_that_was_done_already_is_fine(deploy: Deploy, deployer: Deployer, client: ClusterClient) -> None:
     deploy(wanted(bot("a"), bot("b")))
-    plan = deployer.plan(wanted(bot("a")), VALUES, Wishes(prune=True))
+    plan = deployer.plan(wanted(bot("a")), VALUES, PlanOptions(prune=True))
     assert plan.of(RemoveBot)
     client.bots["b"].remove()
-    assert [event.text for event in deployer.apply(plan, VALUES, Manner(timing=QUICK)) if event.name == "b"] == [
+    assert [event.text for event in deployer.apply(plan, VALUES, ApplyOptions(timing=QUICK)) if event.name == "b"] == [
         "was removed already"
     ]
 
@@ -338,10 +338,10 @@ def test_a_bot_that_was_removed_in_the_meantime_fails(
     deploy: Deploy, deployer: Deployer, client: ClusterClient
 ) -> None:
     deploy(wanted(bot("a"), bot("b")))
-    plan = deployer.plan(wanted(bot("a", network="sepolia"), bot("b")), VALUES, Wishes(force=True))
+    plan = deployer.plan(wanted(bot("a", network="sepolia"), bot("b")), VALUES, PlanOptions(force=True))
     assert plan.of(UpdateBot)
     assert plan.of(RestartBot)
     for one in client.bots.values():
         one.remove()
-    events = list(deployer.apply(plan, VALUES, Manner(timing=Timing(timeout=1, poll=0.02))))
+    events = list(deployer.apply(plan, VALUES, ApplyOptions(timing=Timing(timeout=1, poll=0.02))))
     assert {event.text for event in events} == {"it was removed from the cluster in the meantime; run deploy again"}

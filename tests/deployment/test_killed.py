@@ -19,7 +19,7 @@ from ape_silverback.cluster.client import ClusterClient
 from ape_silverback.deployment.deployer import Deployer
 from tests.conftest import ROOT
 from tests.deployment.forker import STATES, state, values
-from tests.local.machine import Cluster
+from tests.server.machine import Cluster
 
 pytestmark = pytest.mark.xdist_group("killed")
 KILLS = 100
@@ -80,7 +80,7 @@ def check(served: Cluster, client: ClusterClient, deployer: Deployer, number: in
         named = [name for group in wanted.groups if group.name in bot.environment for name in group.variables]
         assert runs_with == {name: values(number)[name] for name in named}
     assert sum(process.alive for process in served.machine.processes.values()) == len(wanted.bots)
-    assert deployer.records.owed() == {}
+    assert deployer.records.pending_restarts() == {}
 
 
 def test_killed_at_any_moment_it_is_finished_by_running_it_again(

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from ape_silverback.contracts.rpc import HttpNode
+from ape_silverback.apepay.rpc import HttpNode
 from tests.cli.conftest import Run, runner
 from tests.cli.platform import Platform, serving_platform
-from tests.local.machine import serving_cluster
+from tests.server.machine import serving_cluster
 from tests.stream.payments import STANDARD, Payments
 from tests.stream.world import World
 

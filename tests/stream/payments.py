@@ -10,9 +10,9 @@ from typing import Any
 
 from eth_abi.abi import encode
 
+from ape_silverback.apepay.contract import contract, contract_type
+from ape_silverback.apepay.rpc import HttpNode, Question
 from ape_silverback.cluster.types import ClusterConfiguration, ClusterTier
-from ape_silverback.contracts.rpc import HttpNode, Question
-from ape_silverback.contracts.stream_manager import contract, contract_type
 
 STANDARD = ClusterTier.STANDARD.configuration()
 CLUSTER_ID = uuid.UUID("12345678-1234-4234-9234-123456789abc")

@@ -14,12 +14,12 @@ from typing import Any
 import httpx
 import pytest
 
-from ape_silverback.connection import connected
-from ape_silverback.contracts.stream_manager import ZERO_ADDRESS, published_code
+from ape_silverback.apepay.contract import ZERO_ADDRESS, published_code
+from ape_silverback.connect import connected
 from ape_silverback.exceptions import StreamError
-from ape_silverback.stream.clusters import trust_connection
+from ape_silverback.stream.gate import trust_connection
 from tests.cli.conftest import Run
-from tests.client.server import Reply, Request, serving
+from tests.cluster.server import Reply, Request, serving
 from tests.stream.payments import DAY, STANDARD, forwarding
 from tests.stream.world import World
 

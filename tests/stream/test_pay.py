@@ -10,13 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ape_silverback.contracts.development import MIN_STREAM_LIFE, RATE, TOKEN, deploy
-from ape_silverback.contracts.rpc import HttpNode
+from ape_silverback.apepay.development import MIN_STREAM_LIFE, RATE, TOKEN, deploy
+from ape_silverback.apepay.rpc import HttpNode
 from ape_silverback.exceptions import StreamError
 from ape_silverback.stream.chain import connected_provider
 from ape_silverback.stream.pay import (
-    Offer,
-    Sent,
+    Payment,
+    Quote,
     check_cancel,
     offer_stream,
     offer_time,
@@ -56,7 +56,7 @@ def account(provider: ProviderAPI) -> AccountAPI:
     return account
 
 
-def offered(payments: Payments, cluster: uuid.UUID | None = None, **more: Any) -> Offer:
+def offered(payments: Payments, cluster: uuid.UUID | None = None, **more: Any) -> Quote:
     given = {"token": payments.token, "configuration": STANDARD, "cluster_id": cluster or uuid.uuid4(), **more}
     return offer_stream(payments.node, payments.owner, payments.manager, **given)
 
@@ -65,7 +65,7 @@ def balance(payments: Payments, account: str) -> int:
     return int(payments.read(payments.token, "balanceOf", account, kind="TestToken"))
 
 
-def opened(provider: ProviderAPI, payments: Payments, account: AccountAPI, seconds: int = 10 * HOUR) -> Sent:
+def opened(provider: ProviderAPI, payments: Payments, account: AccountAPI, seconds: int = 10 * HOUR) -> Payment:
     return send_offer(provider, payments.node, account, offered(payments, seconds=seconds))
 
 

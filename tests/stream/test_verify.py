@@ -12,13 +12,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from ape_silverback.apepay.contract import Stream
+from ape_silverback.apepay.rpc import HttpNode, Node, Question
 from ape_silverback.cluster.types import ClusterConfiguration, StreamClaim
-from ape_silverback.config import StreamConfig
-from ape_silverback.contracts.rpc import HttpNode, Node, Question
-from ape_silverback.contracts.stream_manager import Stream
+from ape_silverback.config.models import StreamConfig
 from ape_silverback.exceptions import ChainError, StreamError
 from ape_silverback.stream.verify import Claim, Report, verify, without_stream
-from tests.client.server import Reply, Request, answer, serving
+from tests.cluster.server import Reply, Request, answer, serving
 from tests.stream.payments import CLUSTER_ID, DAY, STANDARD, Payments
 
 NAMES = ("address", "pinned", "platform", "chain", "code", "controller", "stream", "product", "time")

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ape_silverback.section import SectionReading, read_section
+from ape_silverback.config.reader import SectionReading, read_section
 from tests.cli.platform import Platform
 from tests.stream.payments import Payments
 

@@ -1,0 +1,134 @@
+"""What an OpenID provider answers: the shapes of it, and errors for what has none of them.
+
+Nothing that was answered gets into an error but what OAuth means for people: the rest may hold tokens.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from typing import Any, TypeVar
+
+import httpx
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from ape_silverback.cluster.auth.tokens import printable
+from ape_silverback.cluster.http_errors import is_loopback, public_url, read_json
+from ape_silverback.exceptions import ClusterError, RateLimited, ServerError, UnexpectedAnswer
+
+T = TypeVar("T")
+
+
+class Metadata(BaseModel):
+    """What a provider says of itself (OpenID Connect Discovery 1.0, section 3)."""
+
+    issuer: str
+    authorization_endpoint: str
+    token_endpoint: str
+    jwks_uri: str
+    userinfo_endpoint: str | None = None
+    revocation_endpoint: str | None = None
+    id_token_signing_alg_values_supported: list[str] = Field(default_factory=lambda: ["RS256"])
+    code_challenge_methods_supported: list[str] | None = None
+    prompt_values_supported: list[str] | None = None
+    authorization_response_iss_parameter_supported: bool = False
+
+
+class Answer(BaseModel):
+    """A token endpoint's answer (RFC 6749, section 5.1)."""
+
+    model_config = ConfigDict(extra="allow", strict=True, hide_input_in_errors=True)
+
+    access_token: str = Field(min_length=1, repr=False)
+    token_type: str
+    expires_in: int | None = Field(default=None, ge=0, le=10**10, strict=False)
+    refresh_token: str | None = Field(default=None, repr=False)
+    id_token: str | None = Field(default=None, repr=False)
+
+    def __repr__(self) -> str:
+        return "<Answer>"
+
+    def tokens(self) -> dict[str, Any]:
+        """Give what is stored of it: all, and when it ends."""
+        end = {} if self.expires_in is None else {"expires_at": int(time.time()) + self.expires_in}
+        return {**self.model_dump(exclude_none=True), **end}
+
+
+class KeySetAnswer(BaseModel):
+    """A provider's public keys (RFC 7517, section 5)."""
+
+    keys: list[dict[str, Any]]
+
+
+class Refusal:
+    """An error as OAuth says it (RFC 6749, sections 4.1.2.1 and 5.2)."""
+
+    def __init__(self, error: str, description: str = "") -> None:
+        self.error = error
+        self.description = description
+
+    def without(self, secrets: Iterable[str]) -> Refusal:
+        """Give it without what we sent, which some providers repeat."""
+        description = self.description
+        for secret in secrets:
+            description = description.replace(secret, "…")
+        return Refusal(self.error, description)
+
+    def __str__(self) -> str:
+        return printable(f"{self.error}: {self.description}" if self.description else self.error)
+
+
+def refusal_of(response: httpx.Response) -> Refusal | None:
+    """Give the error that an answer tells as OAuth has it; None when it doesn't."""
+    try:
+        content = read_json(response)
+    except ValueError:
+        return None
+    if not isinstance(content, dict) or not isinstance(content.get("error"), str):
+        return None
+    return Refusal(content["error"], str(content.get("error_description") or ""))
+
+
+def failure_of(response: httpx.Response) -> ClusterError:
+    """Give the error for an answer that doesn't say yes."""
+    address, status = public_url(response.request.url), response.status_code
+    said = refusal_of(response) or response.reason_phrase
+    kind: type[ClusterError] = UnexpectedAnswer
+    if status == httpx.codes.TOO_MANY_REQUESTS:
+        kind = RateLimited
+    elif response.is_server_error:
+        kind = ServerError
+    text = f"{response.request.method} {address}: {status} {said}".strip()
+    return kind(text, method=response.request.method, url=address, status=status)
+
+
+def read(kind: type[T], response: httpx.Response) -> T:
+    """Read an answer as a type; what it holds isn't shown, since it may be a token.
+
+    Raises:
+        UnexpectedAnswer: it is no JSON, or of another type.
+    """
+    address, method, status = public_url(response.request.url), response.request.method, response.status_code
+    try:
+        return TypeAdapter(kind).validate_python(read_json(response))
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        place = ".".join(map(str, first["loc"])) or "the answer"
+        reason = f"what a provider of logins doesn't: {place}: {first['msg']}"
+    except ValueError:
+        reason = "no JSON"
+    raise UnexpectedAnswer(
+        f"{method} {address} answered {reason}; is it the address of an OpenID provider?",
+        method=method,
+        url=address,
+        status=status,
+    )
+
+
+def is_safe(address: str) -> bool:
+    """Say whether what goes to an address can't be read on the way."""
+    try:
+        url = httpx.URL(address)
+    except (httpx.InvalidURL, ValueError):
+        return False
+    return bool(url.host) and (url.scheme == "https" or (url.scheme == "http" and is_loopback(url)))

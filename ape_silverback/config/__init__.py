@@ -1,0 +1,1 @@
+"""The ``silverback:`` section: its models, and the light reader of it."""

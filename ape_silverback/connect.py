@@ -1,0 +1,228 @@
+"""Which cluster, or which platform, is talked to: what options, section, environment and profile file choose."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ape.logging import logger
+
+if TYPE_CHECKING:
+    from ape_silverback.cluster.client import ClusterClient, PlatformClient, Workspace
+    from ape_silverback.cluster.settings import Choice, PlatformProfile
+    from ape_silverback.cluster.types import ClusterInfo, ClusterKind
+    from ape_silverback.config.reader import SectionReading
+    from ape_silverback.exceptions import ProfileError
+
+
+@dataclass(frozen=True)
+class Connection:
+    """A cluster that was chosen, and the client for it.
+
+    Attributes:
+        label: how to call the cluster in what users read.
+        profile: name of the profile that was chosen.
+        host: address that the profile names.
+        path: slugs of workspace and cluster, for a cluster of the platform.
+        platform: client of the platform, for a cluster of it.
+    """
+
+    client: ClusterClient
+    label: str
+    profile: str
+    host: str
+    path: tuple[str, str] | None = None
+    platform: PlatformClient | None = None
+
+    @classmethod
+    def of(cls, client: ClusterClient) -> Connection:
+        """Give the connection that a client is, which nobody chose."""
+        from ape_silverback.cluster.http_errors import public_url
+
+        address = public_url(client.base_url).rstrip("/")
+        return cls(client, address, "", address)
+
+    @property
+    def is_platform(self) -> bool:
+        """Whether it belongs to the hosted platform."""
+        return self.path is not None
+
+    def record(self) -> tuple[Workspace, ClusterInfo]:
+        """Ask the platform for its record of the cluster.
+
+        Raises:
+            ProfileError: there is no such workspace or cluster.
+        """
+        assert self.platform is not None  # noqa: S101 - for a cluster of the platform only
+        assert self.path is not None  # noqa: S101
+        return find_cluster(self.platform, *self.path)
+
+    @property
+    def identity(self) -> str:
+        """What tells the cluster from others, on every run: the local one changes its port."""
+        if self.path is not None:
+            return f"{self.host.rstrip('/')}/c/{'/'.join(self.path)}"
+        return "local" if self.kind() == "local" else self.host.rstrip("/")
+
+    def kind(self) -> ClusterKind:
+        """Say what kind of cluster it is; unless it is hosted, it is asked whether it runs folders from here."""
+        from ape_silverback.cluster.http_errors import is_loopback
+
+        if self.is_platform and not is_loopback(self.client.base_url):
+            return "platform"
+        if self.client.runtime == "process":
+            return "local"
+        return "platform" if self.is_platform else "direct"
+
+
+@dataclass(frozen=True)
+class PlatformConnection:
+    """The platform, and the client for it."""
+
+    client: PlatformClient
+    profile: PlatformProfile
+
+
+@contextmanager
+def connected(
+    profile: str | None,
+    cluster: str | None,
+    reading: SectionReading | None = None,
+    target: str | None = None,
+    patience: float | None = None,
+    warn: Callable[[str], None] = logger.warning,
+) -> Iterator[Connection]:
+    """Connect to the cluster that options, section, environment and profile file choose.
+
+    Args:
+        profile: option ``--profile``.
+        cluster: option ``--cluster``.
+        reading: the section, when it is read already.
+        target: name of a target of the section whose profile and cluster win over the section's.
+        patience: seconds that the cluster gets, with one attempt only; None for the usual time and attempts.
+        warn: takes a warning about the profile.
+
+    Raises:
+        NoClusterError: nothing chooses a cluster.
+        ProfileError: the profile or the cluster isn't known, or a profile of one cluster was to find another.
+    """
+    from ape_silverback.cluster.client import connect, connect_platform
+    from ape_silverback.cluster.settings import PlatformProfile
+    from ape_silverback.exceptions import ClusterError, NotFound
+
+    reading = reading or read_section_here()
+    choice = _choose(profile, reading, target)
+    section_cluster, _ = _of_section(reading, target, "cluster")
+    host = choice.profile.host
+    if not isinstance(choice.profile, PlatformProfile):
+        if cluster:
+            raise _not_of_the_platform(choice, f"it has no '{cluster}' of --cluster")
+        with connect(choice, warn=warn, patience=patience) as client:
+            yield Connection(client, f"{choice.name} ({host})", choice.name, host)
+        return
+    with connect_platform(choice, warn, patience) as above:
+        path = _path(above, choice.profile, cluster, section_cluster)
+        with above.cluster_client(*path) as client:
+            try:
+                yield Connection(client, f"{'/'.join(path)} on {host}", choice.name, host, path, above)
+            except NotFound:
+                with suppress(ClusterError):
+                    find_cluster(above, *path)  # the error is its, if it is the cluster that isn't there
+                raise
+
+
+@contextmanager
+def platform(
+    profile: str | None,
+    reading: SectionReading | None = None,
+    target: str | None = None,
+    patience: float | None = None,
+    warn: Callable[[str], None] = logger.warning,
+) -> Iterator[PlatformConnection]:
+    """Connect to the platform that options, section, environment and profile file choose.
+
+    Args:
+        profile: option ``--profile``.
+        reading: as for ``connected``; likewise the others.
+        target: name of a target of the section whose profile wins over the section's.
+        patience: seconds that the platform gets, with one attempt only; None for the usual time and attempts.
+        warn: takes a warning about the profile.
+
+    Raises:
+        ProfileError: the profile isn't known, or isn't one of the platform.
+    """
+    from ape_silverback.cluster.client import connect_platform
+    from ape_silverback.cluster.settings import PlatformProfile
+
+    choice = _choose(profile, reading or read_section_here(), target)
+    if not isinstance(choice.profile, PlatformProfile):
+        raise _not_of_the_platform(choice, "workspaces and their clusters are the platform's")
+    with connect_platform(choice, warn, patience) as client:
+        yield PlatformConnection(client, choice.profile)
+
+
+def find_cluster(client: PlatformClient, workspace: str, name: str) -> tuple[Workspace, ClusterInfo]:
+    """Find a cluster of the platform by its slugs.
+
+    Raises:
+        ProfileError: there is no such workspace or cluster; names those that there are.
+    """
+    space = client.workspace(workspace)
+    return space, space.cluster_named(name)
+
+
+def _not_of_the_platform(choice: Choice, why: str) -> ProfileError:
+    """Say that a profile is one cluster, and which ones are the platform's."""
+    from ape_silverback.cluster.settings import PlatformProfile, read_profiles
+    from ape_silverback.exceptions import ProfileError
+
+    there = [name for name, one in read_profiles().profile.items() if isinstance(one, PlatformProfile)]
+    return ProfileError(
+        f"profile '{choice.name}' ({choice.origin}) is one cluster; {why}. Profiles of the platform: "
+        f"{', '.join(there) or 'none; `ape silverback login` makes one'}"
+    )
+
+
+def cluster_paths(client: PlatformClient) -> list[str]:
+    """Give the clusters of the platform, as ``WORKSPACE/NAME``."""
+    return [f"{space.slug}/{name}" for space in client.workspaces.values() for name in space.clusters]
+
+
+def read_section_here() -> SectionReading:
+    """Read the section of the project in the current folder."""
+    from ape_silverback.config.reader import read_section
+
+    return read_section(Path.cwd())
+
+
+def _path(client: PlatformClient, profile: PlatformProfile, option: str | None, section: str | None) -> tuple[str, str]:
+    """Choose a cluster of the platform; an error names those that there are, if the platform tells."""
+    from ape_silverback.cluster.settings import choose_cluster
+    from ape_silverback.exceptions import ClusterError, ProfileError
+
+    try:
+        return choose_cluster(profile, option, section)
+    except ProfileError as error:
+        with suppress(ClusterError):
+            known = ", ".join(sorted(cluster_paths(client))) or "none; `ape silverback cluster new` makes one"
+            raise ProfileError(f"{error}. There is: {known}") from None
+        raise
+
+
+def _choose(profile: str | None, reading: SectionReading, target: str | None) -> Choice:
+    from ape_silverback.cluster.settings import choose_profile
+
+    return choose_profile(profile, *_of_section(reading, target, "profile"))
+
+
+def _of_section(reading: SectionReading, target: str | None, key: str) -> tuple[str | None, str | None]:
+    """Give a key of the target, else of the section, and its place."""
+    wanted = reading.section.targets.get(target) if target else None
+    if value := getattr(wanted, key, None):
+        return value, f"targets.{target}.{key} in {reading.place_of('targets', str(target), key)}"
+    if value := getattr(reading.section, key):
+        return value, f"silverback.{key} in {reading.place_of(key)}"
+    return None, None

@@ -1,0 +1,1 @@
+"""The Ape project: its bots, and where each value of theirs comes from."""

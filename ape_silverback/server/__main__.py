@@ -1,0 +1,78 @@
+"""The server of the local cluster: ``python -m ape_silverback.server FOLDER PORT``."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import uvicorn
+from fastapi import FastAPI
+
+from ape_silverback.server.app import make_app
+from ape_silverback.server.daemon import (
+    HOST,
+    clusters_folder,
+    key_file,
+    payments_file,
+    platform_folder,
+    session_file,
+    write_state,
+)
+from ape_silverback.server.serving import supervisor_of
+from ape_silverback.server.supervisor import Supervisor
+
+
+def main(folder: Path, port: int) -> None:
+    """Serve until SIGTERM, then stop the bots.
+
+    Args:
+        folder: everything that the cluster keeps.
+        port: to listen on, on the loopback interface.
+    """
+    os.umask(0o077)
+    api_key = key_file(folder).read_text(encoding="utf8")
+    address = f"http://{HOST}:{port}"
+    supervisor = supervisor_of(folder, lambda: address, api_key)
+
+    def on_start() -> None:
+        write_state(folder, port)
+
+    if payments_file(folder).exists():
+        app = _with_platform(supervisor, api_key, on_start, folder, address)
+    else:
+        app = make_app(supervisor, api_key, on_start)
+    # Followed logs are open requests: they don't hold up the end.
+    uvicorn.run(
+        app, host=HOST, port=port, access_log=False, log_level="warning", ws="none", timeout_graceful_shutdown=1
+    )
+    supervisor.store.close()
+
+
+def _with_platform(
+    supervisor: Supervisor, api_key: str, on_start: Callable[[], None], folder: Path, address: str
+) -> FastAPI:
+    """Make the application with the platform beside the cluster; only who pays loads what that needs."""
+    from ape_silverback.apepay.rpc import HttpNode
+    from ape_silverback.server.platform.app import add_platform
+    from ape_silverback.server.platform.clusters import Clusters
+    from ape_silverback.server.platform.payments import read_payments
+    from ape_silverback.server.platform.store import PlatformStore
+    from ape_silverback.server.platform.watcher import Watcher
+
+    logging.basicConfig(format="%(asctime)s %(levelname)s: %(message)s")
+    logging.getLogger("ape_silverback.server").setLevel(logging.INFO)
+    payments = read_payments(payments_file(folder))
+    session = session_file(folder).read_text(encoding="utf8")
+    store = PlatformStore(platform_folder(folder))
+    clusters = Clusters(store, clusters_folder(folder), address, session)
+    watcher = Watcher(HttpNode(payments.wanted.chain), payments, store, clusters)
+    app = make_app(supervisor, api_key, on_start, beside=[watcher])
+    add_platform(app, store, clusters, payments, session)
+    return app
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), int(sys.argv[2]))

@@ -1,0 +1,187 @@
+"""Follows the chain that pays for clusters: what the StreamManager logs decides which clusters there are.
+
+Time is the chain's, the timestamp of a block. A node that doesn't answer changes nothing and is asked again. A look
+takes the same few questions however many clusters there are; only after a chain was replaced (started anew, or blocks
+of it taken back) each stream is looked at.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from contextlib import suppress
+
+from ape_silverback.apepay.contract import Stream, contract
+from ape_silverback.apepay.rpc import Node, Question, answers_of
+from ape_silverback.cluster.types import StreamInfo
+from ape_silverback.exceptions import ChainError
+from ape_silverback.server.events import (
+    Created,
+    Event,
+    Expires,
+    Header,
+    Number,
+    block_question,
+    events_of,
+    log_question,
+    read,
+)
+from ape_silverback.server.platform.clusters import CREATED, PAID, Clusters, Payment, configuration_of
+from ape_silverback.server.platform.payments import Block, Payments
+from ape_silverback.server.platform.store import ClusterRecord, PlatformStore, Progress
+
+POLL = 1.0
+"""Seconds between two looks."""
+
+MOST_BLOCKS = 2000
+"""Most blocks in one question for logs, which hosted nodes limit."""
+
+BELIEVED_AFTER = 3
+"""Looks after which a block that isn't there any more is believed to be gone: one of several nodes may lag behind."""
+
+log = logging.getLogger(__name__)
+
+
+class Watcher:
+    """Makes clusters follow the chain.
+
+    Args:
+        node: of the chain.
+        payments: which StreamManager is followed.
+        poll: seconds between two looks.
+    """
+
+    def __init__(
+        self, node: Node, payments: Payments, store: PlatformStore, clusters: Clusters, poll: float = POLL
+    ) -> None:
+        self.node = node
+        self.payments = payments
+        self.store = store
+        self.clusters = clusters
+        self.poll = poll
+        self._answered = True
+        self._missing = 0
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="watcher", daemon=True)
+
+    def begin(self) -> None:
+        """Take up the clusters, and watch."""
+        self.clusters.begin()
+        self._thread.start()
+
+    def end(self) -> None:
+        """Stop watching, and then the clusters."""
+        self._ended.set()
+        self._thread.join()
+        self.clusters.end()
+
+    def look(self) -> None:
+        """Look at the chain once and do what follows from it. The watch does this all the time.
+
+        Raises:
+            ChainError: the node doesn't answer or is on another chain; what was done until then stays.
+        """
+        self._end_those_of_others()
+        latest, progress = self._state()
+        while progress.last.number < latest.number:
+            progress = self._follow(progress, min(latest.number, progress.last.number + MOST_BLOCKS))
+        for record in self._paid():
+            if record.expires is not None and record.expires <= latest.timestamp:
+                self.clusters.deprovision(record, "what was paid for ran out, or was cancelled")
+
+    def _watch(self) -> None:
+        while not self._ended.is_set():
+            try:
+                self.look()
+            except ChainError as error:
+                if self._answered:
+                    log.warning("the chain can't be followed: %s; trying again", error)
+                self._answered = False
+            else:
+                if not self._answered:
+                    log.warning("the chain is followed again")
+                self._answered = True
+            self._ended.wait(self.poll)
+
+    def _state(self) -> tuple[Header, Progress]:
+        """Give the latest block, and how far the chain was followed that has it."""
+        since = self.payments.since
+        progress = self.store.progress(self.payments.chain_id, self.payments.manager) or Progress(since.number, since)
+        chain_id, latest, last = answers_of(
+            self.node, Question("eth_chainId"), block_question("latest"), block_question(progress.last.number)
+        )
+        if read(Number, chain_id) != self.payments.chain_id:
+            raise ChainError(f"the node is on chain {read(Number, chain_id)}, expected {self.payments.chain_id}")
+        header = read(Header, latest)
+        if last is None or read(Header, last).hash != progress.last.hash:
+            self._missing += 1
+            if self._missing < BELIEVED_AFTER:
+                raise ChainError(f"the node hasn't got block {progress.last.number} that it had")
+            self._verify()
+            first = progress.first if progress.first <= header.number else 0
+            progress = Progress(first, Block(number=first - 1, hash=""))
+        self._missing = 0
+        return header, progress
+
+    def _verify(self) -> None:
+        """End the clusters whose streams aren't on the chain any more, and learn until when the others are paid for."""
+        manager = self.payments.manager
+        records = [(record, record.stream) for record in self._paid() if record.stream]
+        calls = [contract("StreamManager").call(manager, "streams", stream.stream_id) for _, stream in records]
+        questions = [Question("eth_getCode", (manager, "latest")), *(call.at("latest") for call in calls)]
+        code, *answers = answers_of(self.node, *questions)
+        for (record, _), call, answer in zip(records, calls, answers, strict=True):
+            stream = None if code == "0x" else Stream.of(call.read(answer))
+            if stream is None or record.product not in stream.products:
+                self.clusters.deprovision(record, "its stream isn't on the chain any more")
+            else:
+                self._set_expiration(record, stream.expires_at)
+
+    def _follow(self, progress: Progress, to: int) -> Progress:
+        """Do what the events of some more blocks say, and write down that this was done."""
+        manager = self.payments.manager
+        questions = (log_question(manager, progress.last.number + 1, to), block_question(to))
+        logs, block = answers_of(self.node, *questions)
+        header = read(Header, block)
+        for event in events_of(self.node, logs):
+            self._heed(event)
+        progress = Progress(progress.first, Block(number=to, hash=header.hash))
+        self.store.set_progress(self.payments.chain_id, manager, progress)
+        return progress
+
+    def _heed(self, event: Event) -> None:
+        stream = StreamInfo(chain_id=self.payments.chain_id, manager=self.payments.manager, stream_id=event.stream_id)
+        if isinstance(event, Expires):
+            for record in self._paid():
+                if record.stream == stream:
+                    self._set_expiration(record, event.expires)
+            return
+        for record in self.store.clusters():
+            if record.status is CREATED and (product := product_for(event, record)):
+                self.clusters.provision(record, Payment(stream, product, event.expires))
+
+    def _set_expiration(self, record: ClusterRecord, expires: int) -> None:
+        if record.expires != expires:
+            self.store.set_expiration(record.info.id, expires)
+
+    def _end_those_of_others(self) -> None:
+        """End clusters that were paid for on another chain or with another StreamManager: nobody follows these."""
+        here = (self.payments.chain_id, self.payments.manager)
+        for record in self._paid():
+            if record.stream and (record.stream.chain_id, record.stream.manager) != here:
+                self.clusters.deprovision(record, "its stream is of another chain or StreamManager")
+
+    def _paid(self) -> list[ClusterRecord]:
+        return [record for record in self.store.clusters() if record.status in PAID]
+
+
+def product_for(event: Created, record: ClusterRecord) -> bytes | None:
+    """Give the product with which a new stream pays for a cluster; None when it doesn't pay for it.
+
+    A product code was signed for who pays, with the cluster's id as the key.
+    """
+    for product in event.products:
+        with suppress(ValueError):  # what is no product code
+            if configuration_of(product).get_product_code(event.owner, record.info.id) == product:
+                return product
+    return None

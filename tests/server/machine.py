@@ -1,0 +1,168 @@
+"""A runtime whose processes do what a test says: a model of an operating system, for what would take too many bots."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import threading
+import time
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+
+from ape_silverback.server.app import make_app
+from ape_silverback.server.runtimes import ImageError, Observation
+from ape_silverback.server.store import BotRecord, Store
+from ape_silverback.server.supervisor import Supervisor
+
+KEY = "the-key"
+
+
+@dataclass
+class Process:
+    started: datetime
+    variables: dict[str, str]
+    alive: bool = True
+    ready: bool = False
+    stubborn: bool = False
+    exit_code: int | None = None
+
+
+class Machine:
+    """A runtime whose processes do what the test says."""
+
+    name = "machine"
+
+    def __init__(self, logs: Path | None = None) -> None:
+        self.logs = logs
+        self.processes: dict[uuid.UUID, Process] = {}
+        self.ready_at_once = False
+        self.broken = False
+        self.crashing: set[str] = set()
+        self.starts: list[uuid.UUID] = []
+        self.broken_for: set[uuid.UUID] = set()
+        self.stubborn = False
+
+    def check(self, image: str) -> None:
+        pass
+
+    def start(self, bot: uuid.UUID, image: str, variables: Mapping[str, str]) -> None:
+        assert bot not in self.processes or not self.processes[bot].alive, "two processes of one bot"
+        if self.broken or bot in self.broken_for:
+            raise ImageError("the folder is gone")
+        process = Process(datetime.now(timezone.utc), dict(variables), stubborn=self.stubborn)
+        if image in self.crashing:
+            process.alive, process.exit_code = False, 1
+        self.processes[bot] = process
+        self.starts.append(bot)
+
+    def observe(self, bot: uuid.UUID) -> Observation:
+        process = self.processes.get(bot)
+        if process is None:
+            return Observation(alive=False)
+        ready = process.ready or self.ready_at_once
+        return Observation(process.alive, ready, process.started, process.exit_code)
+
+    def end(self, bot: uuid.UUID, code: int | None) -> None:
+        process = self.processes.get(bot)
+        if process and process.alive:
+            process.alive, process.exit_code = False, code
+
+    def stop(self, bot: uuid.UUID) -> None:
+        if bot in self.processes and not self.processes[bot].stubborn:
+            self.end(bot, 0)
+
+    def kill(self, bot: uuid.UUID) -> None:
+        self.end(bot, 137)
+
+    def discard(self, bot: uuid.UUID) -> None:
+        self.processes.pop(bot, None)
+
+    def log_file(self, bot: uuid.UUID) -> Path:
+        return self.logs / str(bot) if self.logs else Path(os.devnull)
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """The local cluster's own application, served, with processes that are none."""
+
+    url: str
+    machine: Machine
+    store: Store
+    requests: list[str]
+    """What came, as ``GET /bots``."""
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What leads a command to it."""
+        return {"SILVERBACK_CLUSTER_URI": self.url, "SILVERBACK_CLUSTER_API_KEY": KEY}
+
+    def log(self, bot: str, *lines: str) -> None:
+        """Let a bot say something."""
+        [found] = [one for one in self.store.bots() if one.name == bot]
+        with self.machine.log_file(found.id).open("a") as file:
+            file.writelines(f"{line}\n" for line in lines)
+
+    def bot(self, name: str) -> BotRecord:
+        """Give what the cluster has of a bot."""
+        [found] = [one for one in self.store.bots() if one.name == name]
+        return found
+
+    def runs_with(self, bot: str) -> dict[str, str]:
+        """Give the variables that a bot's process was started with: those of its groups, and its configuration."""
+        process = self.machine.processes[self.bot(bot).id]
+        assert process.alive
+        return process.variables
+
+    def die(self, bot: str, code: int) -> None:
+        """Let a bot's process end."""
+        self.machine.end(self.bot(bot).id, code)
+
+
+@contextmanager
+def serving_cluster(folder: Path, delay: float = 0.0) -> Iterator[Cluster]:
+    """Serve it for as long as the context lasts. A bot runs a moment after it is started.
+
+    Args:
+        folder: where it keeps things.
+        delay: seconds that every answer takes longer.
+    """
+    store = Store(folder / "cluster")
+    (folder / "logs").mkdir()
+    machine = Machine(folder / "logs")
+    machine.ready_at_once = True
+
+    def variables_of(bot: BotRecord) -> dict[str, str]:
+        values = {
+            name: value for group in bot.configuration["environment"] for name, value in store.values_of(group).items()
+        }
+        return {"configuration": json.dumps(bot.configuration), **values}
+
+    supervisor = Supervisor(store, machine, variables_of, poll=0.02, stop_grace=0.2, remove_grace=0.2)
+    app, requests = make_app(supervisor, KEY), []
+
+    async def counted(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "http":
+            requests.append(f"{scope['method']} {scope['path']}")
+            await asyncio.sleep(delay)
+        await app(scope, receive, send)
+
+    server = uvicorn.Server(uvicorn.Config(counted, port=0, log_level="critical", ws="none"))
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    while not server.started:
+        time.sleep(0.01)
+    port = server.servers[0].sockets[0].getsockname()[1]
+    yield Cluster(f"http://127.0.0.1:{port}", machine, store, requests)
+    server.should_exit = True
+    server.force_exit = True  # followed logs are open requests
+    thread.join()
+    supervisor.end()
+    store.close()
