@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from ape.logging import CLICK_STYLE_KWARGS, LogLevel
 from eth_pydantic_types.address import Address
-from pydantic import BaseModel, BeforeValidator, Field, computed_field, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, computed_field, field_validator
 
 if TYPE_CHECKING:
     from eth_typing import ChecksumAddress
@@ -310,6 +310,28 @@ class BotTaskStatus(BaseModel):
     stopped_reason: str | None
 
 
+class BotConfiguration(BaseModel):
+    """What can be deployed of a bot: the fields that ``POST /bots`` and ``PATCH /bots/{id}`` take, besides its name."""
+
+    model_config = ConfigDict(frozen=True)
+
+    image: str
+    credential_name: str | None = None
+    """Registry credential of the cluster; None for a public image. A cluster may answer with its id."""
+
+    ecosystem: str
+    network: str
+    provider: str
+    account: str | None = None
+    """Alias of the account it signs with; None for a bot that signs nothing."""
+
+    environment: tuple[str, ...] = ()
+    """Names of its variable groups, in order: of two that set one variable, the later wins."""
+
+    cluster_access: bool = False
+    """Whether it gets the cluster's address and key."""
+
+
 class BotInfo(BaseModel):
     """A bot and its configuration on the cluster."""
 
@@ -328,6 +350,11 @@ class BotInfo(BaseModel):
 
     task: BotTaskStatus | None = None
     """What runs the bot, from clusters that tell it in the same answer, as the local cluster does; else None."""
+
+    @property
+    def configuration(self) -> BotConfiguration:
+        """What is deployed of it."""
+        return BotConfiguration.model_validate({name: getattr(self, name) for name in BotConfiguration.model_fields})
 
 
 def _log_level(value: Any) -> Any:
