@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING
 import click
 from ape.cli import verbosity_option
 
-from ape_silverback.cli.completion import complete_clusters
-from ape_silverback.cli.connection import connected, platform
-from ape_silverback.cli.options import format_option, profile_option
-from ape_silverback.cli.output import messages_on_stderr, note, show, show_table, warn
+from ape_silverback.cli.shared.completion import complete_clusters
+from ape_silverback.cli.shared.options import connected, format_option, platform, profile_option
+from ape_silverback.cli.shared.output import messages_on_stderr, note, show, show_table, warn
 
 if TYPE_CHECKING:
     from ape_silverback.config.models import StreamConfig
@@ -69,7 +68,7 @@ def verify(
         ape silverback cluster verify --cluster my-workspace/prod
         ape silverback cluster verify --all --pin
     """
-    from ape_silverback.cli.documents import VerificationDocument
+    from ape_silverback.cli.shared.documents import VerificationDocument
     from ape_silverback.config.reader import read_section
     from ape_silverback.project.networks import did_you_mean
 

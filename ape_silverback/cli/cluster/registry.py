@@ -6,14 +6,20 @@ import sys
 
 import click
 
-from ape_silverback.cli.completion import complete_credentials
-from ape_silverback.cli.connection import connected
-from ape_silverback.cli.group import LazyGroup
-from ape_silverback.cli.options import Function, all_option, cluster_options, format_option, yes_option
-from ape_silverback.cli.output import age, answered, confirm, note, show, show_facts, show_table, time_text
-from ape_silverback.cli.selection import choose, choose_one, each, show_results
+from ape_silverback.cli.shared.completion import complete_credentials
+from ape_silverback.cli.shared.group import LazyGroup
+from ape_silverback.cli.shared.options import (
+    Function,
+    all_option,
+    cluster_options,
+    connected,
+    format_option,
+    yes_option,
+)
+from ape_silverback.cli.shared.output import age, answered, confirm, note, show, show_facts, show_table, time_text
+from ape_silverback.cli.shared.selection import choose, choose_one, each, show_results
 
-HERE = "ape_silverback.cli.registry"
+HERE = "ape_silverback.cli.cluster.registry"
 
 registry = LazyGroup(
     name="registry",
@@ -49,7 +55,7 @@ def list_(format_: str, profile: str | None, cluster: str | None) -> None:
     Example:
         ape silverback cluster registry list
     """
-    from ape_silverback.cli.documents import CredentialDocument
+    from ape_silverback.cli.shared.documents import CredentialDocument
 
     with connected(profile, cluster) as connection:
         found = [CredentialDocument.of(one) for one in connection.client.credentials.values()]
@@ -76,7 +82,7 @@ def info(name: str, format_: str, profile: str | None, cluster: str | None) -> N
     Example:
         ape silverback cluster registry info ghcr
     """
-    from ape_silverback.cli.documents import CredentialDocument
+    from ape_silverback.cli.shared.documents import CredentialDocument
 
     with connected(profile, cluster) as connection:
         found = choose_one("registry credential", connection.client.credentials, name)
@@ -122,7 +128,7 @@ def new(
         pass show ghcr | ape silverback cluster registry new ghcr ghcr.io --email me@example.org --username me \\
             --password-stdin
     """
-    from ape_silverback.cli.documents import CredentialDocument
+    from ape_silverback.cli.shared.documents import CredentialDocument
 
     password = _from_stdin() if password_stdin else None
     email = email if email is not None else _ask("Email", "--email")
@@ -156,7 +162,7 @@ def update(
         ape silverback cluster registry update ghcr --registry ghcr.io
         pass show ghcr | ape silverback cluster registry update ghcr --password-stdin
     """
-    from ape_silverback.cli.documents import CredentialDocument
+    from ape_silverback.cli.shared.documents import CredentialDocument
 
     password = _from_stdin() if password_stdin else None
     with connected(profile, cluster) as connection:
