@@ -14,6 +14,7 @@ from ape_silverback.cli.group import LazyGroup
 from ape_silverback.cli.options import Function, all_option, cluster_options, format_option, yes_option
 from ape_silverback.cli.output import age, confirm, note, show, show_facts, show_table, state_text, time_text
 from ape_silverback.cli.selection import choose, each, show_results
+from ape_silverback.cli.verify import connected_for_writing, no_verify_option
 
 if TYPE_CHECKING:
     from ape_silverback.cli.documents import BotDocument, ResultDocument
@@ -186,10 +187,17 @@ def health_(names: tuple[str, ...], format_: str, profile: str | None, cluster: 
 @bot_names
 @all_option
 @click.option("--wait/--no-wait", default=True, show_default=True, help="Wait until they run and are healthy.")
+@no_verify_option
 @format_option
 @cluster_options
 def start(
-    names: tuple[str, ...], every: bool, wait: bool, format_: str, profile: str | None, cluster: str | None
+    names: tuple[str, ...],
+    every: bool,
+    wait: bool,
+    no_verify: bool,
+    format_: str,
+    profile: str | None,
+    cluster: str | None,
 ) -> None:
     """Start bots, each BOT by name or glob, and wait until they run and are healthy.
 
@@ -199,7 +207,7 @@ def start(
     """
     from ape_silverback.cli.progress import show_until_ready
 
-    with connected(profile, cluster) as connection:
+    with connected_for_writing(profile, cluster, no_verify) as connection:
         chosen = choose("bot", connection.client.bots, names, every)
         results = each(chosen, lambda bot: bot.start(), "started")
         if wait:
@@ -221,6 +229,7 @@ def _after(results: list[ResultDocument], wait: Callable[[list[str]], dict[str, 
 @all_option
 @yes_option
 @click.option("--wait/--no-wait", default=True, show_default=True, help="Wait until they have stopped.")
+@no_verify_option
 @format_option
 @cluster_options
 def stop(
@@ -228,6 +237,7 @@ def stop(
     every: bool,
     yes: bool,
     wait: bool,
+    no_verify: bool,
     format_: str,
     profile: str | None,
     cluster: str | None,
@@ -240,7 +250,7 @@ def stop(
     """
     from ape_silverback.cli.progress import show_until_stopped
 
-    with connected(profile, cluster) as connection:
+    with connected_for_writing(profile, cluster, no_verify) as connection:
         chosen = choose("bot", connection.client.bots, names, every)
         if chosen:
             confirm(f"Stop {', '.join(chosen)} on {connection.label}?", yes)
@@ -254,10 +264,17 @@ def stop(
 @bot_names
 @all_option
 @yes_option
+@no_verify_option
 @format_option
 @cluster_options
 def remove(
-    names: tuple[str, ...], every: bool, yes: bool, format_: str, profile: str | None, cluster: str | None
+    names: tuple[str, ...],
+    every: bool,
+    yes: bool,
+    no_verify: bool,
+    format_: str,
+    profile: str | None,
+    cluster: str | None,
 ) -> None:
     """Remove bots from the cluster, each BOT by name or glob. A running bot is stopped first; its log goes with it.
 
@@ -270,7 +287,7 @@ def remove(
     from ape_silverback.connect import read_section_here
 
     reading = read_section_here()
-    with connected(profile, cluster, reading) as connection:
+    with connected_for_writing(profile, cluster, no_verify, reading) as connection:
         chosen = choose("bot", connection.client.bots, names, every)
         if protected := [text for name in chosen if (text := _protected(reading, name))]:
             raise click.ClickException("\n".join(protected))

@@ -12,6 +12,7 @@ from ape_silverback.cli.group import LazyGroup
 from ape_silverback.cli.options import Function, all_option, cluster_options, format_option, yes_option
 from ape_silverback.cli.output import age, answered, confirm, note, show, show_facts, show_table, time_text
 from ape_silverback.cli.selection import choose, choose_one, each, show_results
+from ape_silverback.cli.verify import connected_for_writing, no_verify_option
 
 HERE = "ape_silverback.cli.registry"
 
@@ -102,6 +103,7 @@ def info(name: str, format_: str, profile: str | None, cluster: str | None) -> N
 @click.argument("name", metavar="NAME")
 @click.argument("registry", metavar="REGISTRY")
 @_login
+@no_verify_option
 @format_option
 @cluster_options
 def new(
@@ -110,6 +112,7 @@ def new(
     email: str | None,
     username: str | None,
     password_stdin: bool,
+    no_verify: bool,
     format_: str,
     profile: str | None,
     cluster: str | None,
@@ -128,7 +131,7 @@ def new(
     email = email if email is not None else _ask("Email", "--email")
     username = username if username is not None else _ask("User name", "--username")
     password = password if password is not None else _ask("Password", "--password-stdin", hidden=True)
-    with connected(profile, cluster) as connection:
+    with connected_for_writing(profile, cluster, no_verify) as connection:
         made = connection.client.new_credentials(name, registry, email, username, password)
     show(CredentialDocument.of(made).data(), format_, lambda: click.echo(f"{made.name}: created"))
 
@@ -137,6 +140,7 @@ def new(
 @_name
 @click.option("-r", "--registry", metavar="HOST", help="Address of the registry.")
 @_login
+@no_verify_option
 @format_option
 @cluster_options
 def update(
@@ -145,6 +149,7 @@ def update(
     email: str | None,
     username: str | None,
     password_stdin: bool,
+    no_verify: bool,
     format_: str,
     profile: str | None,
     cluster: str | None,
@@ -159,7 +164,7 @@ def update(
     from ape_silverback.cli.documents import CredentialDocument
 
     password = _from_stdin() if password_stdin else None
-    with connected(profile, cluster) as connection:
+    with connected_for_writing(profile, cluster, no_verify) as connection:
         found = choose_one("registry credential", connection.client.credentials, name)
         if registry == found.hostname:
             registry = None
@@ -182,10 +187,17 @@ def update(
 @click.argument("names", metavar="[NAME]...", nargs=-1, shell_complete=complete_credentials)
 @all_option
 @yes_option
+@no_verify_option
 @format_option
 @cluster_options
 def remove(
-    names: tuple[str, ...], every: bool, yes: bool, format_: str, profile: str | None, cluster: str | None
+    names: tuple[str, ...],
+    every: bool,
+    yes: bool,
+    no_verify: bool,
+    format_: str,
+    profile: str | None,
+    cluster: str | None,
 ) -> None:
     """Remove registry credentials, each NAME by name or glob. Some that a bot uses are refused.
 
@@ -193,7 +205,7 @@ def remove(
     Example:
         ape silverback cluster registry remove ghcr --yes
     """
-    with connected(profile, cluster) as connection:
+    with connected_for_writing(profile, cluster, no_verify) as connection:
         chosen = choose("registry credential", connection.client.credentials, names, every)
         if chosen:
             confirm(f"Remove the registry credentials {', '.join(chosen)} from {connection.label}?", yes)

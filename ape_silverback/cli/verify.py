@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,8 +24,9 @@ if TYPE_CHECKING:
 COLOURS = {"pass": "green", "warn": "yellow", "fail": "red", "error": "red"}
 
 no_verify_option = click.option(
-    "--no-verify", is_flag=True, help="Don't verify the payment stream of the cluster first. Dangerous."
+    "--no-verify", is_flag=True, help="Skip the verification of the cluster's payment stream. Dangerous."
 )
+"""Belongs to every command that writes to a cluster or pays for one."""
 
 
 @click.command(short_help="Verify the payment stream of a cluster")
@@ -172,17 +175,30 @@ def pin_hint(report: Report) -> str | None:
     )
 
 
+@contextmanager
+def connected_for_writing(
+    profile: str | None, cluster: str | None, no_verify: bool, reading: SectionReading | None = None
+) -> Iterator[Connection]:
+    """Connect to the cluster as ``connected`` does, and pass the gate: every command that writes starts with this."""
+    from ape_silverback.config.reader import read_section
+
+    reading = reading or read_section(Path.cwd())
+    with connected(profile, cluster, reading) as connection:
+        pass_gate(connection, reading.section.stream, no_verify=no_verify)
+        yield connection
+
+
 def pass_gate(connection: Connection, trust: StreamConfig, *, no_verify: bool, network: str | None = None) -> None:
-    """Verify the stream of a cluster of the platform before anything is changed there, and say what was found.
+    """Verify the payment stream of the cluster, show the result, and let the client write.
 
     Raises:
         StreamError: it isn't trusted, or the verification is required and was to be left out.
         ClusterError: the platform doesn't say what stream it has.
     """
-    from ape_silverback.stream.gate import trust_connection
+    from ape_silverback.stream.gate import open_for_writing
 
     with messages_on_stderr():
-        report = trust_connection(connection, trust, skip=no_verify, network=network)
+        report = open_for_writing(connection, trust, verify=not no_verify, network=network)
     if report is None:
         if connection.is_platform:
             warn_unverified(connection.label, "your bots and the values of their variables")

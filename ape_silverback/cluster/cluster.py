@@ -1,74 +1,50 @@
-"""What the clients answer: bots, variable groups, credentials and workspaces, each with its operations.
+"""The client of one cluster, and what it makes of its answers: bots, variable groups and registry credentials.
 
-Each knows the client that made it, per instance, so that two clients can live in one process.
+Methods and properties have the names of the public SDK's module ``silverback.cluster.client``, so that code written for
+it works here. A property of a client asks the cluster each time.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import Any
 
+import httpx
 from ape.logging import LogLevel
-from pydantic import BaseModel, PrivateAttr, RootModel
+from pydantic import PrivateAttr
 
 from ape_silverback.cluster.base_client import SLOW_TIMEOUT, ApiClient
-from ape_silverback.cluster.http_errors import read_answer
+from ape_silverback.cluster.http_errors import mapped_errors, read_answer
+from ape_silverback.cluster.log_stream import follow, read_entry, read_lines
+from ape_silverback.cluster.resource import Resource
 from ape_silverback.cluster.types import (
     BotInfo,
     BotLogEntry,
-    ClusterInfo,
+    ClusterConfiguration,
+    ClusterHealth,
     RegistryCredentialsInfo,
     ResourceStatus,
     ServiceHealth,
-    StreamClaim,
-    StreamInfo,
     VariableGroupInfo,
-    WorkspaceInfo,
 )
-from ape_silverback.exceptions import ProfileError
-
-if TYPE_CHECKING:
-    from ape_silverback.cluster.client import ClusterClient, PlatformClient
+from ape_silverback.exceptions import UnexpectedAnswer
 
 NO_CHANGE = "<no-change>"
 """What keeps ``account`` and ``credential_name`` of a bot; null clears them."""
 
-Bound = TypeVar("Bound", bound="_Bound")
-Named = TypeVar("Named", WorkspaceInfo, ClusterInfo, "Workspace")
 
-
-class _Bound(BaseModel):
-    """Something that a client made. It can be pickled, but then has no client any more."""
-
-    _client: Any = PrivateAttr(default=None)
-
-    def __eq__(self, other: object) -> bool:
-        """Compare what they say, not who made them."""
-        return type(self) is type(other) and self.__dict__ == other.__dict__
-
-    def __hash__(self) -> int:
-        return hash(self.__dict__["id"])  # which every one of them has
-
-    def __getstate__(self) -> dict[Any, Any]:
-        nothing = dict.fromkeys(self.__private_attributes__)
-        return {**super().__getstate__(), "__pydantic_private__": nothing}
-
-    def _bind(self: Bound, client: ApiClient) -> Bound:
-        self._client = client
-        return self
-
+class _OfCluster(Resource):
     @property
     def cluster(self) -> ClusterClient:
         """The client that made this object."""
-        if self._client is None:
-            raise RuntimeError(f"this {type(self).__name__} has no client: it was made by itself or unpickled")
-        client: ClusterClient = self._client
+        client: ClusterClient = self._bound_client()
         return client
 
 
-class RegistryCredentials(RegistryCredentialsInfo, _Bound):
+class RegistryCredentials(RegistryCredentialsInfo, _OfCluster):
     """Credentials of a cluster for a container registry."""
 
     def update(
@@ -88,7 +64,7 @@ class RegistryCredentials(RegistryCredentialsInfo, _Bound):
         self.cluster.delete_thing(f"/credentials/{self.name}")
 
 
-class VariableGroup(VariableGroupInfo, _Bound):
+class VariableGroup(VariableGroupInfo, _OfCluster):
     """A group of environment variables of a cluster."""
 
     def update(self, **variables: str | None) -> VariableGroup:
@@ -119,7 +95,7 @@ class Listing:
         return {one.name: one for one in found} | {one.id: one for one in found}
 
 
-class Bot(BotInfo, _Bound):
+class Bot(BotInfo, _OfCluster):
     """A bot of a cluster."""
 
     _listing: Listing | None = PrivateAttr(default=None)
@@ -228,111 +204,141 @@ class Bot(BotInfo, _Bound):
         return self.cluster._logs(self, log_level, start_time, end_time, follow)
 
 
-class Workspace(WorkspaceInfo, _Bound):
-    """A workspace of the platform."""
+class ClusterClient(ApiClient):
+    """Client of one cluster, constructed as an ``httpx.Client``.
+
+    ``ClusterClient(base_url=…, headers={"X-API-Key": …})`` for a cluster that is reached directly.
+    """
 
     @property
-    def client(self) -> PlatformClient:
-        """The client that made this object."""
-        return cast("PlatformClient", self.cluster)  # the same look-up, of a client of the other kind
+    def openapi_schema(self) -> dict[str, Any]:
+        """The description of the cluster's API, asked for once."""
+        if "_openapi" not in self.__dict__:
+            self.__dict__["_openapi"] = self.get_as(dict[str, Any], "/openapi.json")
+        schema: dict[str, Any] = self.__dict__["_openapi"]
+        return schema
 
     @property
-    def owner(self) -> str:
-        """Name of the user that owns it."""
-        return str(self.client.get_as(dict[str, Any], f"/users/{self.owner_id}").get("username"))
-
-    def build_display_fields(self) -> dict[str, str]:
-        """Give what a list of workspaces shows of it. Asks for the owner's name."""
-        return {"name": self.name, "slug": self.slug, "owner": self.owner}
+    def version(self) -> str:
+        """The cluster's version."""
+        return str(self._info.get("version", "unknown"))
 
     @property
-    def clusters(self) -> dict[str, ClusterInfo]:
-        """Its clusters by slug."""
-        found = self.client.get_all(ClusterInfo, "/clusters", params=self._of_this())
-        return {cluster.slug: cluster for cluster in found}
+    def configuration(self) -> ClusterConfiguration | None:
+        """The configuration that is paid for; None for a cluster that hosts itself."""
+        raw = self._info.get("x-config")
+        return None if raw is None else ClusterConfiguration.model_validate(raw)
 
-    def get_cluster_client(self, cluster_name: str) -> ClusterClient:
-        """Give a client for one of its clusters, by slug.
+    @property
+    def runtime(self) -> str | None:
+        """What a local cluster runs its bots with, such as ``process``; None for all other clusters."""
+        runtime = self._info.get("x-runtime")
+        return runtime if isinstance(runtime, str) else None
+
+    @property
+    def _info(self) -> dict[str, Any]:
+        info = self.openapi_schema.get("info")
+        if not isinstance(info, dict):
+            raise UnexpectedAnswer(f"{self!r} has an API description without 'info'")
+        return info
+
+    @property
+    def health(self) -> ClusterHealth:
+        """Health of the cluster, its networks and its bots."""
+        return self.get_as(ClusterHealth, "/health")
+
+    @property
+    def credentials(self) -> dict[str, RegistryCredentials]:
+        """Registry credentials by name."""
+        return {one.name: one._bind(self) for one in self.get_all(RegistryCredentials, "/credentials")}
+
+    def new_credentials(
+        self, name: str, hostname: str, email: str, username: str, password: str
+    ) -> RegistryCredentials:
+        """Make registry credentials.
 
         Raises:
-            ProfileError: it has no such cluster.
+            Conflict: there are some of this name.
         """
-        return self.client.cluster_client(self.slug, self.cluster_named(cluster_name).slug)
+        content = {"name": name, "hostname": hostname, "email": email, "username": username, "password": password}
+        found = self.create(RegistryCredentials, "/credentials", lambda: self.credentials.get(name), json=content)
+        return found._bind(self)
 
-    def cluster_named(self, slug: str) -> ClusterInfo:
-        """Give the record of one of its clusters, by slug.
+    @property
+    def variable_groups(self) -> dict[str, VariableGroup]:
+        """Variable groups by name."""
+        return {one.name: one._bind(self) for one in self.get_all(VariableGroup, "/vars")}
+
+    def new_variable_group(self, name: str, variables: dict[str, str]) -> VariableGroup:
+        """Make a variable group.
 
         Raises:
-            ProfileError: it has no such cluster.
+            Conflict: there is one of this name.
         """
-        clusters = self.clusters
-        if slug not in clusters:
-            known = ", ".join(sorted(clusters)) or "none"
-            raise ProfileError(f"workspace '{self.slug}' has no cluster '{slug}'; it has: {known}")
-        return clusters[slug]
-
-    def create_cluster(self, cluster_slug: str | None = None, cluster_name: str | None = None) -> ClusterInfo:
-        """Make a cluster, which is CREATED until it is paid for."""
-        return self.client.create(
-            ClusterInfo,
-            "/clusters/",
-            lambda: find_named(self.clusters.values(), cluster_slug, cluster_name),
-            params=self._of_this(),
-            data=given(name=cluster_name, slug=cluster_slug),
+        found = self.create(
+            VariableGroup, "/vars", lambda: self.variable_groups.get(name), params={"name": name}, json=variables
         )
-
-    def update_cluster(self, cluster_id: str, name: str | None = None, slug: str | None = None) -> ClusterInfo:
-        """Rename a cluster; None keeps a value."""
-        path = f"/clusters/{cluster_id}"
-        data = given(name=name, slug=slug)
-        response = self.client.call("PATCH", path, params=self._of_this(), data=data, idempotent=True)
-        return read_answer(ClusterInfo, response)
+        return found._bind(self)
 
     @property
-    def available_versions(self) -> list[str]:
-        """The versions that a cluster can be migrated to."""
-        return self.client.get_as(list[str], "/versions")
+    def bots(self) -> dict[str, Bot]:
+        """Bots by name."""
+        listing = Listing(self)
+        return {one.name: one._list_in(listing) for one in self.get_all(Bot, "/bots")}
 
-    def migrate_cluster(self, cluster_id: str, version: str | None = None) -> None:
-        """Start a migration of a cluster, to the stable version when none is named."""
-        path = f"/clusters/{cluster_id}"
-        self.client.call("PUT", path, params=self._of_this(), data=given(version=version), timeout=SLOW_TIMEOUT)
+    def new_bot(
+        self,
+        name: str,
+        image: str,
+        ecosystem: str,
+        network: str,
+        provider: str,
+        account: str | None = None,
+        environment: list[str] | None = None,
+        credential_name: str | None = None,
+        cluster_access: bool = False,
+    ) -> Bot:
+        """Make a bot, which starts right away.
 
-    def get_stream_info(self, cluster: ClusterInfo) -> StreamInfo | None:
-        """Give the payment stream that the platform names for a cluster. To be verified before it is believed."""
-        return self.client.get_as(_MaybeStream, f"/clusters/{cluster.id}/stream", params=self._of_this()).root
+        Raises:
+            Conflict: there is one of this name.
+            ValidationFailed: the cluster refuses a value.
+        """
+        content = {
+            "name": name,
+            "image": image,
+            "ecosystem": ecosystem,
+            "network": network,
+            "provider": provider,
+            "account": account,
+            "environment": environment or [],
+            "credential_name": credential_name,
+            "cluster_access": cluster_access,
+        }
+        found = self.create(Bot, "/bots", lambda: self.bots.get(name), json=content, timeout=SLOW_TIMEOUT)
+        return found._bind(self)
 
-    def get_stream_claim(self, cluster: ClusterInfo) -> StreamClaim | None:
-        """Give the same letter by letter, for the verification to look at."""
-        return self.client.get_as(_MaybeClaim, f"/clusters/{cluster.id}/stream", params=self._of_this()).root
+    def _logs(
+        self, bot: Bot, log_level: LogLevel, start_time: datetime | None, end_time: datetime | None, stay: bool
+    ) -> Iterator[BotLogEntry]:
+        @contextmanager
+        def connect(since: datetime | None) -> Iterator[httpx.Response]:
+            query: dict[str, Any] = {"log_level": log_level.name, "follow": stay}
+            query |= {"start_time": since.isoformat()} if since else {}
+            query |= {"end_time": end_time.isoformat()} if end_time else {}
+            # A followed log may be silent for as long as it likes.
+            timeout = httpx.Timeout(5.0, read=None) if stay else SLOW_TIMEOUT
+            request = self.build_request("GET", f"/bots/{bot.id}/logs", params=query, timeout=timeout)
+            response = self.send(request, stream=True)
+            try:
+                self.check(response)
+                with mapped_errors(request):
+                    yield response
+            finally:
+                response.close()
 
-    def update(self, name: str | None = None, slug: str | None = None) -> Workspace:
-        """Rename it; None keeps a value."""
-        data = given(name=name, slug=slug)
-        response = self.client.call("PATCH", f"/workspaces/{self.id}", data=data, idempotent=True)
-        return read_answer(Workspace, response)._bind(self.client)
-
-    def remove(self) -> None:
-        """Remove it. Refused while it holds a cluster."""
-        self.client.delete_thing(f"/workspaces/{self.id}")
-
-    def _of_this(self) -> dict[str, str]:
-        return {"workspace": str(self.id)}
-
-
-class _MaybeStream(RootModel[StreamInfo | None]):
-    pass
-
-
-class _MaybeClaim(RootModel[StreamClaim | None]):
-    pass
-
-
-def given(**values: str | None) -> dict[str, str]:
-    """Give what isn't None, for a form."""
-    return {name: value for name, value in values.items() if value is not None}
-
-
-def find_named(among: Iterable[Named], slug: str | None, name: str | None) -> Named | None:
-    """Find what was made with a slug, or with a name only, from which the platform makes the slug."""
-    return next((one for one in among if (one.slug == slug if slug else one.name == name)), None)
+        if stay:
+            yield from follow(connect, start_time, self.retries.delays, self.retries.sleep)
+            return
+        with connect(start_time) as response:
+            yield from map(read_entry, read_lines(response))
