@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ape_silverback.cli.cluster.plan import key_text, show_plan
-from ape_silverback.cli.cluster.verify import no_verify_option, pass_gate
 from ape_silverback.cli.shared.deploy_options import (
     apply_flags,
     apply_options_of,
@@ -22,6 +21,7 @@ from ape_silverback.cli.shared.deploy_options import (
     read_plan,
     request_of,
 )
+from ape_silverback.cli.shared.gate import no_verify_option, pass_gate
 from ape_silverback.cli.shared.options import cluster_options
 from ape_silverback.cli.shared.output import INTERRUPTED, confirm, note, value_text, warn
 

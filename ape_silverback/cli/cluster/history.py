@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ape_silverback.cli.cluster.deploy import carry_out, events_option
-from ape_silverback.cli.cluster.verify import no_verify_option, pass_gate
 from ape_silverback.cli.shared.deploy_options import (
     apply_flags,
     apply_options_of,
@@ -16,6 +15,7 @@ from ape_silverback.cli.shared.deploy_options import (
     project_bots,
     prune_option,
 )
+from ape_silverback.cli.shared.gate import no_verify_option, pass_gate
 from ape_silverback.cli.shared.options import cluster_options, format_option
 from ape_silverback.cli.shared.output import note, show, show_table, time_text, warn
 

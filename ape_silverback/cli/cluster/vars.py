@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import click
 
 from ape_silverback.cli.shared.completion import complete_groups
+from ape_silverback.cli.shared.gate import connected_for_writing, no_verify_option
 from ape_silverback.cli.shared.group import LazyGroup
 from ape_silverback.cli.shared.options import (
     Function,
@@ -117,12 +118,14 @@ def info(name: str, format_: str, profile: str | None, cluster: str | None) -> N
 @click.command(short_help="Make a group")
 @click.argument("name", metavar="NAME")
 @_values
+@no_verify_option
 @format_option
 @cluster_options
 def new(
     name: str,
     variables: tuple[str, ...],
     env_files: tuple[str, ...],
+    no_verify: bool,
     format_: str,
     profile: str | None,
     cluster: str | None,
@@ -139,7 +142,7 @@ def new(
     values = _read(variables, env_files)
     if not values:
         raise click.UsageError("Name at least one variable, with -e or --env-file.")
-    with connected(profile, cluster) as connection:
+    with connected_for_writing(profile, cluster, no_verify) as connection:
         group = connection.client.new_variable_group(name, values)
     show(GroupDocument.of(group).data(), format_, lambda: click.echo(f"{group.name}: created"))
 
@@ -148,6 +151,7 @@ def new(
 @_group
 @_values
 @click.option("-d", "--del", "deleted", metavar="NAME", multiple=True, help="Variable to take away; may be repeated.")
+@no_verify_option
 @format_option
 @cluster_options
 def update(
@@ -155,6 +159,7 @@ def update(
     variables: tuple[str, ...],
     env_files: tuple[str, ...],
     deleted: tuple[str, ...],
+    no_verify: bool,
     format_: str,
     profile: str | None,
     cluster: str | None,
@@ -174,7 +179,7 @@ def update(
     values = _read(variables, env_files)
     if both := sorted(set(values) & set(deleted)):
         raise click.UsageError(f"Set or take away, not both: {', '.join(both)}.")
-    with connected(profile, cluster) as connection:
+    with connected_for_writing(profile, cluster, no_verify) as connection:
         group = choose_one("variable group", connection.client.variable_groups, name)
         if unknown := [one for one in deleted if one not in group.variables]:
             there = ", ".join(group.variables) or "none"
@@ -196,10 +201,17 @@ def update(
 @click.argument("names", metavar="[GROUP]...", nargs=-1, shell_complete=complete_groups)
 @all_option
 @yes_option
+@no_verify_option
 @format_option
 @cluster_options
 def remove(
-    names: tuple[str, ...], every: bool, yes: bool, format_: str, profile: str | None, cluster: str | None
+    names: tuple[str, ...],
+    every: bool,
+    yes: bool,
+    no_verify: bool,
+    format_: str,
+    profile: str | None,
+    cluster: str | None,
 ) -> None:
     """Remove variable groups, each GROUP by name or glob. One that a bot uses is refused.
 
@@ -207,7 +219,7 @@ def remove(
     Example:
         ape silverback cluster vars remove rpc --yes
     """
-    with connected(profile, cluster) as connection:
+    with connected_for_writing(profile, cluster, no_verify) as connection:
         chosen = choose("variable group", connection.client.variable_groups, names, every)
         if chosen:
             confirm(f"Remove the variable groups {', '.join(chosen)} from {connection.label}?", yes)

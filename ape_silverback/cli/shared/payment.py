@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ape_silverback.cli.cluster.verify import show_verified, warn_unverified
+from ape_silverback.cli.shared.gate import show_verified, warn_unverified
 from ape_silverback.cli.shared.options import platform
 from ape_silverback.cli.shared.output import (
     INTERRUPTED,

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ape_silverback.cli.cluster.verify import no_verify_option, pass_gate
 from ape_silverback.cli.shared.completion import (
     complete_bots,
     complete_credentials,
     complete_groups,
     complete_project_bots,
 )
-from ape_silverback.cli.shared.options import cluster_options, connected, format_option, yes_option
+from ape_silverback.cli.shared.gate import connected_for_writing, no_verify_option
+from ape_silverback.cli.shared.options import cluster_options, format_option, yes_option
 from ape_silverback.cli.shared.output import confirm, note, show, show_table, value_text, warn
 from ape_silverback.cli.shared.selection import choose_one
 
@@ -97,12 +97,11 @@ def new(
         cluster_access=cluster_access,
     )
     reading = read_section(Path.cwd())
-    with connected(profile, cluster, reading) as connection:
+    with connected_for_writing(profile, cluster, no_verify, reading) as connection:
         desired = resolve(reading, Path.cwd(), kind=connection.kind(), names=(name,), options=options, new=True)
         for warning in desired.warnings:
             warn(warning)
         [wanted] = desired.bots
-        pass_gate(connection, reading.section.stream, no_verify=no_verify)
         made = connection.client.new_bot(name, **wanted.configuration())
         note(f"{name}: created")
         failed = show_until_ready(connection.client, [name]) if wait else {}
@@ -125,6 +124,7 @@ def new(
 @access_option
 @click.option("--restart", is_flag=True, help="Restart it if it runs, and wait until it runs again and is healthy.")
 @yes_option
+@no_verify_option
 @format_option
 @cluster_options
 def update(
@@ -139,6 +139,7 @@ def update(
     cluster_access: bool | None,
     restart: bool,
     yes: bool,
+    no_verify: bool,
     format_: str,
     profile: str | None,
     cluster: str | None,
@@ -156,7 +157,7 @@ def update(
 
     if groups and clear_vars:
         raise click.UsageError("Name groups, or say --clear-vars, not both.")
-    with connected(profile, cluster) as connection:
+    with connected_for_writing(profile, cluster, no_verify) as connection:
         client = connection.client
         known = client.bots
         bot = choose_one("bot", known, name)

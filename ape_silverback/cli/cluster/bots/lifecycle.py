@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ape_silverback.cli.shared.gate import connected_for_writing, no_verify_option
 from ape_silverback.cli.shared.options import (
     all_option,
     bot_names,
     cluster_options,
-    connected,
     format_option,
     yes_option,
 )
@@ -29,10 +29,17 @@ if TYPE_CHECKING:
 @bot_names
 @all_option
 @click.option("--wait/--no-wait", default=True, show_default=True, help="Wait until they run and are healthy.")
+@no_verify_option
 @format_option
 @cluster_options
 def start(
-    names: tuple[str, ...], every: bool, wait: bool, format_: str, profile: str | None, cluster: str | None
+    names: tuple[str, ...],
+    every: bool,
+    wait: bool,
+    no_verify: bool,
+    format_: str,
+    profile: str | None,
+    cluster: str | None,
 ) -> None:
     """Start bots, each BOT by name or glob, and wait until they run and are healthy.
 
@@ -42,7 +49,7 @@ def start(
     """
     from ape_silverback.cli.shared.progress import show_until_ready
 
-    with connected(profile, cluster) as connection:
+    with connected_for_writing(profile, cluster, no_verify) as connection:
         chosen = choose("bot", connection.client.bots, names, every)
         results = each(chosen, lambda bot: bot.start(), "started")
         if wait:
@@ -64,6 +71,7 @@ def _after(results: list[ResultDocument], wait: Callable[[list[str]], dict[str, 
 @all_option
 @yes_option
 @click.option("--wait/--no-wait", default=True, show_default=True, help="Wait until they have stopped.")
+@no_verify_option
 @format_option
 @cluster_options
 def stop(
@@ -71,6 +79,7 @@ def stop(
     every: bool,
     yes: bool,
     wait: bool,
+    no_verify: bool,
     format_: str,
     profile: str | None,
     cluster: str | None,
@@ -83,7 +92,7 @@ def stop(
     """
     from ape_silverback.cli.shared.progress import show_until_stopped
 
-    with connected(profile, cluster) as connection:
+    with connected_for_writing(profile, cluster, no_verify) as connection:
         chosen = choose("bot", connection.client.bots, names, every)
         if chosen:
             confirm(f"Stop {', '.join(chosen)} on {connection.label}?", yes)
@@ -97,10 +106,17 @@ def stop(
 @bot_names
 @all_option
 @yes_option
+@no_verify_option
 @format_option
 @cluster_options
 def remove(
-    names: tuple[str, ...], every: bool, yes: bool, format_: str, profile: str | None, cluster: str | None
+    names: tuple[str, ...],
+    every: bool,
+    yes: bool,
+    no_verify: bool,
+    format_: str,
+    profile: str | None,
+    cluster: str | None,
 ) -> None:
     """Remove bots from the cluster, each BOT by name or glob. A running bot is stopped first; its log goes with it.
 
@@ -113,7 +129,7 @@ def remove(
     from ape_silverback.connect import read_section_here
 
     reading = read_section_here()
-    with connected(profile, cluster, reading) as connection:
+    with connected_for_writing(profile, cluster, no_verify, reading) as connection:
         chosen = choose("bot", connection.client.bots, names, every)
         if protected := [text for name in chosen if (text := _protected(reading, name))]:
             raise click.ClickException("\n".join(protected))
