@@ -99,7 +99,7 @@ def new(
             warn(warning)
         [wanted] = desired.bots
         pass_gate(connection, reading.section.stream, no_verify=no_verify)
-        made = connection.client.new_bot(name, **wanted.configuration())
+        made = connection.client.new_bot(name, **wanted.configuration.model_dump())
         note(f"{name}: created")
         failed = show_until_ready(connection.client, [name]) if wait else {}
         now = connection.client.bots.get(name, made)
