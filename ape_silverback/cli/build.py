@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 import click
 from ape.cli import verbosity_option
 
-from ape_silverback.cli.deploy_options import project_bots
-from ape_silverback.cli.options import format_option
-from ape_silverback.cli.output import note, show, show_table
+from ape_silverback.cli.shared.deploy_options import project_bots
+from ape_silverback.cli.shared.options import format_option
+from ape_silverback.cli.shared.output import note, show, show_table
 
 if TYPE_CHECKING:
     from ape_silverback.config.reader import SectionReading
@@ -59,7 +59,7 @@ def build(
         ape silverback build
         ape silverback build 'price-*' --tag 1.4 --push
     """
-    from ape_silverback.cli.documents import ImageDocument
+    from ape_silverback.cli.shared.documents import ImageDocument
     from ape_silverback.config.reader import read_section
     from ape_silverback.exceptions import BuildError
     from ape_silverback.images.build import Build, build_image

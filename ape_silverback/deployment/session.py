@@ -38,10 +38,12 @@ from ape_silverback.project.desired import NO_OVERRIDES, DesiredBot, DesiredStat
 from ape_silverback.project.discovery import discover_bots, module_name, project_name
 from ape_silverback.project.git import git_state
 from ape_silverback.project.resolver import resolve, target_of
+from ape_silverback.stream.gate import open_for_writing
 
 if TYPE_CHECKING:
     from ape_silverback.cluster.client import ClusterClient
     from ape_silverback.config.models import StreamConfig
+    from ape_silverback.stream.verify import Report
 
 Tell = Callable[[str], None]
 """Takes a line for people."""
@@ -128,6 +130,10 @@ class DeploySession:
     def stream(self) -> StreamConfig:
         """What has to be true of the payment stream of the cluster."""
         return self.reading.section.stream_of(self.request.target)
+
+    def open_for_writing(self, verify: bool = True) -> Report | None:
+        """Verify the payment stream of the cluster and let the client write; see ``stream.gate.open_for_writing``."""
+        return open_for_writing(self.connection, self.stream, verify=verify)
 
     def resolve(self) -> DesiredState:
         """Resolve the bots for this cluster; see ``DeployRequest.resolve``."""

@@ -270,7 +270,7 @@ def test_an_unknown_network_is_an_error_with_near_matches_or_the_plugin(
 def test_a_provider_that_isnt_here_is_a_warning(project: Path) -> None:
     add_bots(project, "a")
     state = resolved(project, {"network": "ethereum:sepolia:alchemy"})
-    assert state.bots[0].provider == "alchemy"
+    assert state.bots[0].configuration.provider == "alchemy"
     [warning] = state.warnings
     assert "alchemy" in warning
 

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ape_silverback.cli.deploy_options import (
+from ape_silverback.cli.cluster.plan import key_text, show_plan
+from ape_silverback.cli.shared.deploy_options import (
     apply_flags,
     apply_options_of,
     plan_options_of,
@@ -20,10 +21,9 @@ from ape_silverback.cli.deploy_options import (
     read_plan,
     request_of,
 )
-from ape_silverback.cli.options import cluster_options
-from ape_silverback.cli.output import INTERRUPTED, confirm, note, value_text, warn
-from ape_silverback.cli.plan import key_text, show_plan
-from ape_silverback.cli.verify import no_verify_option, pass_gate
+from ape_silverback.cli.shared.gate import no_verify_option, pass_gate
+from ape_silverback.cli.shared.options import cluster_options
+from ape_silverback.cli.shared.output import INTERRUPTED, confirm, note, value_text, warn
 
 if TYPE_CHECKING:
     from ape_silverback.deployment.apply import ApplyOptions, Event
@@ -151,7 +151,7 @@ def carry_out(
         click.ClickException: something failed.
         click.exceptions.Exit: it was interrupted.
     """
-    from ape_silverback.cli.progress import progress, show_failure
+    from ape_silverback.cli.shared.progress import progress, show_failure
     from ape_silverback.deployment.result import DeployResult
 
     as_json = format_ == "json"
@@ -221,7 +221,7 @@ def _interruptible() -> Iterator[threading.Event]:
 
 
 def _show_event(kind: str, event: Event | None = None, text: str | None = None, plan: Any = None) -> None:
-    from ape_silverback.cli.documents import EventDocument
+    from ape_silverback.cli.shared.documents import EventDocument
 
     document = EventDocument(event=kind, text=text, plan=plan)
     if event is not None:

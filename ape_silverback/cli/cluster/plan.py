@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ape_silverback.cli.deploy_options import plan_options_of, project_bots, project_options, request_of
-from ape_silverback.cli.options import cluster_options
-from ape_silverback.cli.output import note, value_text, warn
+from ape_silverback.cli.shared.deploy_options import plan_options_of, project_bots, project_options, request_of
+from ape_silverback.cli.shared.options import cluster_options
+from ape_silverback.cli.shared.output import note, value_text, warn
 
 if TYPE_CHECKING:
     from ape_silverback.deployment.plan import Action, Plan
