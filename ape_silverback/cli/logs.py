@@ -9,7 +9,6 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
@@ -19,7 +18,8 @@ from ape_silverback.cli.bots import bot_names
 from ape_silverback.cli.connection import connected
 from ape_silverback.cli.options import Moment, all_option, cluster_options, format_option
 from ape_silverback.cli.output import note, show
-from ape_silverback.cli.selection import CONCURRENCY, choose
+from ape_silverback.cli.selection import choose
+from ape_silverback.concurrency import map_threads
 
 if TYPE_CHECKING:
     from ape.logging import LogLevel
@@ -208,9 +208,9 @@ def errors(names: tuple[str, ...], format_: str, profile: str | None, cluster: s
     from ape_silverback.cli.documents import ErrorDocument
     from ape_silverback.cluster.bot_errors import count_errors
 
-    with connected(profile, cluster) as connection, ThreadPoolExecutor(CONCURRENCY) as pool:
+    with connected(profile, cluster) as connection:
         chosen = list(choose("bot", connection.client.bots, names, not names).values())
-        told = dict(zip([bot.name for bot in chosen], pool.map(lambda bot: bot.errors, chosen), strict=True))
+        told = dict(zip([bot.name for bot in chosen], map_threads(lambda bot: bot.errors, chosen), strict=True))
     documents = [ErrorDocument(message=one.message, count=one.count, bots=dict(one.bots)) for one in count_errors(told)]
 
     def text() -> None:

@@ -15,7 +15,7 @@ from ape_silverback.cli.bots import show_bots
 from ape_silverback.cli.connection import connected
 from ape_silverback.cli.options import cluster_options, format_option
 from ape_silverback.cli.output import age, captured, health_text, show
-from ape_silverback.cli.selection import CONCURRENCY
+from ape_silverback.concurrency import CONCURRENCY
 
 if TYPE_CHECKING:
     from ape_silverback.cli.documents import StatusDocument
