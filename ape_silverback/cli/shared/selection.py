@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 
 import click
 
-from ape_silverback.cli.output import note, show
+from ape_silverback.cli.shared.output import note, show
 from ape_silverback.concurrency import map_threads
 
 if TYPE_CHECKING:
-    from ape_silverback.cli.documents import ResultDocument
+    from ape_silverback.cli.shared.documents import ResultDocument
 
 
 T = TypeVar("T")
@@ -62,7 +62,7 @@ def each(
     chosen: Mapping[str, T], act: Callable[[T], object], result: Literal["started", "stopped", "removed"]
 ) -> list[ResultDocument]:
     """Do something to things side by side, by name; one failure doesn't stop the others."""
-    from ape_silverback.cli.documents import ResultDocument
+    from ape_silverback.cli.shared.documents import ResultDocument
     from ape_silverback.exceptions import SilverbackError
 
     def one(name: str) -> ResultDocument:
