@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import click
 from ape.cli import verbosity_option
 
-from ape_silverback.cli.options import format_option
-from ape_silverback.cli.output import note, show
+from ape_silverback.cli.shared.options import format_option
+from ape_silverback.cli.shared.output import note, show
 
 if TYPE_CHECKING:
     from ape_silverback.server.daemon import Started, StartedPlatform
@@ -65,7 +65,7 @@ def up(
         ape silverback cluster up --runtime docker --docker-network host
         ape silverback cluster up --chain http://127.0.0.1:8545 --dev-payments
     """
-    from ape_silverback.cli.documents import LocalClusterDocument, LocalPlatformDocument
+    from ape_silverback.cli.shared.documents import LocalClusterDocument, LocalPlatformDocument
     from ape_silverback.cluster.settings import profile_path
     from ape_silverback.server.daemon import LocalCluster
 

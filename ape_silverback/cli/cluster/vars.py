@@ -7,16 +7,22 @@ from collections.abc import Sequence
 
 import click
 
-from ape_silverback.cli.completion import complete_groups
-from ape_silverback.cli.connection import connected
-from ape_silverback.cli.group import LazyGroup
-from ape_silverback.cli.options import Function, all_option, cluster_options, format_option, yes_option
-from ape_silverback.cli.output import age, confirm, note, show, show_facts, show_table, time_text
-from ape_silverback.cli.selection import choose, choose_one, each, show_results
-from ape_silverback.cli.verify import connected_for_writing, no_verify_option
+from ape_silverback.cli.shared.completion import complete_groups
+from ape_silverback.cli.shared.gate import connected_for_writing, no_verify_option
+from ape_silverback.cli.shared.group import LazyGroup
+from ape_silverback.cli.shared.options import (
+    Function,
+    all_option,
+    cluster_options,
+    connected,
+    format_option,
+    yes_option,
+)
+from ape_silverback.cli.shared.output import age, confirm, note, show, show_facts, show_table, time_text
+from ape_silverback.cli.shared.selection import choose, choose_one, each, show_results
 from ape_silverback.config.env_file import NAME, read_env_file
 
-HERE = "ape_silverback.cli.vars"
+HERE = "ape_silverback.cli.cluster.vars"
 
 vars_ = LazyGroup(
     name="vars",
@@ -61,7 +67,7 @@ def list_(format_: str, profile: str | None, cluster: str | None) -> None:
     Example:
         ape silverback cluster vars list
     """
-    from ape_silverback.cli.documents import GroupDocument
+    from ape_silverback.cli.shared.documents import GroupDocument
 
     with connected(profile, cluster) as connection:
         groups = [GroupDocument.of(group) for group in connection.client.variable_groups.values()]
@@ -88,7 +94,7 @@ def info(name: str, format_: str, profile: str | None, cluster: str | None) -> N
     Example:
         ape silverback cluster vars info rpc
     """
-    from ape_silverback.cli.documents import GroupDocument
+    from ape_silverback.cli.shared.documents import GroupDocument
 
     with connected(profile, cluster) as connection:
         group = choose_one("variable group", connection.client.variable_groups, name)
@@ -131,7 +137,7 @@ def new(
         ape silverback cluster vars new rpc -e ALCHEMY_API_KEY -e LIMIT=5
         pass show rpc | ape silverback cluster vars new rpc --env-file -
     """
-    from ape_silverback.cli.documents import GroupDocument
+    from ape_silverback.cli.shared.documents import GroupDocument
 
     values = _read(variables, env_files)
     if not values:
@@ -166,7 +172,7 @@ def update(
     Example:
         ape silverback cluster vars update rpc -e ALCHEMY_API_KEY -d OLD_KEY
     """
-    from ape_silverback.cli.documents import GroupDocument
+    from ape_silverback.cli.shared.documents import GroupDocument
     from ape_silverback.deployment.observed import statuses_of
     from ape_silverback.deployment.plan import ACTIVE
 

@@ -8,11 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ape_silverback.cli.completion import complete_bots, complete_credentials, complete_groups, complete_project_bots
-from ape_silverback.cli.options import cluster_options, format_option, yes_option
-from ape_silverback.cli.output import confirm, note, show, show_table, value_text, warn
-from ape_silverback.cli.selection import choose_one
-from ape_silverback.cli.verify import connected_for_writing, no_verify_option
+from ape_silverback.cli.shared.completion import (
+    complete_bots,
+    complete_credentials,
+    complete_groups,
+    complete_project_bots,
+)
+from ape_silverback.cli.shared.gate import connected_for_writing, no_verify_option
+from ape_silverback.cli.shared.options import cluster_options, format_option, yes_option
+from ape_silverback.cli.shared.output import confirm, note, show, show_table, value_text, warn
+from ape_silverback.cli.shared.selection import choose_one
 
 if TYPE_CHECKING:
     from ape_silverback.cluster.client import Bot, ClusterClient
@@ -77,8 +82,8 @@ def new(
         ape silverback cluster bots new blocks
         ape silverback cluster bots new watcher --image ghcr.io/me/watcher:1 --network ethereum:mainnet:alchemy
     """
-    from ape_silverback.cli.documents import BotDocument
-    from ape_silverback.cli.progress import show_until_ready
+    from ape_silverback.cli.shared.documents import BotDocument
+    from ape_silverback.cli.shared.progress import show_until_ready
     from ape_silverback.config.reader import read_section
     from ape_silverback.project.desired import Overrides
     from ape_silverback.project.resolver import resolve
@@ -97,7 +102,7 @@ def new(
         for warning in desired.warnings:
             warn(warning)
         [wanted] = desired.bots
-        made = connection.client.new_bot(name, **wanted.configuration())
+        made = connection.client.new_bot(name, **wanted.configuration.model_dump())
         note(f"{name}: created")
         failed = show_until_ready(connection.client, [name]) if wait else {}
         now = connection.client.bots.get(name, made)
@@ -147,7 +152,7 @@ def update(
     Example:
         ape silverback cluster bots update blocks --account deployer --restart
     """
-    from ape_silverback.cli.documents import BotDocument
+    from ape_silverback.cli.shared.documents import BotDocument
     from ape_silverback.deployment.plan import ACTIVE
 
     if groups and clear_vars:
@@ -229,7 +234,7 @@ def _show_changes(old: dict[str, Any], new: dict[str, Any]) -> None:
 
 
 def _restart(client: ClusterClient, bot: Bot) -> dict[str, str]:
-    from ape_silverback.cli.progress import show_until_ready, show_until_stopped
+    from ape_silverback.cli.shared.progress import show_until_ready, show_until_stopped
 
     bot.stop()
     if failed := show_until_stopped(client, [bot.name]):

@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING, Any
 import click
 from ape.cli import verbosity_option
 
-from ape_silverback.cli.completion import complete_clusters
-from ape_silverback.cli.group import LazyGroup
-from ape_silverback.cli.options import Span, format_option, platform_options, profile_option, yes_option
-from ape_silverback.cli.output import confirm, note, show
-from ape_silverback.cli.payment import paying, sending, show_stream
-from ape_silverback.cli.verify import no_verify_option, show_report
+from ape_silverback.cli.shared.completion import complete_clusters
+from ape_silverback.cli.shared.gate import no_verify_option, show_report
+from ape_silverback.cli.shared.group import LazyGroup
+from ape_silverback.cli.shared.options import Span, format_option, platform_options, profile_option, yes_option
+from ape_silverback.cli.shared.output import confirm, note, show
+from ape_silverback.cli.shared.payment import paying, sending, show_stream
 
 if TYPE_CHECKING:
     from ape_silverback.cluster.types import ClusterConfiguration
 
-HERE = "ape_silverback.cli.pay"
+HERE = "ape_silverback.cli.cluster.pay"
 
 pay = LazyGroup(
     name="pay",

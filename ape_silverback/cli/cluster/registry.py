@@ -6,15 +6,21 @@ import sys
 
 import click
 
-from ape_silverback.cli.completion import complete_credentials
-from ape_silverback.cli.connection import connected
-from ape_silverback.cli.group import LazyGroup
-from ape_silverback.cli.options import Function, all_option, cluster_options, format_option, yes_option
-from ape_silverback.cli.output import age, answered, confirm, note, show, show_facts, show_table, time_text
-from ape_silverback.cli.selection import choose, choose_one, each, show_results
-from ape_silverback.cli.verify import connected_for_writing, no_verify_option
+from ape_silverback.cli.shared.completion import complete_credentials
+from ape_silverback.cli.shared.gate import connected_for_writing, no_verify_option
+from ape_silverback.cli.shared.group import LazyGroup
+from ape_silverback.cli.shared.options import (
+    Function,
+    all_option,
+    cluster_options,
+    connected,
+    format_option,
+    yes_option,
+)
+from ape_silverback.cli.shared.output import age, answered, confirm, note, show, show_facts, show_table, time_text
+from ape_silverback.cli.shared.selection import choose, choose_one, each, show_results
 
-HERE = "ape_silverback.cli.registry"
+HERE = "ape_silverback.cli.cluster.registry"
 
 registry = LazyGroup(
     name="registry",
@@ -50,7 +56,7 @@ def list_(format_: str, profile: str | None, cluster: str | None) -> None:
     Example:
         ape silverback cluster registry list
     """
-    from ape_silverback.cli.documents import CredentialDocument
+    from ape_silverback.cli.shared.documents import CredentialDocument
 
     with connected(profile, cluster) as connection:
         found = [CredentialDocument.of(one) for one in connection.client.credentials.values()]
@@ -77,7 +83,7 @@ def info(name: str, format_: str, profile: str | None, cluster: str | None) -> N
     Example:
         ape silverback cluster registry info ghcr
     """
-    from ape_silverback.cli.documents import CredentialDocument
+    from ape_silverback.cli.shared.documents import CredentialDocument
 
     with connected(profile, cluster) as connection:
         found = choose_one("registry credential", connection.client.credentials, name)
@@ -125,7 +131,7 @@ def new(
         pass show ghcr | ape silverback cluster registry new ghcr ghcr.io --email me@example.org --username me \\
             --password-stdin
     """
-    from ape_silverback.cli.documents import CredentialDocument
+    from ape_silverback.cli.shared.documents import CredentialDocument
 
     password = _from_stdin() if password_stdin else None
     email = email if email is not None else _ask("Email", "--email")
@@ -161,7 +167,7 @@ def update(
         ape silverback cluster registry update ghcr --registry ghcr.io
         pass show ghcr | ape silverback cluster registry update ghcr --password-stdin
     """
-    from ape_silverback.cli.documents import CredentialDocument
+    from ape_silverback.cli.shared.documents import CredentialDocument
 
     password = _from_stdin() if password_stdin else None
     with connected_for_writing(profile, cluster, no_verify) as connection:
