@@ -20,6 +20,8 @@ LOCAL = [
     "silverback>=0.7.38,<0.8",
     "uvicorn>=0.30,<1",
 ]
+# What runs bots as containers.
+DOCKER = ["docker>=7.1,<8", "requests"]
 # The real parts that the tests and the demo drive: `ape-foundry` connects a bot's process to anvil, `vyper` compiles
 # the validator again, whose code depends on the exact compiler.
 TEST = [
@@ -34,6 +36,7 @@ LINT = [
     "mypy>=1.11,<3",
     "ruff>=0.8,<1",
     "types-psutil",
+    "types-requests",
     "types-PyYAML",
     "types-toml",
 ]
@@ -68,9 +71,11 @@ setup(
     ],
     extras_require={
         "local": LOCAL,
-        "test": [*LOCAL, *TEST],
+        "docker": [*LOCAL, *DOCKER],
+        "swarm": [*LOCAL, *DOCKER],
+        "test": [*LOCAL, *DOCKER, *TEST],
         "lint": LINT,
-        "dev": [*LOCAL, *TEST, *LINT],
+        "dev": [*LOCAL, *DOCKER, *TEST, *LINT],
     },
     entry_points={
         "ape_cli_subcommands": ["ape_silverback=ape_silverback.cli:cli"],

@@ -131,6 +131,14 @@ class Runtime(Protocol):
     def settle(cls, options: Mapping[str, str]) -> dict[str, str]:
         """Return the options that a cluster keeps: those given, and what the environment says now."""
 
+    @classmethod
+    def create(cls, settings: RuntimeSettings) -> Runtime:
+        """Return the runtime of a cluster.
+
+        Raises:
+            EngineError: its engine doesn't answer.
+        """
+
     @property
     def name(self) -> str:
         """Name of the entry point."""

@@ -44,7 +44,7 @@ CLUSTER_LABEL, BOT_LABEL, NAME_LABEL = f"{LABEL}.cluster", f"{LABEL}.bot", f"{LA
 IMAGE = re.compile(r"(?=.{1,4096}$)[A-Za-z0-9][\w.\-:/]*(?:@sha256:[0-9a-f]{64})?")
 """Roughly an image reference; the engine knows it exactly."""
 
-TIMEOUT = 30.0
+TIMEOUT = 30
 """Seconds that the engine gets for an answer."""
 
 SESSIONS = ".silverback-sessions"
