@@ -11,7 +11,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 from ape_silverback.cluster.bot_errors import last_error_line
-from ape_silverback.cluster.types import BotTaskStatus, ResourceStatus
+from ape_silverback.cluster.types import BotConfiguration, BotTaskStatus, ResourceStatus
 from ape_silverback.server.logs import errors_of_run, last_lines_of_run
 from ape_silverback.server.runtimes import ImageError, Observation, Runtime
 from ape_silverback.server.store import BotRecord, Store
@@ -43,6 +43,10 @@ class ImpossibleTransition(Exception):
 
 class BusyError(Exception):
     """A bot is in a state in which what was asked can't be done now."""
+
+
+class GoneError(LookupError):
+    """A bot was removed, or is being removed."""
 
 
 class Supervisor:
@@ -104,7 +108,7 @@ class Supervisor:
         self._ended.set()
         self._thread.join(timeout=5.0)
 
-    def create(self, name: str, configuration: Mapping[str, Any]) -> BotRecord:
+    def create(self, name: str, configuration: BotConfiguration) -> BotRecord:
         """Create a bot and start it.
 
         Raises:
@@ -145,12 +149,12 @@ class Supervisor:
         """Stop a bot if it runs, and remove it with its log.
 
         Raises:
-            LookupError: it was removed, or another request removes it already.
+            GoneError: it was removed, or another request removes it already.
         """
         with self._lock:
             bot = self._reload(bot)
             if bot.status is DEPROVISIONING:
-                raise LookupError(f"bot '{bot.name}' is being removed")
+                raise GoneError(f"bot '{bot.name}' is being removed")
             self._enter(bot, DEPROVISIONING, wanted=False)
             self.runtime.stop(bot.id)
         deadline = time.monotonic() + self.remove_grace
@@ -234,7 +238,7 @@ class Supervisor:
             stopped_reason=None,
         )
         try:
-            self.runtime.start(bot.id, bot.configuration["image"], self.variables_of(bot))
+            self.runtime.start(bot.id, bot.configuration.image, self.variables_of(bot))
         except (ImageError, OSError) as error:
             now = datetime.now(timezone.utc)
             reason = f"can't be started: {error}"
@@ -278,10 +282,10 @@ class Supervisor:
         """Read a bot again, as it is now.
 
         Raises:
-            LookupError: it was removed in the meantime.
+            GoneError: it was removed in the meantime.
         """
         if (now := self.store.bot(bot.id)) is None:
-            raise LookupError(f"bot '{bot.name}' was removed")
+            raise GoneError(f"bot '{bot.name}' was removed")
         return now
 
 
