@@ -18,5 +18,7 @@ MIGRATIONS = (
         hostname TEXT NOT NULL, email TEXT NOT NULL, username TEXT NOT NULL, password BLOB NOT NULL
     );
     """,
+    # 2: what the runtime of the cluster has to remember of a bot
+    "CREATE TABLE IF NOT EXISTS runtime_states (bot TEXT PRIMARY KEY, state TEXT NOT NULL)",
 )
 """Append one for a change; never edit one that was released. Each has to lead from any database of its version."""

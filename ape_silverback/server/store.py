@@ -121,6 +121,22 @@ class Store(Database):
         """Remove a bot."""
         with self.transaction() as db:
             db.execute("DELETE FROM bots WHERE id = ?", (str(bot),))
+            db.execute("DELETE FROM runtime_states WHERE bot = ?", (str(bot),))
+
+    def runtime_states(self) -> dict[uuid.UUID, dict[str, Any]]:
+        """Return what the runtime remembers of each bot; empty for those of which it remembers nothing."""
+        kept = {row["bot"]: json.loads(row["state"]) for row in self.rows("SELECT * FROM runtime_states")}
+        return {uuid.UUID(row["id"]): kept.get(row["id"], {}) for row in self.rows("SELECT id FROM bots")}
+
+    def runtime_state(self, bot: uuid.UUID) -> dict[str, Any]:
+        """Return what the runtime remembers of a bot; empty for nothing."""
+        rows = self.rows("SELECT state FROM runtime_states WHERE bot = ?", str(bot))
+        return dict(json.loads(rows[0]["state"])) if rows else {}
+
+    def set_runtime_state(self, bot: uuid.UUID, state: Mapping[str, Any]) -> None:
+        """Keep what the runtime has to remember of a bot."""
+        with self.transaction() as db:
+            db.execute("INSERT OR REPLACE INTO runtime_states VALUES (?, ?)", (str(bot), json.dumps(dict(state))))
 
     # Variable groups
 
@@ -175,6 +191,11 @@ class Store(Database):
     def credential(self, name: str) -> CredentialRecord | None:
         """Return registry credentials by name."""
         return next((_credential(row) for row in self.rows("SELECT * FROM credentials WHERE name = ?", name)), None)
+
+    def password_of(self, credential: str) -> str:
+        """Return the password of registry credentials, by their name."""
+        [row] = self.rows("SELECT password FROM credentials WHERE name = ?", credential)
+        return self._decrypt(row["password"])["password"]
 
     def add_credential(self, name: str, hostname: str, email: str, username: str, password: str) -> None:
         """Add registry credentials.
