@@ -74,6 +74,11 @@ setup(
     },
     entry_points={
         "ape_cli_subcommands": ["ape_silverback=ape_silverback.cli:cli"],
+        "ape_silverback.runtimes": [
+            "process=ape_silverback.server.runtimes.process:ProcessRuntime",
+            "docker=ape_silverback.server.runtimes.docker:DockerRuntime",
+            "swarm=ape_silverback.server.runtimes.swarm:SwarmRuntime",
+        ],
         "pytest11": ["silverback=ape_silverback.pytest_plugin"],
     },
     keywords=["ape", "silverback", "ethereum", "bots", "deploy"],

@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ape_silverback.cluster.types import BotConfiguration
 from ape_silverback.deployment.apply import DEFAULT_APPLY_OPTIONS, ApplyOptions, Event, apply_plan
 from ape_silverback.deployment.history import UNKNOWN_SOURCE, Record, Records, Source
 from ape_silverback.deployment.observed import read_live_state
@@ -185,11 +186,8 @@ def _desired(project: str, record: Record, names: Collection[str]) -> DesiredSta
     for name, bot in record.bots.items():
         if names and name not in names:
             continue
-        configuration = {**bot.configuration, "environment": tuple(bot.configuration["environment"])}
-        origins = dict.fromkeys(DesiredBot.FIELDS, origin)
-        bots.append(
-            DesiredBot(name=name, origin=origin, module=name, origins=origins, protect=bot.protect, **configuration)
-        )
-    used = {group for bot in bots for group in bot.environment}
+        origins = dict.fromkeys(BotConfiguration.model_fields, origin)
+        bots.append(DesiredBot(name, origin, name, bot.configuration, origins, bot.protect))
+    used = {group for bot in bots for group in bot.configuration.environment}
     groups = [DesiredGroup(name, names, origin) for name, names in record.groups.items() if name in used]
     return DesiredState(project, Path(), tuple(bots), tuple(groups))

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from ape_silverback.cluster.types import ResourceStatus
 from ape_silverback.deployment.plan import LiveBot, LiveGroup, LiveState
-from ape_silverback.project.desired import DesiredBot
 
 if TYPE_CHECKING:
     from ape_silverback.cluster.client import Bot, ClusterClient
@@ -64,5 +63,4 @@ def statuses_of(bots: Iterable[Bot]) -> list[ResourceStatus]:
 
 
 def _live_bot(bot: Bot, status: ResourceStatus | None) -> LiveBot:
-    configuration = {name: getattr(bot, name) for name in DesiredBot.FIELDS}
-    return LiveBot(id=bot.id, name=bot.name, status=status, configuration=configuration)
+    return LiveBot(id=bot.id, name=bot.name, status=status, configuration=bot.configuration)

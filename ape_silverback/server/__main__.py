@@ -48,6 +48,7 @@ def main(folder: Path, port: int) -> None:
     uvicorn.run(
         app, host=HOST, port=port, access_log=False, log_level="warning", ws="none", timeout_graceful_shutdown=1
     )
+    supervisor.runtime.close()
     supervisor.store.close()
 
 
@@ -61,13 +62,14 @@ def _with_platform(
     from ape_silverback.server.platform.payments import read_payments
     from ape_silverback.server.platform.store import PlatformStore
     from ape_silverback.server.platform.watcher import Watcher
+    from ape_silverback.server.runtimes.loading import read_choice
 
     logging.basicConfig(format="%(asctime)s %(levelname)s: %(message)s")
     logging.getLogger("ape_silverback.server").setLevel(logging.INFO)
     payments = read_payments(payments_file(folder))
     session = session_file(folder).read_text(encoding="utf8")
     store = PlatformStore(platform_folder(folder))
-    clusters = Clusters(store, clusters_folder(folder), address, session)
+    clusters = Clusters(store, clusters_folder(folder), address, session, read_choice(folder))
     watcher = Watcher(HttpNode(payments.wanted.chain), payments, store, clusters)
     app = make_app(supervisor, api_key, on_start, beside=[watcher])
     add_platform(app, store, clusters, payments, session)

@@ -36,6 +36,9 @@ CREATE TABLE credentials (
 );
 """
 
+RUNTIME_STATES = "CREATE TABLE IF NOT EXISTS runtime_states (bot TEXT PRIMARY KEY, state TEXT NOT NULL)"
+"""What the runtime of the cluster has to remember of a bot."""
+
 
 @dataclass(frozen=True)
 class BotRecord:
@@ -91,6 +94,7 @@ class Store(Database):
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder / "cluster.db", SCHEMA, SCHEMA_VERSION)
+        self._db.execute(RUNTIME_STATES)
         self._secret = Fernet(_secret_key(folder / "secret.key"))
 
     # Bots
@@ -137,6 +141,22 @@ class Store(Database):
         """Remove a bot."""
         with self._transaction() as db:
             db.execute("DELETE FROM bots WHERE id = ?", (str(bot),))
+            db.execute("DELETE FROM runtime_states WHERE bot = ?", (str(bot),))
+
+    def runtime_states(self) -> dict[uuid.UUID, dict[str, Any]]:
+        """Return what the runtime remembers of each bot; empty for those of which it remembers nothing."""
+        kept = {row["bot"]: json.loads(row["state"]) for row in self._rows("SELECT * FROM runtime_states")}
+        return {uuid.UUID(row["id"]): kept.get(row["id"], {}) for row in self._rows("SELECT id FROM bots")}
+
+    def runtime_state(self, bot: uuid.UUID) -> dict[str, Any]:
+        """Return what the runtime remembers of a bot; empty for nothing."""
+        rows = self._rows("SELECT state FROM runtime_states WHERE bot = ?", str(bot))
+        return dict(json.loads(rows[0]["state"])) if rows else {}
+
+    def set_runtime_state(self, bot: uuid.UUID, state: Mapping[str, Any]) -> None:
+        """Keep what the runtime has to remember of a bot."""
+        with self._transaction() as db:
+            db.execute("INSERT OR REPLACE INTO runtime_states VALUES (?, ?)", (str(bot), json.dumps(dict(state))))
 
     # Variable groups
 
@@ -191,6 +211,11 @@ class Store(Database):
     def credential(self, name: str) -> CredentialRecord | None:
         """Give registry credentials by name."""
         return next((_credential(row) for row in self._rows("SELECT * FROM credentials WHERE name = ?", name)), None)
+
+    def password_of(self, credential: str) -> str:
+        """Return the password of registry credentials, by their name."""
+        [row] = self._rows("SELECT password FROM credentials WHERE name = ?", credential)
+        return self._decrypt(row["password"])["password"]
 
     def add_credential(self, name: str, hostname: str, email: str, username: str, password: str) -> None:
         """Add registry credentials.

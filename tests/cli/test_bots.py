@@ -13,7 +13,7 @@ import click
 import pytest
 import yaml
 
-from ape_silverback.cli.documents import (
+from ape_silverback.cli.shared.documents import (
     BotDocument,
     BotHealthDocument,
     ErrorDocument,

@@ -18,7 +18,7 @@ from typing import Any
 import httpx
 import pytest
 
-from ape_silverback.cli.documents import LocalClusterDocument
+from ape_silverback.cli.shared.documents import LocalClusterDocument
 from tests.conftest import Ape
 from tests.place import BOT, CRASHING, Place
 

@@ -24,7 +24,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from ape_silverback.cluster.types import ResourceStatus
 from ape_silverback.server.database import NameTakenError
-from ape_silverback.server.runtimes import ImageError
+from ape_silverback.server.runtimes import ImageError, Run
 from ape_silverback.server.runtimes.process import ProcessRuntime
 from ape_silverback.server.store import BotRecord, Store
 from ape_silverback.server.supervisor import ALIVE, TRANSITIONS, BusyError, Supervisor
@@ -385,9 +385,9 @@ def test_a_line_of_any_length_and_no_text_at_all_get_into_the_log(folder: Path) 
     )
     runtime = ProcessRuntime(folder / "kept", command=(sys.executable, str(folder / "bot-process.py")))
     bot = uuid.uuid4()
-    runtime.start(bot, f"project:{folder}#polite", {})
-    wait_for(lambda: not runtime.observe(bot).alive)
-    assert runtime.observe(bot).exit_code == 0
+    runtime.start(Run(bot, "long", f"project:{folder}#polite", {}), {})
+    wait_for(lambda: not runtime.poll({bot: {}})[bot].alive)
+    assert runtime.poll({bot: {}})[bot].exit_code == 0
     lines = runtime.log_file(bot).read_bytes().splitlines()
     assert sum(line.count(b"x") for line in lines) == 3_000_000
     assert lines[-1].endswith(b" last")

@@ -17,7 +17,7 @@ from urllib.parse import parse_qs, urlsplit
 import httpx
 import pytest
 
-from ape_silverback.cli.documents import UserDocument
+from ape_silverback.cli.shared.documents import UserDocument
 from ape_silverback.cluster.auth.callback import Callback
 from ape_silverback.cluster.auth.login import Auth, choose_auth, log_in, log_in_by_hand, log_out
 from ape_silverback.cluster.auth.tokens import Login, token_file

@@ -1,16 +1,19 @@
-"""Options that many commands share."""
+"""Options that many commands share, and the connections that they choose."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
+from functools import partial
 from typing import Any, TypeVar
 
 import click
 from ape.cli import verbosity_option
 
-from ape_silverback.cli.completion import complete_clusters, complete_profiles
+from ape_silverback import connect
+from ape_silverback.cli.shared.completion import complete_bots, complete_clusters, complete_profiles
+from ape_silverback.cli.shared.output import warn
 from ape_silverback.durations import read_span
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -52,6 +55,12 @@ cluster_options = together(
 
 platform_options = together(profile_option, verbosity_option())
 """What every command has that talks to the platform."""
+
+connected = partial(connect.connected, warn=warn)
+platform = partial(connect.platform, warn=warn)
+
+bot_names = click.argument("names", metavar="[BOT]...", nargs=-1, shell_complete=complete_bots)
+"""Bots, by name or glob."""
 
 format_option = click.option(
     "--format",

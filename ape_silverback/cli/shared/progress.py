@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import click
 
-from ape_silverback.cli.output import note
+from ape_silverback.cli.shared.output import note
 
 if TYPE_CHECKING:
     from rich.spinner import Spinner

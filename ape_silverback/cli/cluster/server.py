@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import click
 from ape.cli import verbosity_option
 
-from ape_silverback.cli.options import format_option
-from ape_silverback.cli.output import note, show
+from ape_silverback.cli.shared.options import format_option
+from ape_silverback.cli.shared.output import note, show
 
 if TYPE_CHECKING:
     from ape_silverback.server.daemon import Started, StartedPlatform
@@ -31,6 +31,12 @@ PLATFORM = "local-platform"
 @click.option(
     "--dev-payments", is_flag=True, help="Deploy a StreamManager and a test token there, on a development chain only."
 )
+@click.option(
+    "--runtime", metavar="NAME", help="Where bots run: process, docker or swarm. Default: as before, at first process."
+)
+@click.option(
+    "--docker-network", metavar="NAME", help="Network of the containers: host, bridge or a network's name. [bridge]"
+)
 @format_option
 @verbosity_option()
 def up(
@@ -39,12 +45,15 @@ def up(
     stream_manager: str | None,
     tokens: tuple[str, ...],
     dev_payments: bool,
+    runtime: str | None,
+    docker_network: str | None,
     format_: str,
 ) -> None:
     """Start the local cluster in the background and write the profile 'local' for it.
 
-    It listens on the loopback interface only and runs each bot as a process of this machine. Bots that ran when it
-    was last taken down start again.
+    It listens on the loopback interface only and runs each bot as a process of this machine, or as a container with
+    --runtime docker, or as a service of a Docker Swarm with --runtime swarm. Bots that ran when it was last taken down
+    start again.
 
     With --chain it is a platform as well, with workspaces and clusters that run once they are paid for on that chain;
     the profile 'local-platform' leads there. On a development chain --dev-payments deploys what is needed and gives
@@ -53,9 +62,10 @@ def up(
     \b
     Example:
         ape silverback cluster up
+        ape silverback cluster up --runtime docker --docker-network host
         ape silverback cluster up --chain http://127.0.0.1:8545 --dev-payments
     """
-    from ape_silverback.cli.documents import LocalClusterDocument, LocalPlatformDocument
+    from ape_silverback.cli.shared.documents import LocalClusterDocument, LocalPlatformDocument
     from ape_silverback.cluster.settings import profile_path
     from ape_silverback.server.daemon import LocalCluster
 
@@ -63,7 +73,9 @@ def up(
     for name in (PROFILE, PLATFORM) if wanted else (PROFILE,):
         _check_profile_is_free(name)
     cluster = LocalCluster()
-    started = cluster.up(port, wanted=wanted)
+    started = cluster.up(
+        port, wanted=wanted, runtime=runtime, runtime_options=_runtime_options(runtime, docker_network)
+    )
     _write_profiles(started)
     running, platform = started.running, started.platform
     document = LocalClusterDocument(
@@ -130,6 +142,17 @@ def _wanted(chain: str | None, manager: str | None, tokens: tuple[str, ...], dep
     from ape_silverback.server.platform.payments import Wanted
 
     return Wanted.of(chain, manager, tokens)
+
+
+def _runtime_options(runtime: str | None, network: str | None) -> dict[str, str]:
+    """Return the options of a runtime.
+
+    Raises:
+        click.UsageError: an option belongs to another runtime.
+    """
+    if network is not None and runtime not in ("docker", "swarm"):
+        raise click.UsageError("--docker-network needs --runtime docker or --runtime swarm.")
+    return {"network": network} if network else {}
 
 
 def _write_profiles(started: Started) -> None:

@@ -6,17 +6,16 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ape_silverback.cli.completion import complete_workspaces
-from ape_silverback.cli.connection import platform
-from ape_silverback.cli.group import LazyGroup
-from ape_silverback.cli.options import all_option, format_option, platform_options, yes_option
-from ape_silverback.cli.output import age, confirm, note, show, show_facts, show_table, time_text
-from ape_silverback.cli.selection import choose, choose_one, each, show_results
+from ape_silverback.cli.shared.completion import complete_workspaces
+from ape_silverback.cli.shared.group import LazyGroup
+from ape_silverback.cli.shared.options import all_option, format_option, platform, platform_options, yes_option
+from ape_silverback.cli.shared.output import age, confirm, note, show, show_facts, show_table, time_text
+from ape_silverback.cli.shared.selection import choose, choose_one, each, show_results
 
 if TYPE_CHECKING:
-    from ape_silverback.cli.documents import WorkspaceDocument
+    from ape_silverback.cli.shared.documents import WorkspaceDocument
 
-HERE = "ape_silverback.cli.workspaces"
+HERE = "ape_silverback.cli.cluster.workspaces"
 
 workspaces = LazyGroup(
     name="workspaces",
@@ -41,7 +40,7 @@ def list_(format_: str, profile: str | None) -> None:
     Example:
         ape silverback cluster workspaces list
     """
-    from ape_silverback.cli.documents import WorkspaceDocument
+    from ape_silverback.cli.shared.documents import WorkspaceDocument
 
     with platform(profile) as connection:
         found = [WorkspaceDocument.of(one) for one in connection.client.workspaces.values()]
@@ -67,7 +66,7 @@ def info(slug: str, format_: str, profile: str | None) -> None:
     Example:
         ape silverback cluster workspaces info my-workspace
     """
-    from ape_silverback.cli.documents import WorkspaceDocument
+    from ape_silverback.cli.shared.documents import WorkspaceDocument
 
     with platform(profile) as connection:
         found = choose_one("workspace", connection.client.workspaces, slug)
@@ -87,7 +86,7 @@ def new(name: str | None, slug: str | None, format_: str, profile: str | None) -
     Example:
         ape silverback cluster workspaces new --name "My bots" --slug my-bots
     """
-    from ape_silverback.cli.documents import WorkspaceDocument
+    from ape_silverback.cli.shared.documents import WorkspaceDocument
 
     with platform(profile) as connection:
         made = connection.client.create_workspace(slug, name)
@@ -107,7 +106,7 @@ def update(slug: str, name: str | None, new_slug: str | None, format_: str, prof
     Example:
         ape silverback cluster workspaces update my-bots --name "Our bots"
     """
-    from ape_silverback.cli.documents import WorkspaceDocument
+    from ape_silverback.cli.shared.documents import WorkspaceDocument
 
     with platform(profile) as connection:
         found = choose_one("workspace", connection.client.workspaces, slug)

@@ -7,15 +7,22 @@ from collections.abc import Sequence
 
 import click
 
-from ape_silverback.cli.completion import complete_groups
-from ape_silverback.cli.connection import connected
-from ape_silverback.cli.group import LazyGroup
-from ape_silverback.cli.options import Function, all_option, cluster_options, format_option, yes_option
-from ape_silverback.cli.output import age, confirm, note, show, show_facts, show_table, time_text
-from ape_silverback.cli.selection import choose, choose_one, each, show_results
+from ape_silverback.cli.shared.completion import complete_groups
+from ape_silverback.cli.shared.gate import connected_for_writing, no_verify_option
+from ape_silverback.cli.shared.group import LazyGroup
+from ape_silverback.cli.shared.options import (
+    Function,
+    all_option,
+    cluster_options,
+    connected,
+    format_option,
+    yes_option,
+)
+from ape_silverback.cli.shared.output import age, confirm, note, show, show_facts, show_table, time_text
+from ape_silverback.cli.shared.selection import choose, choose_one, each, show_results
 from ape_silverback.config.env_file import NAME, read_env_file
 
-HERE = "ape_silverback.cli.vars"
+HERE = "ape_silverback.cli.cluster.vars"
 
 vars_ = LazyGroup(
     name="vars",
@@ -60,7 +67,7 @@ def list_(format_: str, profile: str | None, cluster: str | None) -> None:
     Example:
         ape silverback cluster vars list
     """
-    from ape_silverback.cli.documents import GroupDocument
+    from ape_silverback.cli.shared.documents import GroupDocument
 
     with connected(profile, cluster) as connection:
         groups = [GroupDocument.of(group) for group in connection.client.variable_groups.values()]
@@ -87,7 +94,7 @@ def info(name: str, format_: str, profile: str | None, cluster: str | None) -> N
     Example:
         ape silverback cluster vars info rpc
     """
-    from ape_silverback.cli.documents import GroupDocument
+    from ape_silverback.cli.shared.documents import GroupDocument
 
     with connected(profile, cluster) as connection:
         group = choose_one("variable group", connection.client.variable_groups, name)
@@ -111,12 +118,14 @@ def info(name: str, format_: str, profile: str | None, cluster: str | None) -> N
 @click.command(short_help="Make a group")
 @click.argument("name", metavar="NAME")
 @_values
+@no_verify_option
 @format_option
 @cluster_options
 def new(
     name: str,
     variables: tuple[str, ...],
     env_files: tuple[str, ...],
+    no_verify: bool,
     format_: str,
     profile: str | None,
     cluster: str | None,
@@ -128,12 +137,12 @@ def new(
         ape silverback cluster vars new rpc -e ALCHEMY_API_KEY -e LIMIT=5
         pass show rpc | ape silverback cluster vars new rpc --env-file -
     """
-    from ape_silverback.cli.documents import GroupDocument
+    from ape_silverback.cli.shared.documents import GroupDocument
 
     values = _read(variables, env_files)
     if not values:
         raise click.UsageError("Name at least one variable, with -e or --env-file.")
-    with connected(profile, cluster) as connection:
+    with connected_for_writing(profile, cluster, no_verify) as connection:
         group = connection.client.new_variable_group(name, values)
     show(GroupDocument.of(group).data(), format_, lambda: click.echo(f"{group.name}: created"))
 
@@ -142,6 +151,7 @@ def new(
 @_group
 @_values
 @click.option("-d", "--del", "deleted", metavar="NAME", multiple=True, help="Variable to take away; may be repeated.")
+@no_verify_option
 @format_option
 @cluster_options
 def update(
@@ -149,6 +159,7 @@ def update(
     variables: tuple[str, ...],
     env_files: tuple[str, ...],
     deleted: tuple[str, ...],
+    no_verify: bool,
     format_: str,
     profile: str | None,
     cluster: str | None,
@@ -161,14 +172,14 @@ def update(
     Example:
         ape silverback cluster vars update rpc -e ALCHEMY_API_KEY -d OLD_KEY
     """
-    from ape_silverback.cli.documents import GroupDocument
+    from ape_silverback.cli.shared.documents import GroupDocument
     from ape_silverback.deployment.observed import statuses_of
     from ape_silverback.deployment.plan import ACTIVE
 
     values = _read(variables, env_files)
     if both := sorted(set(values) & set(deleted)):
         raise click.UsageError(f"Set or take away, not both: {', '.join(both)}.")
-    with connected(profile, cluster) as connection:
+    with connected_for_writing(profile, cluster, no_verify) as connection:
         group = choose_one("variable group", connection.client.variable_groups, name)
         if unknown := [one for one in deleted if one not in group.variables]:
             there = ", ".join(group.variables) or "none"
@@ -190,10 +201,17 @@ def update(
 @click.argument("names", metavar="[GROUP]...", nargs=-1, shell_complete=complete_groups)
 @all_option
 @yes_option
+@no_verify_option
 @format_option
 @cluster_options
 def remove(
-    names: tuple[str, ...], every: bool, yes: bool, format_: str, profile: str | None, cluster: str | None
+    names: tuple[str, ...],
+    every: bool,
+    yes: bool,
+    no_verify: bool,
+    format_: str,
+    profile: str | None,
+    cluster: str | None,
 ) -> None:
     """Remove variable groups, each GROUP by name or glob. One that a bot uses is refused.
 
@@ -201,7 +219,7 @@ def remove(
     Example:
         ape silverback cluster vars remove rpc --yes
     """
-    with connected(profile, cluster) as connection:
+    with connected_for_writing(profile, cluster, no_verify) as connection:
         chosen = choose("variable group", connection.client.variable_groups, names, every)
         if chosen:
             confirm(f"Remove the variable groups {', '.join(chosen)} from {connection.label}?", yes)

@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ape_silverback.cli.deploy import carry_out, events_option
-from ape_silverback.cli.deploy_options import (
+from ape_silverback.cli.cluster.deploy import carry_out, events_option
+from ape_silverback.cli.shared.deploy_options import (
     apply_flags,
     apply_options_of,
     env_files_option,
     project_bots,
     prune_option,
 )
-from ape_silverback.cli.options import cluster_options, format_option
-from ape_silverback.cli.output import note, show, show_table, time_text, warn
-from ape_silverback.cli.verify import no_verify_option, pass_gate
+from ape_silverback.cli.shared.gate import no_verify_option, pass_gate
+from ape_silverback.cli.shared.options import cluster_options, format_option
+from ape_silverback.cli.shared.output import note, show, show_table, time_text, warn
 
 if TYPE_CHECKING:
     from ape_silverback.deployment.history import Record
@@ -39,7 +39,7 @@ def history(target: str | None, format_: str, profile: str | None, cluster: str 
     Example:
         ape silverback cluster history
     """
-    from ape_silverback.cli.documents import DeploymentDocument
+    from ape_silverback.cli.shared.documents import DeploymentDocument
     from ape_silverback.deployment.session import DeployRequest, open_session
 
     with open_session(DeployRequest(Path.cwd(), target=target, profile=profile, cluster=cluster), warn) as session:

@@ -11,14 +11,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ape_silverback.cli.bots import show_bots
-from ape_silverback.cli.connection import connected
-from ape_silverback.cli.options import cluster_options, format_option
-from ape_silverback.cli.output import age, captured, health_text, show
-from ape_silverback.cli.selection import CONCURRENCY
+from ape_silverback.cli.shared.bots import show_bots
+from ape_silverback.cli.shared.options import cluster_options, connected, format_option
+from ape_silverback.cli.shared.output import age, captured, health_text, show
+from ape_silverback.cli.shared.selection import CONCURRENCY
 
 if TYPE_CHECKING:
-    from ape_silverback.cli.documents import StatusDocument
+    from ape_silverback.cli.shared.documents import StatusDocument
     from ape_silverback.connect import Connection
 
 MOST_ERRORS = 3
@@ -79,7 +78,7 @@ def _watch(connection: Connection, interval: float) -> None:
 
 
 def _ask(connection: Connection) -> StatusDocument:
-    from ape_silverback.cli.documents import BotDocument, StatusDocument
+    from ape_silverback.cli.shared.documents import BotDocument, StatusDocument
     from ape_silverback.deployment.observed import statuses_of
 
     client = connection.client

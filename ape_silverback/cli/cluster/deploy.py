@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ape_silverback.cli.deploy_options import (
+from ape_silverback.cli.cluster.plan import key_text, show_plan
+from ape_silverback.cli.shared.deploy_options import (
     apply_flags,
     apply_options_of,
     plan_options_of,
@@ -20,10 +21,9 @@ from ape_silverback.cli.deploy_options import (
     read_plan,
     request_of,
 )
-from ape_silverback.cli.options import cluster_options
-from ape_silverback.cli.output import INTERRUPTED, confirm, note, value_text, warn
-from ape_silverback.cli.plan import key_text, show_plan
-from ape_silverback.cli.verify import no_verify_option, pass_gate
+from ape_silverback.cli.shared.gate import no_verify_option, pass_gate
+from ape_silverback.cli.shared.options import cluster_options
+from ape_silverback.cli.shared.output import INTERRUPTED, confirm, note, value_text, warn
 
 if TYPE_CHECKING:
     from ape_silverback.deployment.apply import ApplyOptions, Event
@@ -151,7 +151,7 @@ def carry_out(
         click.ClickException: something failed.
         click.exceptions.Exit: it was interrupted.
     """
-    from ape_silverback.cli.progress import progress, show_failure
+    from ape_silverback.cli.shared.progress import progress, show_failure
     from ape_silverback.deployment.result import DeployResult
 
     as_json = format_ == "json"
@@ -162,7 +162,7 @@ def carry_out(
     if plan.refused:
         raise click.ClickException("\n".join(plan.refused))
     if images:
-        note(f"Images to build first: {', '.join(bot.image for bot in images)}.")
+        note(f"Images to build first: {', '.join(bot.configuration.image for bot in images)}.")
     if unfinished := session.deployer.records.unfinished():
         note(f"The last deployment was cut off; begun, and of no known end: {', '.join(unfinished)}.")
     if plan.writes:
@@ -221,7 +221,7 @@ def _interruptible() -> Iterator[threading.Event]:
 
 
 def _show_event(kind: str, event: Event | None = None, text: str | None = None, plan: Any = None) -> None:
-    from ape_silverback.cli.documents import EventDocument
+    from ape_silverback.cli.shared.documents import EventDocument
 
     document = EventDocument(event=kind, text=text, plan=plan)
     if event is not None:
@@ -239,7 +239,7 @@ def _show_event(kind: str, event: Event | None = None, text: str | None = None, 
 def _show_desired(desired: DesiredState) -> None:
     for bot in desired.bots:
         click.echo(f"{click.style(bot.name, bold=True)}  ({bot.origin})")
-        shown = {name: value_text(getattr(bot, name)) for name in bot.FIELDS}
+        shown = {name: value_text(value) for name, value in bot.configuration}
         width = max(map(len, shown.values()))
         for name, value in shown.items():
             click.echo(f"  {key_text(name):<14}  {value:<{width}}  {click.style(bot.origins[name], dim=True)}")

@@ -8,12 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ape_silverback.cli.completion import complete_bots, complete_credentials, complete_groups, complete_project_bots
-from ape_silverback.cli.connection import connected
-from ape_silverback.cli.options import cluster_options, format_option, yes_option
-from ape_silverback.cli.output import confirm, note, show, show_table, value_text, warn
-from ape_silverback.cli.selection import choose_one
-from ape_silverback.cli.verify import no_verify_option, pass_gate
+from ape_silverback.cli.shared.completion import (
+    complete_bots,
+    complete_credentials,
+    complete_groups,
+    complete_project_bots,
+)
+from ape_silverback.cli.shared.gate import connected_for_writing, no_verify_option
+from ape_silverback.cli.shared.options import cluster_options, format_option, yes_option
+from ape_silverback.cli.shared.output import confirm, note, show, show_table, value_text, warn
+from ape_silverback.cli.shared.selection import choose_one
 
 if TYPE_CHECKING:
     from ape_silverback.cluster.client import Bot, ClusterClient
@@ -78,8 +82,8 @@ def new(
         ape silverback cluster bots new blocks
         ape silverback cluster bots new watcher --image ghcr.io/me/watcher:1 --network ethereum:mainnet:alchemy
     """
-    from ape_silverback.cli.documents import BotDocument
-    from ape_silverback.cli.progress import show_until_ready
+    from ape_silverback.cli.shared.documents import BotDocument
+    from ape_silverback.cli.shared.progress import show_until_ready
     from ape_silverback.config.reader import read_section
     from ape_silverback.project.desired import Overrides
     from ape_silverback.project.resolver import resolve
@@ -93,13 +97,12 @@ def new(
         cluster_access=cluster_access,
     )
     reading = read_section(Path.cwd())
-    with connected(profile, cluster, reading) as connection:
+    with connected_for_writing(profile, cluster, no_verify, reading) as connection:
         desired = resolve(reading, Path.cwd(), kind=connection.kind(), names=(name,), options=options, new=True)
         for warning in desired.warnings:
             warn(warning)
         [wanted] = desired.bots
-        pass_gate(connection, reading.section.stream, no_verify=no_verify)
-        made = connection.client.new_bot(name, **wanted.configuration())
+        made = connection.client.new_bot(name, **wanted.configuration.model_dump())
         note(f"{name}: created")
         failed = show_until_ready(connection.client, [name]) if wait else {}
         now = connection.client.bots.get(name, made)
@@ -121,6 +124,7 @@ def new(
 @access_option
 @click.option("--restart", is_flag=True, help="Restart it if it runs, and wait until it runs again and is healthy.")
 @yes_option
+@no_verify_option
 @format_option
 @cluster_options
 def update(
@@ -135,6 +139,7 @@ def update(
     cluster_access: bool | None,
     restart: bool,
     yes: bool,
+    no_verify: bool,
     format_: str,
     profile: str | None,
     cluster: str | None,
@@ -147,12 +152,12 @@ def update(
     Example:
         ape silverback cluster bots update blocks --account deployer --restart
     """
-    from ape_silverback.cli.documents import BotDocument
+    from ape_silverback.cli.shared.documents import BotDocument
     from ape_silverback.deployment.plan import ACTIVE
 
     if groups and clear_vars:
         raise click.UsageError("Name groups, or say --clear-vars, not both.")
-    with connected(profile, cluster) as connection:
+    with connected_for_writing(profile, cluster, no_verify) as connection:
         client = connection.client
         known = client.bots
         bot = choose_one("bot", known, name)
@@ -229,7 +234,7 @@ def _show_changes(old: dict[str, Any], new: dict[str, Any]) -> None:
 
 
 def _restart(client: ClusterClient, bot: Bot) -> dict[str, str]:
-    from ape_silverback.cli.progress import show_until_ready, show_until_stopped
+    from ape_silverback.cli.shared.progress import show_until_ready, show_until_stopped
 
     bot.stop()
     if failed := show_until_stopped(client, [bot.name]):

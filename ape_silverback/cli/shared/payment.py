@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ape_silverback.cli.connection import platform
-from ape_silverback.cli.output import (
+from ape_silverback.cli.shared.gate import show_verified, warn_unverified
+from ape_silverback.cli.shared.options import platform
+from ape_silverback.cli.shared.output import (
     INTERRUPTED,
     configuration_facts,
     confirm,
@@ -21,13 +22,12 @@ from ape_silverback.cli.output import (
     show_facts,
     time_text,
 )
-from ape_silverback.cli.verify import show_verified, warn_unverified
 
 if TYPE_CHECKING:
     from ape.api import AccountAPI, ProviderAPI
 
     from ape_silverback.apepay.rpc import Node
-    from ape_silverback.cli.documents import StreamDocument
+    from ape_silverback.cli.shared.documents import StreamDocument
     from ape_silverback.cluster.types import ClusterConfiguration
     from ape_silverback.config.models import StreamConfig
     from ape_silverback.config.reader import SectionReading
@@ -155,7 +155,7 @@ class Paying:
 
     def document(self, state: StreamState, sent: Payment | None = None, report: Report | None = None) -> StreamDocument:
         """Describe the stream."""
-        from ape_silverback.cli.documents import StreamDocument, VerificationDocument
+        from ape_silverback.cli.shared.documents import StreamDocument, VerificationDocument
 
         token = state.token
         return StreamDocument(

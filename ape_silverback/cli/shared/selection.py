@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 
 import click
 
-from ape_silverback.cli.output import note, show
+from ape_silverback.cli.shared.output import note, show
 
 if TYPE_CHECKING:
-    from ape_silverback.cli.documents import ResultDocument
+    from ape_silverback.cli.shared.documents import ResultDocument
 
 CONCURRENCY = 16
 """Requests that are under way at once."""
@@ -65,7 +65,7 @@ def each(
     chosen: Mapping[str, T], act: Callable[[T], object], result: Literal["started", "stopped", "removed"]
 ) -> list[ResultDocument]:
     """Do something to things side by side, by name; one failure doesn't stop the others."""
-    from ape_silverback.cli.documents import ResultDocument
+    from ape_silverback.cli.shared.documents import ResultDocument
     from ape_silverback.exceptions import SilverbackError
 
     def one(name: str) -> ResultDocument:

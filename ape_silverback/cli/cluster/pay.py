@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING, Any
 import click
 from ape.cli import verbosity_option
 
-from ape_silverback.cli.completion import complete_clusters
-from ape_silverback.cli.group import LazyGroup
-from ape_silverback.cli.options import Span, format_option, platform_options, profile_option, yes_option
-from ape_silverback.cli.output import confirm, note, show
-from ape_silverback.cli.payment import paying, sending, show_stream
-from ape_silverback.cli.verify import no_verify_option, show_report
+from ape_silverback.cli.shared.completion import complete_clusters
+from ape_silverback.cli.shared.gate import no_verify_option, show_report
+from ape_silverback.cli.shared.group import LazyGroup
+from ape_silverback.cli.shared.options import Span, format_option, platform_options, profile_option, yes_option
+from ape_silverback.cli.shared.output import confirm, note, show
+from ape_silverback.cli.shared.payment import paying, sending, show_stream
 
 if TYPE_CHECKING:
     from ape_silverback.cluster.types import ClusterConfiguration
 
-HERE = "ape_silverback.cli.pay"
+HERE = "ape_silverback.cli.cluster.pay"
 
 pay = LazyGroup(
     name="pay",
@@ -209,10 +209,19 @@ def add_time(
 @_account
 @_network
 @yes_option
+@no_verify_option
 @format_option
 @profile_option
 @verbosity_option()
-def cancel(path: str, account: str | None, network: str | None, yes: bool, format_: str, profile: str | None) -> None:
+def cancel(
+    path: str,
+    account: str | None,
+    network: str | None,
+    yes: bool,
+    no_verify: bool,
+    format_: str,
+    profile: str | None,
+) -> None:
     """End the payment stream of a cluster, and so the cluster. CLUSTER_PATH is WORKSPACE/NAME.
 
     What isn't spent goes back to the owner of the stream. It can't be undone.
@@ -225,6 +234,8 @@ def cancel(path: str, account: str | None, network: str | None, yes: bool, forma
 
     with paying(path, profile, network) as payment:
         state = payment.state()
+        if state.time_left:  # else there is nothing to cancel, which is the better error
+            payment.gate(no_verify)
         signer = payment.signer(account)
         check_cancel(payment.node, str(signer.address), state)
         note(

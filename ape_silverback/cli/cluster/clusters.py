@@ -7,10 +7,16 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ape_silverback.cli.completion import complete_clusters, complete_workspaces
-from ape_silverback.cli.connection import connected, platform
-from ape_silverback.cli.options import cluster_options, format_option, platform_options, yes_option
-from ape_silverback.cli.output import (
+from ape_silverback.cli.shared.completion import complete_clusters, complete_workspaces
+from ape_silverback.cli.shared.options import (
+    cluster_options,
+    connected,
+    format_option,
+    platform,
+    platform_options,
+    yes_option,
+)
+from ape_silverback.cli.shared.output import (
     age,
     configuration_facts,
     confirm,
@@ -43,7 +49,7 @@ def list_(workspace: str | None, format_: str, profile: str | None) -> None:
     Example:
         ape silverback cluster list my-workspace
     """
-    from ape_silverback.cli.documents import ClusterDocument
+    from ape_silverback.cli.shared.documents import ClusterDocument
 
     with platform(profile) as connection:
         space = connection.client.workspace(_workspace_of(connection, workspace))
@@ -82,7 +88,7 @@ def new(workspace: str | None, name: str | None, slug: str | None, format_: str,
     Example:
         ape silverback cluster new my-workspace --name "Production" --slug prod
     """
-    from ape_silverback.cli.documents import ClusterDocument
+    from ape_silverback.cli.shared.documents import ClusterDocument
 
     with platform(profile) as connection:
         space = connection.client.workspace(_workspace_of(connection, workspace))
@@ -106,7 +112,7 @@ def update(path: str, name: str | None, slug: str | None, format_: str, profile:
     Example:
         ape silverback cluster update my-workspace/prod --name "Production"
     """
-    from ape_silverback.cli.documents import ClusterDocument
+    from ape_silverback.cli.shared.documents import ClusterDocument
 
     with platform(profile) as connection:
         space, found = _find(connection, path)
@@ -133,7 +139,7 @@ def migrate(path: str, version: str | None, yes: bool, format_: str, profile: st
     Example:
         ape silverback cluster migrate my-workspace/prod --version 0.9.1
     """
-    from ape_silverback.cli.documents import ClusterDocument
+    from ape_silverback.cli.shared.documents import ClusterDocument
     from ape_silverback.project.networks import did_you_mean
 
     with platform(profile) as connection:
@@ -165,7 +171,7 @@ def info(format_: str, profile: str | None, cluster: str | None) -> None:
 
 
 def _show_record(connection: Connection, format_: str) -> None:
-    from ape_silverback.cli.documents import ClusterDocument
+    from ape_silverback.cli.shared.documents import ClusterDocument
 
     space, found = connection.record()
     stream = space.get_stream_info(found)
@@ -192,7 +198,7 @@ def _show_record(connection: Connection, format_: str) -> None:
 
 
 def _show_direct(connection: Connection, format_: str) -> None:
-    from ape_silverback.cli.documents import DirectClusterDocument
+    from ape_silverback.cli.shared.documents import DirectClusterDocument
 
     client = connection.client
     document = DirectClusterDocument(
@@ -227,7 +233,7 @@ def health(format_: str, profile: str | None, cluster: str | None) -> None:
     Example:
         ape silverback cluster health
     """
-    from ape_silverback.cli.documents import HealthDocument
+    from ape_silverback.cli.shared.documents import HealthDocument
 
     with connected(profile, cluster) as connection:
         found = connection.client.health

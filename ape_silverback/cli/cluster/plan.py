@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ape_silverback.cli.deploy_options import plan_options_of, project_bots, project_options, request_of
-from ape_silverback.cli.options import cluster_options
-from ape_silverback.cli.output import note, value_text, warn
+from ape_silverback.cli.shared.deploy_options import plan_options_of, project_bots, project_options, request_of
+from ape_silverback.cli.shared.options import cluster_options
+from ape_silverback.cli.shared.output import note, value_text, warn
 
 if TYPE_CHECKING:
     from ape_silverback.deployment.plan import Action, Plan
@@ -154,7 +154,7 @@ def _lines(action: Action) -> list[str]:
     sign, what, colour = SIGNS[action.kind]
     first, details = f"{sign} {what} {action.name}", []
     if action.kind == "create":
-        details = [f"{key_text(key)}: {value_text(value)}" for key, value in action.configuration.items() if value]
+        details = [f"{key_text(key)}: {value_text(value)}" for key, value in action.configuration if value]
     elif action.kind == "update":
         first += " and restart" if action.restart else "" if action.runs else " and start"
         details = [

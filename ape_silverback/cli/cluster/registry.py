@@ -6,14 +6,21 @@ import sys
 
 import click
 
-from ape_silverback.cli.completion import complete_credentials
-from ape_silverback.cli.connection import connected
-from ape_silverback.cli.group import LazyGroup
-from ape_silverback.cli.options import Function, all_option, cluster_options, format_option, yes_option
-from ape_silverback.cli.output import age, answered, confirm, note, show, show_facts, show_table, time_text
-from ape_silverback.cli.selection import choose, choose_one, each, show_results
+from ape_silverback.cli.shared.completion import complete_credentials
+from ape_silverback.cli.shared.gate import connected_for_writing, no_verify_option
+from ape_silverback.cli.shared.group import LazyGroup
+from ape_silverback.cli.shared.options import (
+    Function,
+    all_option,
+    cluster_options,
+    connected,
+    format_option,
+    yes_option,
+)
+from ape_silverback.cli.shared.output import age, answered, confirm, note, show, show_facts, show_table, time_text
+from ape_silverback.cli.shared.selection import choose, choose_one, each, show_results
 
-HERE = "ape_silverback.cli.registry"
+HERE = "ape_silverback.cli.cluster.registry"
 
 registry = LazyGroup(
     name="registry",
@@ -49,7 +56,7 @@ def list_(format_: str, profile: str | None, cluster: str | None) -> None:
     Example:
         ape silverback cluster registry list
     """
-    from ape_silverback.cli.documents import CredentialDocument
+    from ape_silverback.cli.shared.documents import CredentialDocument
 
     with connected(profile, cluster) as connection:
         found = [CredentialDocument.of(one) for one in connection.client.credentials.values()]
@@ -76,7 +83,7 @@ def info(name: str, format_: str, profile: str | None, cluster: str | None) -> N
     Example:
         ape silverback cluster registry info ghcr
     """
-    from ape_silverback.cli.documents import CredentialDocument
+    from ape_silverback.cli.shared.documents import CredentialDocument
 
     with connected(profile, cluster) as connection:
         found = choose_one("registry credential", connection.client.credentials, name)
@@ -102,6 +109,7 @@ def info(name: str, format_: str, profile: str | None, cluster: str | None) -> N
 @click.argument("name", metavar="NAME")
 @click.argument("registry", metavar="REGISTRY")
 @_login
+@no_verify_option
 @format_option
 @cluster_options
 def new(
@@ -110,6 +118,7 @@ def new(
     email: str | None,
     username: str | None,
     password_stdin: bool,
+    no_verify: bool,
     format_: str,
     profile: str | None,
     cluster: str | None,
@@ -122,13 +131,13 @@ def new(
         pass show ghcr | ape silverback cluster registry new ghcr ghcr.io --email me@example.org --username me \\
             --password-stdin
     """
-    from ape_silverback.cli.documents import CredentialDocument
+    from ape_silverback.cli.shared.documents import CredentialDocument
 
     password = _from_stdin() if password_stdin else None
     email = email if email is not None else _ask("Email", "--email")
     username = username if username is not None else _ask("User name", "--username")
     password = password if password is not None else _ask("Password", "--password-stdin", hidden=True)
-    with connected(profile, cluster) as connection:
+    with connected_for_writing(profile, cluster, no_verify) as connection:
         made = connection.client.new_credentials(name, registry, email, username, password)
     show(CredentialDocument.of(made).data(), format_, lambda: click.echo(f"{made.name}: created"))
 
@@ -137,6 +146,7 @@ def new(
 @_name
 @click.option("-r", "--registry", metavar="HOST", help="Address of the registry.")
 @_login
+@no_verify_option
 @format_option
 @cluster_options
 def update(
@@ -145,6 +155,7 @@ def update(
     email: str | None,
     username: str | None,
     password_stdin: bool,
+    no_verify: bool,
     format_: str,
     profile: str | None,
     cluster: str | None,
@@ -156,10 +167,10 @@ def update(
         ape silverback cluster registry update ghcr --registry ghcr.io
         pass show ghcr | ape silverback cluster registry update ghcr --password-stdin
     """
-    from ape_silverback.cli.documents import CredentialDocument
+    from ape_silverback.cli.shared.documents import CredentialDocument
 
     password = _from_stdin() if password_stdin else None
-    with connected(profile, cluster) as connection:
+    with connected_for_writing(profile, cluster, no_verify) as connection:
         found = choose_one("registry credential", connection.client.credentials, name)
         if registry == found.hostname:
             registry = None
@@ -182,10 +193,17 @@ def update(
 @click.argument("names", metavar="[NAME]...", nargs=-1, shell_complete=complete_credentials)
 @all_option
 @yes_option
+@no_verify_option
 @format_option
 @cluster_options
 def remove(
-    names: tuple[str, ...], every: bool, yes: bool, format_: str, profile: str | None, cluster: str | None
+    names: tuple[str, ...],
+    every: bool,
+    yes: bool,
+    no_verify: bool,
+    format_: str,
+    profile: str | None,
+    cluster: str | None,
 ) -> None:
     """Remove registry credentials, each NAME by name or glob. Some that a bot uses are refused.
 
@@ -193,7 +211,7 @@ def remove(
     Example:
         ape silverback cluster registry remove ghcr --yes
     """
-    with connected(profile, cluster) as connection:
+    with connected_for_writing(profile, cluster, no_verify) as connection:
         chosen = choose("registry credential", connection.client.credentials, names, every)
         if chosen:
             confirm(f"Remove the registry credentials {', '.join(chosen)} from {connection.label}?", yes)

@@ -34,6 +34,10 @@ def _completer(names: Names) -> Completer:
     return complete
 
 
+def _ignore(_: str) -> None:
+    """Keep a warning from a shell that waits for TAB."""
+
+
 def _profiles(_: click.Context) -> Iterable[str]:
     from ape_silverback.cluster.settings import read_profiles
 
@@ -41,21 +45,20 @@ def _profiles(_: click.Context) -> Iterable[str]:
 
 
 def _clusters(ctx: click.Context) -> Iterable[str]:
-    from ape_silverback.cli.connection import platform
-    from ape_silverback.connect import cluster_paths
+    from ape_silverback.connect import cluster_paths, platform
 
     def ask() -> list[str]:
-        with platform(ctx.params.get("profile"), patience=PATIENCE) as connection:
+        with platform(ctx.params.get("profile"), patience=PATIENCE, warn=_ignore) as connection:
             return cluster_paths(connection.client)
 
     return _kept(f"clusters {ctx.params.get('profile')}", ask)
 
 
 def _workspaces(ctx: click.Context) -> Iterable[str]:
-    from ape_silverback.cli.connection import platform
+    from ape_silverback.connect import platform
 
     def ask() -> list[str]:
-        with platform(ctx.params.get("profile"), patience=PATIENCE) as connection:
+        with platform(ctx.params.get("profile"), patience=PATIENCE, warn=_ignore) as connection:
             return list(connection.client.workspaces)
 
     return _kept(f"workspaces {ctx.params.get('profile')}", ask)
@@ -63,12 +66,12 @@ def _workspaces(ctx: click.Context) -> Iterable[str]:
 
 def _on_cluster(kind: str) -> Names:
     def names(ctx: click.Context) -> Iterable[str]:
-        from ape_silverback.cli.connection import connected
+        from ape_silverback.connect import connected
 
         profile, cluster = ctx.params.get("profile"), ctx.params.get("cluster")
 
         def ask() -> list[str]:
-            with connected(profile, cluster, patience=PATIENCE) as connection:
+            with connected(profile, cluster, patience=PATIENCE, warn=_ignore) as connection:
                 return list(getattr(connection.client, kind))
 
         return _kept(f"{kind} {profile} {cluster} {Path.cwd()}", ask)

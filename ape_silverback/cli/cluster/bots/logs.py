@@ -15,11 +15,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ape_silverback.cli.bots import bot_names
-from ape_silverback.cli.connection import connected
-from ape_silverback.cli.options import Moment, all_option, cluster_options, format_option
-from ape_silverback.cli.output import note, show
-from ape_silverback.cli.selection import CONCURRENCY, choose
+from ape_silverback.cli.shared.options import Moment, all_option, bot_names, cluster_options, connected, format_option
+from ape_silverback.cli.shared.output import note, show
+from ape_silverback.cli.shared.selection import CONCURRENCY, choose
 
 if TYPE_CHECKING:
     from ape.logging import LogLevel
@@ -100,7 +98,7 @@ def _prefixes(bots: Sequence[Bot]) -> dict[str, str]:
 
 
 def _show_line(bot: Bot, entry: BotLogEntry, prefixes: dict[str, str], format_: str) -> None:
-    from ape_silverback.cli.documents import LogDocument
+    from ape_silverback.cli.shared.documents import LogDocument
 
     if format_ == "json":
         click.echo(json.dumps(LogDocument.of(bot.name, entry).data(), ensure_ascii=False))
@@ -205,7 +203,7 @@ def errors(names: tuple[str, ...], format_: str, profile: str | None, cluster: s
     Example:
         ape silverback cluster bots errors
     """
-    from ape_silverback.cli.documents import ErrorDocument
+    from ape_silverback.cli.shared.documents import ErrorDocument
     from ape_silverback.cluster.bot_errors import count_errors
 
     with connected(profile, cluster) as connection, ThreadPoolExecutor(CONCURRENCY) as pool:

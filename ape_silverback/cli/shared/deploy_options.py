@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ape_silverback.cli.completion import complete_project_bots
-from ape_silverback.cli.options import together
+from ape_silverback.cli.shared.completion import complete_project_bots
+from ape_silverback.cli.shared.options import together
 
 if TYPE_CHECKING:
     from ape_silverback.deployment.apply import ApplyOptions
