@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -191,60 +191,6 @@ class BotCounters:
         self.latest |= {name: float(value) for name, value in result.metrics.items()}
         if result.block_number is not None:
             self.last_block = result.block_number
-
-
-@dataclass(frozen=True)
-class TaskSummary:
-    """How one task of a bot did in some time.
-
-    Attributes:
-        per_minute: runs that ended a minute.
-        error_rate: share of runs that failed, from 0 to 1.
-        p50: median execution time, in seconds.
-        p95: 95th percentile of it.
-    """
-
-    task: str
-    handled: int
-    failed: int
-    per_minute: float
-    error_rate: float
-    p50: float
-    p95: float
-
-
-def summarise(results: Iterable[BotTaskResult]) -> list[TaskSummary]:
-    """Return how each task did, the busiest first; rates are over the time from the first to the last result."""
-    times: defaultdict[str, list[float]] = defaultdict(list)
-    failed: defaultdict[str, int] = defaultdict(int)
-    first = last = None
-    for result in results:
-        times[result.task].append(result.execution_time)
-        failed[result.task] += result.error is not None
-        first = result.completed if first is None else min(first, result.completed)
-        last = result.completed if last is None else max(last, result.completed)
-    minutes = max((last - first).total_seconds() / 60, 1 / 60) if first and last else 1.0
-    return sorted(
-        (
-            TaskSummary(
-                task=task,
-                handled=len(spent),
-                failed=failed[task],
-                per_minute=len(spent) / minutes,
-                error_rate=failed[task] / len(spent),
-                p50=percentile(spent, 0.50),
-                p95=percentile(spent, 0.95),
-            )
-            for task, spent in times.items()
-        ),
-        key=lambda one: -one.handled,
-    )
-
-
-def percentile(values: Collection[float], share: float) -> float:
-    """Return the smallest value that at least a share of the values doesn't exceed (nearest rank)."""
-    ordered = sorted(values)
-    return ordered[max(0, math.ceil(share * len(ordered)) - 1)]
 
 
 def _whole_lines(lines: Any) -> Iterator[bytes]:

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from ape_silverback.cluster.task_results import frame_of, percentile, summarise
 from ape_silverback.server import metrics
-from ape_silverback.server.metrics import BotCounters, percentile, prune, read_results, session_files, summarise
+from ape_silverback.server.metrics import BotCounters, prune, read_results, session_files
 
 BEGIN = datetime(2026, 11, 1, 12, 0, tzinfo=timezone.utc)
 
@@ -114,3 +115,14 @@ def test_a_summary_tells_rate_failures_and_latency_of_each_task(tmp_path: Path, 
 
 def test_a_percentile_is_the_value_at_its_rank() -> None:
     assert [percentile([3.0, 1.0, 2.0, 4.0], share) for share in (0.0, 0.25, 0.5, 0.51, 1.0)] == [1, 1, 2, 3, 4]
+
+
+def test_a_frame_has_the_columns_of_the_bot_sdks_own_reader(tmp_path: Path, session: Path) -> None:
+    session.write_text(f"{line(1, price=1.5, up=True)}\n{line(2, price=2.5)}\n{line(3, error='boom')}\n")
+    from silverback.recorder import get_metrics
+
+    theirs, ours = get_metrics(session.parent), frame_of(read_results(tmp_path))
+    assert list(ours.columns) == list(theirs.columns)
+    assert ours["price"].tolist() == theirs["price"].tolist()
+    assert [moment.isoformat() for moment in ours.index] == [moment.isoformat() for moment in theirs.index]
+    assert frame_of(read_results(tmp_path), tasks=True)["error"].tolist() == [None, None, "boom"]
