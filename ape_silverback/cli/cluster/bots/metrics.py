@@ -125,8 +125,10 @@ def _show(results: Sequence[BotTaskResult], plot: bool) -> None:
 
 def _chart(name: str, points: Sequence[tuple[datetime, float]]) -> str:
     """Return a chart of one metric as text, as wide as the terminal; times are local."""
-    import plotext
-
+    try:
+        import plotext
+    except ImportError:
+        raise click.ClickException('--plot needs plotext: pip install "ape-silverback[metrics]"') from None
     first, last = points[0][0], points[-1][0]
     plotext.clear_figure()
     plotext.theme("clear")
