@@ -53,7 +53,14 @@ setup(
     license_files=["LICENSE"],
     python_requires=">=3.10,<4",
     packages=find_packages(include=["ape_silverback", "ape_silverback.*"]),
-    package_data={"ape_silverback": ["py.typed", "apepay/fixed_rate.*", "server/dashboard/static/**", "server/dashboard/templates/*"]},
+    package_data={
+        "ape_silverback": [
+            "py.typed",
+            "apepay/fixed_rate.*",
+            "server/dashboard/static/**",
+            "server/dashboard/templates/*",
+        ]
+    },
     include_package_data=True,
     zip_safe=False,
     # click, pydantic, PyYAML and packaging carry no bounds of their own: eth-ape pins them.
