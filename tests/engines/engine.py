@@ -25,6 +25,7 @@ BUSYBOX = shutil.which("busybox")
 PATIENCE = 60.0
 """Seconds that a daemon gets to answer."""
 
+APPLETS = ("sh", "adduser", "cat", "chown", "echo", "env", "head", "id", "ls", "mkdir", "sleep", "tail", "touch", "tr")
 BOT = Path(__file__).with_name("bot.sh")
 IMAGE = "silverback-test/bot:1"
 """Image of ``bot.sh``: what each conformance test runs, in the layout of the bot SDK's images."""
@@ -191,7 +192,7 @@ def busybox_archive() -> bytes:
             folder.uid = folder.gid = 1000 if name.startswith("home/") else 0
             archive.addfile(folder)
         archive.add(BUSYBOX, "bin/busybox", filter=_executable)
-        for name in "sh cat sleep echo id env ls mkdir touch kill date head tail chown adduser".split():
+        for name in APPLETS:
             link = tarfile.TarInfo(f"bin/{name}")
             link.type, link.linkname = tarfile.SYMTYPE, "busybox"
             archive.addfile(link)
