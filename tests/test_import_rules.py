@@ -18,7 +18,7 @@ PACKAGE = "ape_silverback"
 LEAVES = {"exceptions", "files", "durations", "toml_lines", "version"}
 MAY_IMPORT: dict[str, set[str]] = {
     **{leaf: set() for leaf in LEAVES},
-    "config": set(),
+    "config": {"project.discovery"},
     "plugin": {"config"},
     "cluster": set(),
     "apepay": set(),
