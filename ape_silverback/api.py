@@ -5,7 +5,7 @@ It does what the commands do, with the project that is Ape's active one and the 
     from ape_silverback import Manner, deploy, plan, project_bots
 
     for bot in project_bots():
-        print(bot.name, bot.image, bot.origins["image"])
+        print(bot.name, bot.configuration.image, bot.origins["image"])
     print([action.kind for action in plan(target="staging").writes])
     deploy("price-*", target="staging", manner=Manner(rollback=True), on_event=print)
 
@@ -27,7 +27,6 @@ from ape_silverback.exceptions import DeployError, NoClusterError
 from ape_silverback.images.build import Build
 from ape_silverback.project.desired import DesiredBot, Overrides
 from ape_silverback.project.discovery import project_folder
-from ape_silverback.stream.gate import trust_connection
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -170,7 +169,7 @@ def _begun(
     if plan is not None and bots:
         raise DeployError("a plan that was made says which bots: name none with it")
     with open_session(_request(bots, request)) as session, session.deployer.lock():
-        trust_connection(session.connection, session.stream, skip=not verify)
+        session.open_for_writing(verify)
         images: Sequence[DesiredBot] = ()
         if plan is None:
             desired = session.resolve()

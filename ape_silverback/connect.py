@@ -4,18 +4,52 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ape.logging import logger
 
 if TYPE_CHECKING:
+    import httpx
+
     from ape_silverback.cluster.client import ClusterClient, PlatformClient, Workspace
     from ape_silverback.cluster.settings import Choice, PlatformProfile
     from ape_silverback.cluster.types import ClusterInfo, ClusterKind
     from ape_silverback.config.reader import SectionReading
     from ape_silverback.exceptions import ProfileError
+
+
+READING_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+
+
+class WriteGuard:
+    """Keeps a client from sending anything but reads until it is opened: a hook for the requests of httpx.
+
+    A cluster gets nothing before its payment stream is verified. ``stream.gate.open_for_writing`` opens the guard, so a
+    command that writes and forgot to verify fails here and sends nothing.
+    """
+
+    def __init__(self) -> None:
+        self._open = False
+
+    def open(self) -> None:
+        """Allow writes from now on."""
+        self._open = True
+
+    def __call__(self, request: httpx.Request) -> None:
+        """Check a request before it is sent.
+
+        Raises:
+            StreamError: it writes, and the guard isn't open.
+        """
+        from ape_silverback.exceptions import StreamError
+
+        if not self._open and request.method not in READING_METHODS:
+            raise StreamError(
+                f"{request.method} {request.url.path} wasn't sent: the payment stream isn't verified yet; call "
+                "`ape_silverback.stream.gate.open_for_writing` first"
+            )
 
 
 @dataclass(frozen=True)
@@ -28,6 +62,7 @@ class Connection:
         host: address that the profile names.
         path: slugs of workspace and cluster, for a cluster of the platform.
         platform: client of the platform, for a cluster of it.
+        guard: what keeps the client from writing; None for a client that was made elsewhere.
     """
 
     client: ClusterClient
@@ -36,6 +71,7 @@ class Connection:
     host: str
     path: tuple[str, str] | None = None
     platform: PlatformClient | None = None
+    guard: WriteGuard | None = None
 
     @classmethod
     def of(cls, client: ClusterClient) -> Connection:
@@ -95,7 +131,9 @@ def connected(
     patience: float | None = None,
     warn: Callable[[str], None] = logger.warning,
 ) -> Iterator[Connection]:
-    """Connect to the cluster that options, section, environment and profile file choose.
+    """Connect to the cluster that options, section, environment and profile file choose, to read from it.
+
+    ``ape_silverback.stream.gate.open_for_writing`` verifies its payment stream and lets the client write.
 
     Args:
         profile: option ``--profile``.
@@ -121,17 +159,25 @@ def connected(
         if cluster:
             raise _not_of_the_platform(choice, f"it has no '{cluster}' of --cluster")
         with connect(choice, warn=warn, patience=patience) as client:
-            yield Connection(client, f"{choice.name} ({host})", choice.name, host)
+            yield _guarded(Connection(client, f"{choice.name} ({host})", choice.name, host))
         return
     with connect_platform(choice, warn, patience) as above:
         path = _path(above, choice.profile, cluster, section_cluster)
         with above.cluster_client(*path) as client:
             try:
-                yield Connection(client, f"{'/'.join(path)} on {host}", choice.name, host, path, above)
+                label = f"{'/'.join(path)} on {host}"
+                yield _guarded(Connection(client, label, choice.name, host, path, above))
             except NotFound:
                 with suppress(ClusterError):
                     find_cluster(above, *path)  # the error is its, if it is the cluster that isn't there
                 raise
+
+
+def _guarded(connection: Connection) -> Connection:
+    """Return the connection with a client that only reads until the guard is opened."""
+    guard = WriteGuard()
+    connection.client.event_hooks["request"].append(guard)
+    return replace(connection, guard=guard)
 
 
 @contextmanager

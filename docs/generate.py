@@ -177,7 +177,7 @@ def from_silverback() -> str:
 
 def output() -> str:
     """Write the schema of what commands give as data."""
-    from ape_silverback.cli.documents import DOCUMENTS
+    from ape_silverback.cli.shared.documents import DOCUMENTS
 
     parts = [
         "# Output as data",

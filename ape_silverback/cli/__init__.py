@@ -4,7 +4,7 @@ This module is what ``ape`` itself imports, for ``ape --help`` too and unguarded
 one module of our own that does the same. Commands are imported when they are used.
 """
 
-from ape_silverback.cli.group import LazyGroup
+from ape_silverback.cli.shared.group import LazyGroup
 
 cli = LazyGroup(
     name="silverback",

@@ -8,8 +8,8 @@ from datetime import datetime, timezone
 import click
 from ape.cli import verbosity_option
 
-from ape_silverback.cli.options import format_option
-from ape_silverback.cli.output import note, show, show_facts, time_text, warn
+from ape_silverback.cli.shared.options import format_option
+from ape_silverback.cli.shared.output import note, show, show_facts, time_text, warn
 
 profile_option = click.option(
     "-p",
@@ -89,7 +89,7 @@ def whoami(profile: str | None, format_: str) -> None:
     Example:
         ape silverback whoami
     """
-    from ape_silverback.cli.documents import UserDocument
+    from ape_silverback.cli.shared.documents import UserDocument
     from ape_silverback.cluster.auth.login import choose_auth, who_am_i
 
     auth = choose_auth(profile)

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
+from ape_silverback.cluster.auth.tokens import token_file
 from ape_silverback.exceptions import NoClusterError, ProfileError
-from ape_silverback.files import locked, write_private
+from ape_silverback.files import locked, silverback_folder, write_private
 from ape_silverback.toml_lines import toml_lines
 
 if TYPE_CHECKING:
@@ -124,7 +125,7 @@ class Choice:
 
 def profile_path() -> Path:
     """Give the path of the profile file."""
-    return Path.home() / ".silverback" / "profile.toml"
+    return silverback_folder() / "profile.toml"
 
 
 def read_profiles() -> ProfileSettings:
@@ -210,8 +211,6 @@ def choose_profile(
         NoClusterError: nothing chooses one; says how to get a cluster.
         ProfileError: the chosen one isn't there, or the profile file is broken.
     """
-    from ape_silverback.cluster.auth.login import token_file
-
     environ = os.environ if environ is None else environ
     uri, key = environ.get("SILVERBACK_CLUSTER_URI"), environ.get("SILVERBACK_CLUSTER_API_KEY")
     for name, origin in (

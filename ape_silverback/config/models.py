@@ -13,6 +13,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
+from ape_silverback.addresses import checksummed_address
 from ape_silverback.durations import read_span
 
 LONGEST_SPAN = timedelta(days=36525)
@@ -38,19 +39,6 @@ def kind_of(value: Any) -> str:
 def quoting_hint(value: Any) -> str:
     """Return what to do about a value that YAML read as something else than text; empty for other values."""
     return "; put it in quotes" if isinstance(value, int | float | date) else ""
-
-
-def _address(value: Any) -> str:
-    from eth_pydantic_types.address import Address
-
-    if isinstance(value, int):
-        raise ValueError("an address has to be quoted, or YAML reads it as a number")  # noqa: TRY004 - for pydantic
-    if not isinstance(value, str) or not re.fullmatch(r"0x[0-9a-fA-F]{40}", value):
-        raise ValueError(f"expected an address (0x and 40 hexadecimal digits), got {kind_of(value)}")
-    checksummed = str(Address.to_checksum_address(value))
-    if value[2:] not in (value[2:].lower(), value[2:].upper()) and value != checksummed:
-        raise ValueError(f"wrong checksum (EIP-55) in address {value}; expected {checksummed}")
-    return checksummed
 
 
 def _time_span(value: Any) -> timedelta:
@@ -111,7 +99,7 @@ def _empty_is_default(value: Any) -> Any:
 Text = Annotated[str, StringConstraints(strip_whitespace=True)]
 Name = Annotated[str, BeforeValidator(_name)]
 VariableNames = Annotated[tuple[str, ...], BeforeValidator(_variable_names)]
-ChecksummedAddress = Annotated[str, BeforeValidator(_address)]
+ChecksummedAddress = Annotated[str, BeforeValidator(checksummed_address)]
 
 
 class Part(BaseModel):

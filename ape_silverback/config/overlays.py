@@ -15,6 +15,7 @@ from typing import Any
 from ape_silverback.config.models import BotConfig, Section, TargetConfig
 from ape_silverback.config.validation import Path, Places, in_one_spelling, near_match, spelling
 from ape_silverback.exceptions import ConfigurationError
+from ape_silverback.suggestions import did_you_mean
 
 VARIABLE_PREFIX = "APE_SILVERBACK_"
 
@@ -152,7 +153,7 @@ class Overlays:
     def _check_target(self, name: str, place: str) -> None:
         known = self._known("targets")
         if name not in known:
-            hint = near_match(name, known) if known else "it has no targets"
+            hint = did_you_mean(name, known) if known else "it has no targets"
             raise ConfigurationError(f"{place}: no target '{name}' in the silverback section; {hint}")
 
 

@@ -23,12 +23,12 @@ from ape_silverback.config.validation import (
     PlaceOf,
     Places,
     in_one_spelling,
-    near_match,
     spelling,
     validate_section,
 )
 from ape_silverback.exceptions import ConfigurationError, ResolutionError
 from ape_silverback.project.discovery import discover_bots
+from ape_silverback.suggestions import did_you_mean
 from ape_silverback.toml_lines import toml_lines
 
 KEY = "silverback"
@@ -130,7 +130,7 @@ def _read(
 
 
 def _no_target(name: str, targets: Mapping[str, TargetConfig]) -> ResolutionError:
-    hint = near_match(name, targets, "targets") if targets else "it has none"
+    hint = did_you_mean(name, targets) if targets else "it has no targets"
     return ResolutionError(f"no target '{name}' in the silverback section; {hint}")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,6 +10,7 @@ from pydantic import ValidationError
 
 from ape_silverback.config.models import BotConfig, Part, Section, StreamConfig, TargetConfig, kind_of, quoting_hint
 from ape_silverback.exceptions import ConfigurationError
+from ape_silverback.suggestions import did_you_mean
 
 Path = tuple[str, ...]
 """Place of a key below ``silverback``."""
@@ -93,12 +93,10 @@ def spelling(path: Iterable[str]) -> Path:
     return tuple(str(key).replace("-", "_") for key in path)
 
 
-def near_match(name: str, known: Iterable[str], what: str = "keys") -> str:
-    """Return the end of an error about an unknown key: the nearest known one, or all that there are."""
-    known = [key.replace("_", "-") for key in known]
-    if near := difflib.get_close_matches(name.replace("_", "-").lower(), known, n=1):
-        return f"did you mean '{near[0].replace('-', '_') if '_' in name else near[0]}'?"
-    return f"known {what}: {', '.join(known)}"
+def near_match(name: str, known: Iterable[str]) -> str:
+    """Return which known keys are near a name, or all that there are, in the spelling of the name."""
+    written, other = ("_", "-") if "_" in name else ("-", "_")
+    return did_you_mean(name, [key.replace(other, written) for key in known], "known keys", most=1)
 
 
 @dataclass(frozen=True)

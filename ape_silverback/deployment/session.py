@@ -38,10 +38,12 @@ from ape_silverback.project.desired import NO_OVERRIDES, DesiredBot, DesiredStat
 from ape_silverback.project.discovery import find_bot_module, project_name
 from ape_silverback.project.git import git_state
 from ape_silverback.project.resolver import resolve, target_of
+from ape_silverback.stream.gate import open_for_writing
 
 if TYPE_CHECKING:
     from ape_silverback.cluster.client import ClusterClient
     from ape_silverback.config.models import StreamConfig
+    from ape_silverback.stream.verify import Report
 
 Tell = Callable[[str], None]
 """Takes a line for people."""
@@ -129,6 +131,10 @@ class DeploySession:
         """What has to be true of the payment stream of the cluster."""
         return self.reading.section.stream_of(self.request.target)
 
+    def open_for_writing(self, verify: bool = True) -> Report | None:
+        """Verify the payment stream of the cluster and let the client write; see ``stream.gate.open_for_writing``."""
+        return open_for_writing(self.connection, self.stream, verify=verify)
+
     def resolve(self) -> DesiredState:
         """Resolve the bots for this cluster; see ``DeployRequest.resolve``."""
         return self.request.resolve(self.reading, self.connection.kind(), self.warn)
@@ -202,7 +208,9 @@ class DeploySession:
 
         engine, failed = Engine.find(build.engine), []
         for bot in bots:
-            made = build_image(self.request.folder, bot, bot.image, self.reading.file, build, engine, go_on)
+            made = build_image(
+                self.request.folder, bot, bot.configuration.image, self.reading.file, build, engine, go_on
+            )
             if made.error is None:
                 yield made
             else:
@@ -215,7 +223,7 @@ class DeploySession:
         if "digests" in more:
             return Source(**{"target": self.request.target, **more})
         state = git_state(self.request.folder)
-        images = {name: bot.configuration["image"] for name, bot in plan.bots.items()} if plan.writes else {}
+        images = {name: bot.configuration.image for name, bot in plan.bots.items()} if plan.writes else {}
         known = image_digests(image for name, image in images.items() if name not in built)
         digests = {name: known[image] for name, image in images.items() if image in known}
         return Source(

@@ -7,13 +7,13 @@ network's default provider. Every part has its origin. Nothing here knows bots o
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ape_silverback.exceptions import ResolutionError
+from ape_silverback.suggestions import did_you_mean
 
 if TYPE_CHECKING:
     from ape.api.networks import EcosystemAPI, NetworkAPI
@@ -182,14 +182,6 @@ def resolve_network(givens: Sequence[Sourced], files: ConfigurationFiles) -> Res
     )
 
 
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Return the end of an error about an unknown name: the names near it, or all that there are."""
-    known = sorted(known)
-    if near := difflib.get_close_matches(name, known, n=3):
-        return "did you mean " + " or ".join(f"'{match}'" for match in near) + "?"
-    return f"known: {', '.join(known) or 'none'}."
-
-
 def _default_ecosystem(files: ConfigurationFiles) -> Sourced:
     from ape.utils.basemodel import ManagerAccessMixin
 
@@ -218,11 +210,11 @@ def _ecosystem(given: Sourced) -> EcosystemAPI:
         return found
     message = f"unknown ecosystem '{given.value}' ({given.origin}); {did_you_mean(given.value, known)}"
     if given.value in manager.default_ecosystem.networks:
-        message += f" It is a network of {manager.default_ecosystem_name}: write ':{given.value}'."
+        message += f" ({given.value} is a network of {manager.default_ecosystem_name}: write ':{given.value}')"
     elif given.value in TRUSTED_PLUGINS:
-        message += f" Run `ape plugins install {given.value}` to add it."
+        message += f" (`ape plugins install {given.value}` adds it)"
     else:
-        message += f" A plugin named 'ape-{given.value}' may add it, or a custom network (`networks: custom:`)."
+        message += f" (a plugin 'ape-{given.value}' or a custom network, `networks: custom:`, may add it)"
     raise ResolutionError(message)
 
 
@@ -252,8 +244,8 @@ def _network(ecosystem: EcosystemAPI, given: Sourced) -> NetworkAPI:
     except NetworkNotFoundError:
         raise ResolutionError(
             f"unknown network '{given.value}' in {ecosystem.name} ({given.origin}); "
-            f"{did_you_mean(given.value, ecosystem.networks)} Another plugin or a custom network (`networks: custom:`) "
-            "may add it."
+            f"{did_you_mean(given.value, ecosystem.networks)} (another plugin or a custom network, "
+            "`networks: custom:`, may add it)"
         ) from None
 
 

@@ -14,11 +14,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ape_silverback.cluster.types import ClusterKind
+from ape_silverback.cluster.types import BotConfiguration, ClusterKind
 from ape_silverback.exceptions import ResolutionError
 from ape_silverback.project.desired import NO_OVERRIDES, DesiredBot, DesiredGroup, DesiredState, Overrides
 from ape_silverback.project.discovery import discover_bots, find_bot_module, project_image, project_name
-from ape_silverback.project.networks import ConfigurationFiles, ResolvedNetwork, Sourced, did_you_mean, resolve_network
+from ape_silverback.project.networks import ConfigurationFiles, ResolvedNetwork, Sourced, resolve_network
+from ape_silverback.suggestions import did_you_mean
 
 if TYPE_CHECKING:
     from ape_silverback.config.models import TargetConfig
@@ -145,7 +146,7 @@ def known_bots(reading: SectionReading, found: Mapping[str, str], target: str | 
             place = reading.place_of("targets", str(target), "bots", name)
             problems.append(
                 f"{key}{f' ({place})' if place else ''}: this project has no bot '{name}'; {did_you_mean(name, known)} "
-                "A target changes bots; declare new ones under silverback.bots"
+                "(a target changes bots; declare new ones under silverback.bots)"
             )
     for name, place in reading.unknown_bots.items():
         if name not in known:
@@ -231,14 +232,16 @@ class _Resolver:
             name=name,
             origin=origin,
             module=module,
-            image=image.value,
-            ecosystem=network.ecosystem.value,
-            network=network.network.value,
-            provider=network.provider.value,
-            account=account,
-            environment=tuple(environment),
-            credential_name=credential or None,
-            cluster_access=access,
+            configuration=BotConfiguration(
+                image=image.value,
+                ecosystem=network.ecosystem.value,
+                network=network.network.value,
+                provider=network.provider.value,
+                account=account,
+                environment=tuple(environment),
+                credential_name=credential or None,
+                cluster_access=access,
+            ),
             origins={
                 "image": image.origin,
                 "ecosystem": network.ecosystem.origin,
@@ -361,7 +364,7 @@ class _Resolver:
         self._problem(
             bot,
             f"has no module '{module}' ({module_origin}) in this project; {did_you_mean(module, self.found)} "
-            "A bot is bots/NAME.py or a package in bots/; set `module:` for one with another name",
+            "(a bot is bots/NAME.py or a package in bots/; set `module:` for one with another name)",
         )
         return None
 
@@ -390,7 +393,7 @@ def _out_of_reach(network: ResolvedNetwork) -> str | None:
 
 def _groups(reading: SectionReading, target: str | None, bots: Iterable[DesiredBot]) -> tuple[DesiredGroup, ...]:
     """Return the declared groups that these bots use; a target's declaration of a group replaces the section's."""
-    used = dict.fromkeys(group for bot in bots for group in bot.environment)
+    used = dict.fromkeys(group for bot in bots for group in bot.configuration.environment)
     places: dict[str, tuple[tuple[str, ...], Any]] = {
         name: (("variables", name), names) for name, names in (reading.section.variables or {}).items()
     }

@@ -11,6 +11,7 @@ from pathlib import Path
 import uvicorn
 from fastapi import FastAPI
 
+from ape_silverback.exceptions import SilverbackError
 from ape_silverback.server.app import make_app
 from ape_silverback.server.daemon import (
     HOST,
@@ -48,6 +49,7 @@ def main(folder: Path, port: int) -> None:
     uvicorn.run(
         app, host=HOST, port=port, access_log=False, log_level="warning", ws="none", timeout_graceful_shutdown=1
     )
+    supervisor.runtime.close()
     supervisor.store.close()
 
 
@@ -61,13 +63,14 @@ def _with_platform(
     from ape_silverback.server.platform.payments import read_payments
     from ape_silverback.server.platform.store import PlatformStore
     from ape_silverback.server.platform.watcher import Watcher
+    from ape_silverback.server.runtimes.loading import read_choice
 
     logging.basicConfig(format="%(asctime)s %(levelname)s: %(message)s")
     logging.getLogger("ape_silverback.server").setLevel(logging.INFO)
     payments = read_payments(payments_file(folder))
     session = session_file(folder).read_text(encoding="utf8")
     store = PlatformStore(platform_folder(folder))
-    clusters = Clusters(store, clusters_folder(folder), address, session)
+    clusters = Clusters(store, clusters_folder(folder), address, session, read_choice(folder))
     watcher = Watcher(HttpNode(payments.wanted.chain), payments, store, clusters)
     app = make_app(supervisor, api_key, on_start, beside=[watcher])
     add_platform(app, store, clusters, payments, session)
@@ -75,4 +78,7 @@ def _with_platform(
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]))
+    try:
+        main(Path(sys.argv[1]), int(sys.argv[2]))
+    except SilverbackError as error:
+        sys.exit(f"ERROR: {error}")

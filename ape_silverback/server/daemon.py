@@ -9,15 +9,16 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ape_silverback.exceptions import LocalClusterError
-from ape_silverback.files import locked, make_private_folder, write_private
+from ape_silverback.files import locked, make_private_folder, silverback_folder, write_private
 from ape_silverback.version import __version__
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ class LocalCluster:
     """
 
     def __init__(self, folder: Path | None = None) -> None:
-        self.folder = folder or Path.home() / ".silverback" / "local"
+        self.folder = folder or silverback_folder() / "local"
 
     @property
     def server_log(self) -> Path:
@@ -93,16 +94,25 @@ class LocalCluster:
         started = datetime.fromisoformat(state["started"])
         return Running(f"http://{HOST}:{state['port']}", state["pid"], started, state["version"])
 
-    def up(self, port: int | None = None, timeout: float = 30.0, wanted: Wanted | None = None) -> Started:
+    def up(
+        self,
+        port: int | None = None,
+        timeout: float = 30.0,
+        wanted: Wanted | None = None,
+        runtime: str | None = None,
+        runtime_options: Mapping[str, str] | None = None,
+    ) -> Started:
         """Start the server in the background and wait until it answers; one that runs already stays.
 
         Args:
             port: to listen on; by default the last one, or a free one when that is taken.
             timeout: seconds to wait.
             wanted: what pays for clusters; None for no platform, or for that of a server that runs.
+            runtime: where bots run, by its name; None for what the cluster has, at first processes.
+            runtime_options: of that runtime.
 
         Raises:
-            LocalClusterError: it can't be started, or runs with another platform; says why.
+            LocalClusterError: it can't be started, or runs with another platform or runtime; says why.
             ChainError: the chain that should pay doesn't answer, or refuses.
         """
         if missing := [name for name in NEEDED if find_spec(name) is None]:
@@ -114,8 +124,10 @@ class LocalCluster:
             if running := self._answering(timeout):
                 platform = self._platform()
                 _check_same(wanted, platform)
+                self._check_runtime(runtime, runtime_options)
                 return Started(running, key_file(self.folder).read_text(encoding="utf8"), True, platform)
             chosen = self._choose_port(port)
+            self._choose_runtime(runtime, runtime_options)
             api_key = secrets.token_urlsafe(32)
             write_private(key_file(self.folder), api_key)
             platform = self._prepare_platform(wanted)
@@ -170,6 +182,41 @@ class LocalCluster:
 
         session = session_file(self.folder).read_text(encoding="utf8")
         return StartedPlatform(read_payments(payments_file(self.folder)), session)
+
+    def _choose_runtime(self, name: str | None, options: Mapping[str, str] | None) -> None:
+        """Settle where bots run, for the server that is started next.
+
+        Raises:
+            LocalClusterError: that runtime isn't installed, or its engine doesn't answer.
+        """
+        from ape_silverback.server.runtimes.loading import (
+            create_runtime,
+            read_choice,
+            settings_of,
+            write_choice,
+        )
+
+        before = choice = read_choice(self.folder)
+        if name is not None:
+            choice = replace(choice, name=name, options=dict(options or {}))
+        create_runtime(choice.name, settings_of(self.folder, choice)).close()  # whether its engine answers
+        if choice != before:
+            write_choice(self.folder, choice)
+
+    def _check_runtime(self, name: str | None, options: Mapping[str, str] | None) -> None:
+        """Raise if a server that runs doesn't have the runtime that is asked for.
+
+        Raises:
+            LocalClusterError: it has another one.
+        """
+        from ape_silverback.server.runtimes.loading import read_choice
+
+        choice = read_choice(self.folder)
+        if name is not None and (name, dict(options or {})) != (choice.name, dict(choice.options)):
+            raise LocalClusterError(
+                f"the local cluster is running with runtime '{choice.name}'; run `ape silverback cluster down` first, "
+                f"then `up --runtime {name}`"
+            )
 
     def _prepare_platform(self, wanted: Wanted | None) -> StartedPlatform | None:
         """Settle what pays for clusters, for the server that is started next."""
@@ -312,10 +359,10 @@ def _check_same(wanted: Wanted | None, platform: StartedPlatform | None) -> None
 
 
 def _end_bots(folder: Path) -> bool:
-    """End the bots of a cluster that still run; says whether there were any."""
-    from ape_silverback.server.runtimes.process import ProcessRuntime
+    """End the bots of a cluster that still run, and return whether there were any."""
+    from ape_silverback.server.serving import end_bots
 
-    return bool(ProcessRuntime(folder / "bots").end_all(grace=10.0))
+    return end_bots(folder, grace=10.0)
 
 
 def _state_file(folder: Path) -> Path:

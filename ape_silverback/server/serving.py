@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from uuid import UUID
 
-from ape_silverback.server.runtimes.process import ProcessRuntime
+from ape_silverback.server.runtimes import Runtime, State
+from ape_silverback.server.runtimes.loading import runtime_of
 from ape_silverback.server.store import BotRecord, Store
 from ape_silverback.server.supervisor import Supervisor
 
@@ -23,19 +26,50 @@ def supervisor_of(folder: Path, address: Callable[[], str], api_key: str) -> Sup
     def variables_of(bot: BotRecord) -> Mapping[str, str]:
         """Give what a bot finds in its environment: its groups, and over them what its configuration says."""
         variables: dict[str, str] = {}
-        for group in bot.configuration["environment"]:
+        for group in bot.configuration.environment:
             variables |= store.values_of(group)
-        network = ":".join(bot.configuration[part] for part in ("ecosystem", "network", "provider"))
+        configuration = bot.configuration
+        network = f"{configuration.ecosystem}:{configuration.network}:{configuration.provider}"
         variables |= {"SILVERBACK_BOT_NAME": bot.name, "SILVERBACK_NETWORK_CHOICE": network}
-        if account := bot.configuration["account"]:
+        if account := bot.configuration.account:
             variables["SILVERBACK_SIGNER_ALIAS"] = account
-        if bot.configuration["cluster_access"]:
+        if bot.configuration.cluster_access:
             variables |= {"SILVERBACK_CLUSTER_URI": address(), "SILVERBACK_CLUSTER_API_KEY": api_key}
         return variables
 
-    return Supervisor(store, ProcessRuntime(bots_folder(folder)), variables_of)
+    return Supervisor(store, runtime_of(folder), variables_of)
 
 
-def bots_folder(folder: Path) -> Path:
-    """Give where a cluster's bots keep their logs and what is known of their runs."""
-    return folder / "bots"
+def end_bots(folder: Path, grace: float, *, discard: bool = False) -> bool:
+    """End the bots of a cluster that has no server, and return whether any ran.
+
+    Args:
+        folder: everything that the cluster keeps.
+        grace: seconds that they have to end by themselves.
+        discard: whether to delete what is kept of them as well.
+    """
+    if not (folder / "cluster.db").exists():
+        return False
+    store, runtime = Store(folder), runtime_of(folder)
+    try:
+        states = store.runtime_states()
+        alive = _alive(runtime, states)
+        for bot in alive:
+            runtime.stop(bot, states[bot])
+        deadline, left = time.monotonic() + grace, alive
+        while left and time.monotonic() < deadline:
+            time.sleep(0.1)
+            left = _alive(runtime, states)
+        for bot in left:
+            runtime.kill(bot, states[bot])
+        if discard:
+            for bot, state in states.items():
+                runtime.discard(bot, state)
+        return bool(alive)
+    finally:
+        runtime.close()
+        store.close()
+
+
+def _alive(runtime: Runtime, states: Mapping[UUID, State]) -> list[UUID]:
+    return [bot for bot, seen in runtime.poll(states).items() if seen.alive]

@@ -11,9 +11,18 @@ from datetime import datetime, timezone
 from typing import Any
 
 from ape_silverback.cluster.bot_errors import last_error_line
-from ape_silverback.cluster.types import BotTaskStatus, ResourceStatus
+from ape_silverback.cluster.types import BotConfiguration, BotTaskStatus, ResourceStatus
 from ape_silverback.server.logs import errors_of_run, last_lines_of_run
-from ape_silverback.server.runtimes import ImageError, Observation, Runtime
+from ape_silverback.server.runtimes import (
+    GONE,
+    Credential,
+    EngineError,
+    ImageError,
+    Limits,
+    Observation,
+    Run,
+    Runtime,
+)
 from ape_silverback.server.store import BotRecord, Store
 
 CREATED, PROVISIONING, STARTUP, RUNNING, SHUTDOWN, STOPPED, DEPROVISIONING, REMOVED = ResourceStatus
@@ -45,6 +54,10 @@ class BusyError(Exception):
     """A bot is in a state in which what was asked can't be done now."""
 
 
+class GoneError(LookupError):
+    """A bot was removed, or is being removed."""
+
+
 class Supervisor:
     """Keeps bots in the state that they should be in, and writes down each change.
 
@@ -56,6 +69,7 @@ class Supervisor:
         ready_after: seconds alive after which a bot counts as running though it didn't say so.
         stop_grace: seconds that a bot has to stop before it is killed.
         remove_grace: likewise when it is removed, which its user waits for.
+        limits: what each bot may use at most, where the runtime can hold it to that.
     """
 
     def __init__(
@@ -68,6 +82,7 @@ class Supervisor:
         ready_after: float = 60.0,
         stop_grace: float = 20.0,
         remove_grace: float = 5.0,
+        limits: Limits = Limits(),  # noqa: B008 - frozen
     ) -> None:
         self.store = store
         self.runtime = runtime
@@ -76,6 +91,7 @@ class Supervisor:
         self.ready_after = ready_after
         self.stop_grace = stop_grace
         self.remove_grace = remove_grace
+        self.limits = limits
         self._lock = threading.RLock()
         self._kill_at: dict[uuid.UUID, float] = {}
         self._ended = threading.Event()
@@ -89,8 +105,9 @@ class Supervisor:
     def adopt(self) -> None:
         """Find out how the bots of the last server are, and start those that ran when it was taken down."""
         with self._lock:
+            seen = self.runtime.poll(self.store.runtime_states())
             for bot in self.store.bots():
-                self._take_up(bot)
+                self._take_up(bot, self._noted(bot, seen))
 
     def end(self) -> None:
         """Stop all bots and then watching. The next server starts those again that ran."""
@@ -104,7 +121,7 @@ class Supervisor:
         self._ended.set()
         self._thread.join(timeout=5.0)
 
-    def create(self, name: str, configuration: Mapping[str, Any]) -> BotRecord:
+    def create(self, name: str, configuration: BotConfiguration) -> BotRecord:
         """Create a bot and start it.
 
         Raises:
@@ -145,23 +162,24 @@ class Supervisor:
         """Stop a bot if it runs, and remove it with its log.
 
         Raises:
-            LookupError: it was removed, or another request removes it already.
+            GoneError: it was removed, or another request removes it already.
         """
         with self._lock:
             bot = self._reload(bot)
             if bot.status is DEPROVISIONING:
-                raise LookupError(f"bot '{bot.name}' is being removed")
+                raise GoneError(f"bot '{bot.name}' is being removed")
             self._enter(bot, DEPROVISIONING, wanted=False)
-            self.runtime.stop(bot.id)
+            state = self.store.runtime_state(bot.id)
+            self.runtime.stop(bot.id, state)
         deadline = time.monotonic() + self.remove_grace
-        while self.runtime.observe(bot.id).alive:
+        while self.runtime.poll({bot.id: state})[bot.id].alive:
             if time.monotonic() > deadline:
-                self.runtime.kill(bot.id)
+                self.runtime.kill(bot.id, state)
             time.sleep(self.poll / 4)
         with self._lock:
             self._enter(self._reload(bot), REMOVED)
             self.store.remove_bot(bot.id)
-            self.runtime.discard(bot.id)
+            self.runtime.discard(bot.id, state)
 
     def errors(self, bot: BotRecord) -> list[str]:
         """Give what went wrong in the latest run of a bot."""
@@ -180,27 +198,36 @@ class Supervisor:
     def look(self) -> None:
         """Look at all bots once and write down what changed. The watch does this all the time."""
         with self._lock:
-            for bot in self.store.bots():
-                if bot.status in ALIVE:
-                    self._look_at(bot)
+            alive = [bot for bot in self.store.bots() if bot.status in ALIVE]
+            if not alive:
+                return
+            states = self.store.runtime_states()
+            seen = self.runtime.poll({bot.id: states[bot.id] for bot in alive})
+            for bot in alive:
+                self._look_at(bot, self._noted(bot, seen))
 
     def _watch(self) -> None:
         while not self._ended.wait(self.poll):
             self.look()
 
-    def _look_at(self, bot: BotRecord) -> None:
-        seen = self.runtime.observe(bot.id)
+    def _noted(self, bot: BotRecord, all_seen: Mapping[uuid.UUID, Observation]) -> Observation:
+        """Return what was seen of a bot, once what the runtime wants to remember of it is kept."""
+        seen = all_seen.get(bot.id, GONE)
+        if seen.state is not None:
+            self.store.set_runtime_state(bot.id, seen.state)
+        return seen
+
+    def _look_at(self, bot: BotRecord, seen: Observation) -> None:
         if not seen.alive:
             self._note_end(bot, seen)
         elif bot.status is SHUTDOWN:
             if time.monotonic() > self._kill_at.get(bot.id, 0.0):
-                self.runtime.kill(bot.id)
+                self.runtime.kill(bot.id, self.store.runtime_state(bot.id))
         elif bot.status is STARTUP and (seen.ready or _seconds_since(bot.task.started_at) > self.ready_after):
             self._enter(bot, RUNNING)
 
-    def _take_up(self, bot: BotRecord) -> None:
+    def _take_up(self, bot: BotRecord, seen: Observation) -> None:
         """Set the state of a bot right after the server was away."""
-        seen = self.runtime.observe(bot.id)
         if bot.status is DEPROVISIONING:
             self._finish_removal(bot)
         elif bot.status in ALIVE and seen.alive:
@@ -217,9 +244,10 @@ class Supervisor:
 
     def _finish_removal(self, bot: BotRecord) -> None:
         """Finish a removal that the end of the last server interrupted."""
-        self.runtime.kill(bot.id)
+        state = self.store.runtime_state(bot.id)
+        self.runtime.kill(bot.id, state)
         self.store.remove_bot(bot.id)
-        self.runtime.discard(bot.id)
+        self.runtime.discard(bot.id, state)
 
     def _start(self, bot: BotRecord) -> None:
         self._enter(
@@ -234,16 +262,32 @@ class Supervisor:
             stopped_reason=None,
         )
         try:
-            self.runtime.start(bot.id, bot.configuration["image"], self.variables_of(bot))
-        except (ImageError, OSError) as error:
+            state = self.runtime.start(self._run_of(bot), self.store.runtime_state(bot.id))
+            self.store.set_runtime_state(bot.id, state)
+        except (ImageError, EngineError, OSError) as error:
             now = datetime.now(timezone.utc)
             reason = f"can't be started: {error}"
             self._enter(self._reload(bot), STOPPED, stop_code=NEVER_RAN, stopped_at=now, stopped_reason=reason)
 
+    def _run_of(self, bot: BotRecord) -> Run:
+        configuration, credential = bot.configuration, None
+        for one in self.store.credentials():
+            if configuration.credential_name in (one.name, one.id):
+                credential = Credential(one.hostname, one.username, self.store.password_of(one.name))
+        return Run(
+            bot=bot.id,
+            name=bot.name,
+            image=configuration.image,
+            variables=self.variables_of(bot),
+            account=configuration.account,
+            credential=credential,
+            limits=self.limits,
+        )
+
     def _shut_down(self, bot: BotRecord, stop_code: str, *, wanted: bool) -> None:
         self._enter(bot, SHUTDOWN, wanted=wanted, stop_code=stop_code)
         self._kill_at[bot.id] = time.monotonic() + self.stop_grace
-        self.runtime.stop(bot.id)
+        self.runtime.stop(bot.id, self.store.runtime_state(bot.id))
 
     def _note_end(self, bot: BotRecord, seen: Observation) -> None:
         self._kill_at.pop(bot.id, None)
@@ -278,10 +322,10 @@ class Supervisor:
         """Read a bot again, as it is now.
 
         Raises:
-            LookupError: it was removed in the meantime.
+            GoneError: it was removed in the meantime.
         """
         if (now := self.store.bot(bot.id)) is None:
-            raise LookupError(f"bot '{bot.name}' was removed")
+            raise GoneError(f"bot '{bot.name}' was removed")
         return now
 
 

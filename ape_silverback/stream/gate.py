@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from ape_silverback.apepay.rpc import Node
 from ape_silverback.cluster.types import StreamClaim
+from ape_silverback.concurrency import CONCURRENCY
 from ape_silverback.exceptions import ClusterError, NotFound, StreamError
 from ape_silverback.stream.chain import connected_provider, network_with, node_of
 from ape_silverback.stream.verify import Claim, Report, verify, without_stream
@@ -18,9 +19,6 @@ if TYPE_CHECKING:
     from ape_silverback.cluster.types import ClusterInfo
     from ape_silverback.config.models import StreamConfig
     from ape_silverback.connect import Connection
-
-CONCURRENCY = 16
-"""Most requests to the platform at once."""
 
 Place = tuple["Workspace", "ClusterInfo"]
 """A cluster of the platform and the workspace that it is in."""
@@ -74,25 +72,31 @@ def verify_connection(connection: Connection, trust: StreamConfig, network: str 
     return report
 
 
-def trust_connection(
-    connection: Connection, trust: StreamConfig, *, skip: bool = False, network: str | None = None
+def open_for_writing(
+    connection: Connection, trust: StreamConfig, *, verify: bool = True, network: str | None = None
 ) -> Report | None:
-    """Verify the stream of the cluster that was connected to, before anything is sent there.
+    """Verify the stream of the cluster that was connected to, and let the client write. The one way to write.
 
     Args:
         connection: to the cluster.
         trust: as for ``verify_clusters``; likewise the network.
-        skip: don't verify; gives None then.
+        verify: whether to verify at all.
+
+    Returns:
+        The report; None when nothing was verified.
 
     Raises:
-        StreamError: it isn't trusted, which names the checks that stop; or it was to be skipped, but is required.
-        ClusterError: the platform doesn't say what stream it has.
+        StreamError: the stream isn't trusted, with the checks that stop; or ``stream: require`` forbids to skip them.
+        ClusterError: the platform doesn't answer what stream the cluster has.
     """
-    if skip:
+    report = None
+    if verify:
+        report = verify_connection(connection, trust, network)
+        require_trust(report)
+    else:
         check_skip(trust)
-        return None
-    report = verify_connection(connection, trust, network)
-    require_trust(report)
+    if connection.guard is not None:
+        connection.guard.open()
     return report
 
 

@@ -12,7 +12,7 @@ from subprocess import CompletedProcess
 import pytest
 import yaml
 
-from ape_silverback.cli.documents import ImageDocument
+from ape_silverback.cli.shared.documents import ImageDocument
 from tests.cli.conftest import documents
 from tests.conftest import Ape
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from ape_silverback.cli.documents import DeploymentDocument, EventDocument
+from ape_silverback.cli.shared.documents import DeploymentDocument, EventDocument
 from ape_silverback.cluster.client import ClusterClient
 from ape_silverback.deployment.plan import Plan
 from tests.cli.conftest import INTERRUPT, AtTerminal, Run, documents

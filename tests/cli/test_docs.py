@@ -8,7 +8,7 @@ from types import ModuleType
 import click
 import pytest
 
-from ape_silverback.cli.documents import DOCUMENTS
+from ape_silverback.cli.shared.documents import DOCUMENTS
 from tests.conftest import ROOT
 
 

@@ -6,7 +6,7 @@ import click
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ape_silverback.cli.output import GAP, LAST_COLUMN, crop, fit
+from ape_silverback.cli.shared.output import GAP, LAST_COLUMN, crop, fit
 
 HEADINGS = ["NAME", "STATE", "NETWORK", "IMAGE", "REASON"]
 GIVING_WAY = {"IMAGE": 10, "NETWORK": 8}

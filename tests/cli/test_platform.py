@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from ape_silverback.cli.documents import (
+from ape_silverback.cli.shared.documents import (
     ClusterDocument,
     DirectClusterDocument,
     HealthDocument,

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from ape_silverback.cli.documents import CredentialDocument, ResultDocument
+from ape_silverback.cli.shared.documents import CredentialDocument, ResultDocument
 from ape_silverback.cluster.client import ClusterClient
 from tests.cli.conftest import INTERRUPT, AtTerminal, Run, documents
 from tests.server.machine import Cluster

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from ape_silverback.cli.documents import GroupDocument, ResultDocument
+from ape_silverback.cli.shared.documents import GroupDocument, ResultDocument
 from ape_silverback.cluster.client import Bot, ClusterClient
 from tests.cli.conftest import AtTerminal, Run, documents
 from tests.server.machine import Cluster

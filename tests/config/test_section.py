@@ -126,7 +126,7 @@ def error_of(project: Path, text: str, name: str = "ape-config.yaml") -> str:
         ),
         (
             "silverback:\n  stream:\n    managers:\n      1: '0x12'",
-            "ape-config.yaml:4: silverback.stream.managers.1: expected an address (0x and 40 hexadecimal digits)",
+            "ape-config.yaml:4: silverback.stream.managers.1: not an address (0x and 40 hexadecimal digits)",
         ),
         (
             "silverback:\n  stream:\n    managers:\n      1: 0xdAC17F958D2ee523a2206206994597C13D831ec7",
@@ -337,13 +337,13 @@ def test_text_that_is_not_utf8_is_refused_by_name(project: Path, monkeypatch: py
     broken = os.fsdecode(b"caf\xe9")
     (project / "ape-config.yaml").write_text("silverback:\n  tag: $BROKEN\n")
     monkeypatch.setenv("BROKEN", broken)
-    with pytest.raises(ConfigurationError, match=r"ape-config.yaml: environment variable BROKEN, .* isn't UTF-8 text"):
+    with pytest.raises(ConfigurationError, match=r"ape-config\.yaml: environment variable BROKEN, .* isn't UTF-8 text"):
         read_section(project)
     monkeypatch.delenv("BROKEN")
-    with pytest.raises(ConfigurationError, match=r"option --set tag: silverback.tag: isn't UTF-8 text"):
+    with pytest.raises(ConfigurationError, match=r"option --set tag: silverback\.tag: isn't UTF-8 text"):
         read_section(project, [f"tag={broken}"])
     monkeypatch.setenv("APE_SILVERBACK_ACCOUNT", broken)
-    with pytest.raises(ConfigurationError, match="APE_SILVERBACK_ACCOUNT: silverback.account: isn't UTF-8 text"):
+    with pytest.raises(ConfigurationError, match=r"APE_SILVERBACK_ACCOUNT: silverback\.account: isn't UTF-8 text"):
         read_section(project)
 
 

@@ -25,6 +25,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
+from ape_silverback.cluster.types import BotConfiguration
 from ape_silverback.exceptions import BuildError
 from ape_silverback.images.engine import ENGINE_VARIABLE, Engine, image_digests
 from ape_silverback.images.recipe import BASE, Recipe, make_recipe
@@ -54,14 +55,9 @@ def bot(module: str = "blocks", name: str = "blocks") -> DesiredBot:
         name=name,
         origin="",
         module=module,
-        image=f"first-{name}:latest",
-        ecosystem="ethereum",
-        network="mainnet",
-        provider="node",
-        account=None,
-        environment=(),
-        credential_name=None,
-        cluster_access=False,
+        configuration=BotConfiguration(
+            image=f"first-{name}:latest", ecosystem="ethereum", network="mainnet", provider="node"
+        ),
         origins={},
     )
 
@@ -152,9 +148,9 @@ def test_the_installed_requirements_are_those_of_the_project(project: Path, file
 def test_dependencies_that_cant_be_read_are_an_error(project: Path, files: Files, text: str) -> None:
     files(**{"bots/blocks.py": "", "pyproject.toml": text})
     with pytest.raises(BuildError, match="write them to requirements-bot"):
-        make_recipe(project, bot()).text
+        make_recipe(project, bot())
     files(**{"requirements-bot.txt": ""})
-    make_recipe(project, bot()).text
+    make_recipe(project, bot())
 
 
 def test_the_configuration_in_pyproject_counts_too(project: Path, files: Files) -> None:
@@ -182,7 +178,7 @@ def test_an_empty_contracts_folder_is_not_compiled(project: Path, files: Files) 
 def test_a_folder_that_would_take_in_everything_is_refused(project: Path, files: Files, folder: str) -> None:
     files(**{"bots/blocks.py": "", "../elsewhere/A.json": "", "ape-config.yaml": f"contracts_folder: {folder}\n"})
     with pytest.raises(BuildError, match="'contracts_folder' of Ape's configuration can't be copied"):
-        make_recipe(project, bot(), config=project / "ape-config.yaml").text
+        make_recipe(project, bot(), config=project / "ape-config.yaml")
 
 
 def test_secrets_stay_out_of_what_the_engine_gets(project: Path, files: Files, tmp_path: Path) -> None:
@@ -211,7 +207,7 @@ def test_a_build_by_hand_finds_an_ignore_file_that_allows_only_what_is_copied(pr
 def test_an_unreadable_configuration_is_one_error(project: Path, files: Files) -> None:
     files(**{"bots/blocks.py": "", "ape-config.yaml": "a: [\n"})
     with pytest.raises(BuildError, match=r"ape-config\.yaml: can't be read"):
-        make_recipe(project, bot(), config=project / "ape-config.yaml").text
+        make_recipe(project, bot(), config=project / "ape-config.yaml")
 
 
 # Which code a bot needs
@@ -291,7 +287,7 @@ def test_every_module_is_run_by_its_name_and_by_run_alone(
 def test_a_module_that_isnt_there_is_an_error(project: Path, files: Files, module: str) -> None:
     files(**{"bots/blocks.py": "", "lib.py": "", "__init__.py": ""})
     with pytest.raises(BuildError, match=f"no module '{re.escape(module)}' in this project"):
-        make_recipe(project, bot(module)).text
+        make_recipe(project, bot(module))
 
 
 def test_names_with_spaces_are_copied_too(project: Path, files: Files) -> None:

@@ -13,7 +13,7 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ape_silverback.cluster.types import ClusterKind
+from ape_silverback.cluster.types import BotConfiguration, ClusterKind
 from ape_silverback.config.reader import read_section
 from ape_silverback.exceptions import ResolutionError
 from ape_silverback.project.desired import DesiredBot, DesiredState, Overrides
@@ -118,15 +118,18 @@ def test_the_narrowest_place_wins_for_every_value(
 
     account, tag, network = winner(accounts), winner(tags), winner(networks)
     group, registry = winner(groups, option=False), winner(registries, option=False)
-    assert bot.account == (None if account is None else f"account-{account}")
-    assert bot.environment == (() if group is None else (f"group-{group}",))
+    assert bot.configuration.account == (None if account is None else f"account-{account}")
+    assert bot.configuration.environment == (() if group is None else (f"group-{group}",))
     shown_tag = "latest" if tag is None else f"tag-{tag}"
-    assert bot.image.endswith(f"-a:{shown_tag}")
-    assert bot.image.startswith(f"registry-{9 if registry is None else registry}.example/org/")
+    assert bot.configuration.image.endswith(f"-a:{shown_tag}")
+    assert bot.configuration.image.startswith(f"registry-{9 if registry is None else registry}.example/org/")
     if network is not None:
-        assert (bot.network, bot.provider) == (network_of[PLACES[network]], f"provider{network}")
+        assert (bot.configuration.network, bot.configuration.provider) == (
+            network_of[PLACES[network]],
+            f"provider{network}",
+        )
     else:
-        assert (bot.ecosystem, bot.network) == ("ethereum", "local")
+        assert (bot.configuration.ecosystem, bot.configuration.network) == ("ethereum", "local")
 
     origins = ("option --", "targets.t.bots.a.", "targets.t.", "bots.a.", "")
     for key, origin, won in (
@@ -136,7 +139,7 @@ def test_the_narrowest_place_wins_for_every_value(
     ):
         if won is not None:
             assert origin.startswith(f"{origins[won]}{key}"), origin
-    for name in DesiredBot.FIELDS:
+    for name in BotConfiguration.model_fields:
         assert bot.origins[name], f"no origin of {name}"
 
 
@@ -152,7 +155,11 @@ def test_empty_text_takes_back_what_a_wider_place_gives(project: Path) -> None:
     add_bots(project, "a")
     section = {"account": "me", "credential": "ghcr", "environment": ["rpc"]}
     bot = one(project, {**section, "bots": {"a": {"account": "", "credential": "", "environment": []}}})
-    assert (bot.account, bot.credential_name, bot.environment) == (None, None, ())
+    assert (bot.configuration.account, bot.configuration.credential_name, bot.configuration.environment) == (
+        None,
+        None,
+        (),
+    )
 
 
 # Discovery
@@ -185,7 +192,7 @@ def test_a_project_without_bots_says_where_to_put_one(project: Path) -> None:
 def test_a_declared_bot_may_have_another_module(project: Path) -> None:
     add_bots(project, "watcher")
     bot = one(project, {"bots": {"mainnet-watcher": {"module": "watcher"}}})
-    assert (bot.name, bot.image) == ("mainnet-watcher", f"project:{project}#watcher")
+    assert (bot.name, bot.configuration.image) == ("mainnet-watcher", f"project:{project}#watcher")
     assert "has no module 'wacher'" in problems(project, {"bots": {"watcher": {"module": "wacher"}}})
     assert "did you mean" in problems(project, {"bots": {"watcher": {"module": "wacher"}}})
 
@@ -194,10 +201,10 @@ def test_a_setting_changes_a_bot_and_takes_no_other_away(project: Path, monkeypa
     add_bots(project, "left", "right")
     reading = read_section(project, ["bots.left.account=me"])
     bots = resolve(reading, project, kind="local", environ={}).bots
-    assert {bot.name: bot.account for bot in bots} == {"left": "me", "right": None}
+    assert {bot.name: bot.configuration.account for bot in bots} == {"left": "me", "right": None}
     monkeypatch.setenv("APE_SILVERBACK_BOTS__RIGHT__ACCOUNT", "you")
     bots = resolve(read_section(project), project, kind="local", environ={}).bots
-    assert {bot.name: bot.account for bot in bots} == {"left": None, "right": "you"}
+    assert {bot.name: bot.configuration.account for bot in bots} == {"left": None, "right": "you"}
     monkeypatch.setenv("APE_SILVERBACK_BOTS__RIGTH__ACCOUNT", "you")
     with pytest.raises(ResolutionError, match="BOTS__RIGTH__ACCOUNT: this project has no bot 'rigth'; did you mean"):
         resolve(read_section(project), project, kind="local", environ={})
@@ -218,13 +225,13 @@ def test_names_and_globs_choose(project: Path) -> None:
 def test_a_target_changes_bots_and_neither_hides_nor_makes_any(project: Path) -> None:
     add_bots(project, "a", "b")
     section: dict[str, Any] = {"targets": {"prod": {"bots": {"b": {"account": "me"}}}}}
-    accounts = {bot.name: bot.account for bot in resolved(project, section, target="prod").bots}
+    accounts = {bot.name: bot.configuration.account for bot in resolved(project, section, target="prod").bots}
     assert accounts == {"a": None, "b": "me"}
     section["bots"] = {"a": {}}
     assert [bot.name for bot in resolved(project, section).bots] == ["a"]
     assert problems(project, section, target="prod") == (
-        "silverback.targets.prod.bots.b (ape-config.yaml:5): this project has no bot 'b'; known: a. "
-        "A target changes bots; declare new ones under silverback.bots"
+        "silverback.targets.prod.bots.b (ape-config.yaml:5): this project has no bot 'b'; known: a "
+        "(a target changes bots; declare new ones under silverback.bots)"
     )
     assert "no target 'prd' in the silverback section; did you mean 'prod'?" in problems(project, section, target="prd")
 
@@ -274,7 +281,7 @@ def test_an_unknown_network_is_an_error_with_near_matches_or_the_plugin(
 def test_a_provider_that_isnt_here_is_a_warning(project: Path) -> None:
     add_bots(project, "a")
     state = resolved(project, {"network": "ethereum:sepolia:alchemy"})
-    assert state.bots[0].provider == "alchemy"
+    assert state.bots[0].configuration.provider == "alchemy"
     [warning] = state.warnings
     assert "alchemy" in warning
 
@@ -300,7 +307,7 @@ def test_test_accounts_are_for_local_networks(project: Path, section: dict[str, 
     if says:
         assert says in problems(project, section)
     else:
-        assert one(project, section).account == section["account"]
+        assert one(project, section).configuration.account == section["account"]
 
 
 def test_every_problem_of_every_bot_is_said_at_once(project: Path) -> None:
@@ -318,7 +325,7 @@ def test_every_problem_of_every_bot_is_said_at_once(project: Path) -> None:
 def test_an_image_is_named_as_the_sdk_builds_it(project: Path) -> None:
     add_bots(project, "Watcher")
     bot = one(project, {"registry": "ghcr.io/org/", "tag": "v1"}, kind="direct")
-    assert re.fullmatch(r"ghcr\.io/org/[a-z0-9._-]*-watcher:v1", bot.image)
+    assert re.fullmatch(r"ghcr\.io/org/[a-z0-9._-]*-watcher:v1", bot.configuration.image)
     assert "registry of registry (ape-config.yaml:2)" in bot.origins["image"]
     assert "tag of tag (ape-config.yaml:3)" in bot.origins["image"]
 
@@ -332,7 +339,7 @@ def test_a_whole_image_wins_over_the_registry(project: Path) -> None:
             {"registry": "x.example", "bots": {"a": {"image": image}}},
             kind="platform",
             options=Overrides(network="ethereum:sepolia:infura"),
-        ).image
+        ).configuration.image
         == image
     )
 
@@ -346,7 +353,7 @@ def test_what_no_registry_would_take_is_refused(project: Path, image: str) -> No
 def test_the_local_cluster_runs_the_folder_and_says_what_it_ignores(project: Path) -> None:
     add_bots(project, "a")
     state = resolved(project, {"bots": {"a": {"image": "ghcr.io/a/b:1"}}})
-    assert state.bots[0].image == f"project:{project}#a"
+    assert state.bots[0].configuration.image == f"project:{project}#a"
     assert any("isn't used: the local cluster runs the project's folder" in warning for warning in state.warnings)
 
 

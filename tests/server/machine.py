@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import threading
 import time
@@ -18,7 +17,7 @@ from typing import Any
 import uvicorn
 
 from ape_silverback.server.app import make_app
-from ape_silverback.server.runtimes import ImageError, Observation
+from ape_silverback.server.runtimes import GONE, Capabilities, ImageError, Observation, Run, State
 from ape_silverback.server.store import BotRecord, Store
 from ape_silverback.server.supervisor import Supervisor
 
@@ -39,6 +38,7 @@ class Machine:
     """A runtime whose processes do what the test says."""
 
     name = "machine"
+    capabilities = Capabilities()
 
     def __init__(self, logs: Path | None = None) -> None:
         self.logs = logs
@@ -53,20 +53,25 @@ class Machine:
     def check(self, image: str) -> None:
         pass
 
-    def start(self, bot: uuid.UUID, image: str, variables: Mapping[str, str]) -> None:
+    def start(self, run: Run, state: State) -> State:
+        bot = run.bot
         assert bot not in self.processes or not self.processes[bot].alive, "two processes of one bot"
         if self.broken or bot in self.broken_for:
             raise ImageError("the folder is gone")
-        process = Process(datetime.now(timezone.utc), dict(variables), stubborn=self.stubborn)
-        if image in self.crashing:
+        process = Process(datetime.now(timezone.utc), dict(run.variables), stubborn=self.stubborn)
+        if run.image in self.crashing:
             process.alive, process.exit_code = False, 1
         self.processes[bot] = process
         self.starts.append(bot)
+        return {}
 
-    def observe(self, bot: uuid.UUID) -> Observation:
+    def poll(self, bots: Mapping[uuid.UUID, State]) -> dict[uuid.UUID, Observation]:
+        return {bot: self._observe(bot) for bot in bots}
+
+    def _observe(self, bot: uuid.UUID) -> Observation:
         process = self.processes.get(bot)
         if process is None:
-            return Observation(alive=False)
+            return GONE
         ready = process.ready or self.ready_at_once
         return Observation(process.alive, ready, process.started, process.exit_code)
 
@@ -75,18 +80,24 @@ class Machine:
         if process and process.alive:
             process.alive, process.exit_code = False, code
 
-    def stop(self, bot: uuid.UUID) -> None:
+    def stop(self, bot: uuid.UUID, state: State) -> None:
         if bot in self.processes and not self.processes[bot].stubborn:
             self.end(bot, 0)
 
-    def kill(self, bot: uuid.UUID) -> None:
+    def kill(self, bot: uuid.UUID, state: State) -> None:
         self.end(bot, 137)
 
-    def discard(self, bot: uuid.UUID) -> None:
+    def discard(self, bot: uuid.UUID, state: State) -> None:
         self.processes.pop(bot, None)
 
     def log_file(self, bot: uuid.UUID) -> Path:
         return self.logs / str(bot) if self.logs else Path(os.devnull)
+
+    def work_folder(self, bot: uuid.UUID) -> Path:
+        return Path(os.devnull)
+
+    def close(self) -> None:
+        pass
 
 
 @dataclass(frozen=True)
@@ -141,9 +152,9 @@ def serving_cluster(folder: Path, delay: float = 0.0) -> Iterator[Cluster]:
 
     def variables_of(bot: BotRecord) -> dict[str, str]:
         values = {
-            name: value for group in bot.configuration["environment"] for name, value in store.values_of(group).items()
+            name: value for group in bot.configuration.environment for name, value in store.values_of(group).items()
         }
-        return {"configuration": json.dumps(bot.configuration), **values}
+        return {"configuration": bot.configuration.model_dump_json(), **values}
 
     supervisor = Supervisor(store, machine, variables_of, poll=0.02, stop_grace=0.2, remove_grace=0.2)
     app, requests = make_app(supervisor, KEY), []

@@ -11,7 +11,7 @@ import pytest
 
 from ape_silverback.apepay.development import deploy
 from ape_silverback.apepay.rpc import HttpNode
-from ape_silverback.cli.documents import ClusterDocument, LocalClusterDocument
+from ape_silverback.cli.shared.documents import ClusterDocument, LocalClusterDocument
 from ape_silverback.server.daemon import LocalCluster
 from ape_silverback.server.platform.store import PlatformStore
 from demo.chain import find_anvil, running_anvil

@@ -22,25 +22,18 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from ape_silverback.cluster.types import ResourceStatus
+from ape_silverback.cluster.types import BotConfiguration, ResourceStatus
 from ape_silverback.server.database import NameTakenError
-from ape_silverback.server.runtimes import ImageError
+from ape_silverback.server.runtimes import ImageError, Run
 from ape_silverback.server.runtimes.process import ProcessRuntime
 from ape_silverback.server.store import BotRecord, Store
 from ape_silverback.server.supervisor import ALIVE, TRANSITIONS, BusyError, Supervisor
 from tests.server.machine import Machine
 
 STATUS = ResourceStatus
-CONFIGURATION = {
-    "image": "project:/nowhere#bot",
-    "ecosystem": "ethereum",
-    "network": "local",
-    "provider": "foundry",
-    "account": None,
-    "environment": [],
-    "credential_name": None,
-    "cluster_access": False,
-}
+CONFIGURATION = BotConfiguration(
+    image="project:/nowhere#bot", ecosystem="ethereum", network="local", provider="foundry"
+)
 
 
 def wait_for(condition: Callable[[], Any], seconds: float = 10.0) -> None:
@@ -234,7 +227,7 @@ def supervisor(folder: Path) -> Iterator[Supervisor]:
 
 
 def create(supervisor: Supervisor, folder: Path, module: str) -> BotRecord:
-    return supervisor.create(module, {**CONFIGURATION, "image": f"project:{folder}#{module}"})
+    return supervisor.create(module, CONFIGURATION.model_copy(update={"image": f"project:{folder}#{module}"}))
 
 
 def status_is(supervisor: Supervisor, bot: BotRecord, status: ResourceStatus) -> Callable[[], bool]:
@@ -385,9 +378,9 @@ def test_a_line_of_any_length_and_no_text_at_all_get_into_the_log(folder: Path) 
     )
     runtime = ProcessRuntime(folder / "kept", command=(sys.executable, str(folder / "bot-process.py")))
     bot = uuid.uuid4()
-    runtime.start(bot, f"project:{folder}#polite", {})
-    wait_for(lambda: not runtime.observe(bot).alive)
-    assert runtime.observe(bot).exit_code == 0
+    runtime.start(Run(bot, "long", f"project:{folder}#polite", {}), {})
+    wait_for(lambda: not runtime.poll({bot: {}})[bot].alive)
+    assert runtime.poll({bot: {}})[bot].exit_code == 0
     lines = runtime.log_file(bot).read_bytes().splitlines()
     assert sum(line.count(b"x") for line in lines) == 3_000_000
     assert lines[-1].endswith(b" last")

@@ -17,7 +17,7 @@ import pytest
 from ape_silverback.apepay.contract import ZERO_ADDRESS, published_code
 from ape_silverback.connect import connected
 from ape_silverback.exceptions import StreamError
-from ape_silverback.stream.gate import trust_connection
+from ape_silverback.stream.gate import open_for_writing
 from tests.cli.conftest import Run
 from tests.cluster.server import Reply, Request, serving
 from tests.stream.payments import DAY, STANDARD, forwarding
@@ -180,7 +180,7 @@ def test_a_lie_is_seen_by_its_check(lie: Callable[[World], None], world: World) 
     reading = world.reading()
     network = None if lie is unknown_chain else f"ethereum:local:{world.node}"
     with connected(None, "space/prod", reading) as connection, pytest.raises(StreamError) as stopped:
-        trust_connection(connection, reading.section.stream, network=network)
+        open_for_writing(connection, reading.section.stream, network=network)
     assert stopping_checks(str(stopped.value)) == [LIES[lie]]
 
 
@@ -279,3 +279,14 @@ def test_a_cluster_that_nobody_streams_for_is_used_unless_a_stream_is_required(r
     assert world.platform.written == []
     run("deploy", "--yes")
     assert world.platform.written == ["POST /c/space/prod/bots"]
+
+
+@pytest.mark.parametrize("payment", [("create", "--amount", "1"), ("add-time", "--amount", "1"), ("cancel",)])
+def test_nothing_is_signed_for_a_stream_that_isnt_trusted(payment: tuple[str, ...], run: Run, world: World) -> None:
+    not_the_pinned_one(world)
+    world.record["status"] = 0 if payment[0] == "create" else 4
+    signed = world.payments.ask("eth_getTransactionCount", world.payments.owner, "latest")
+    result = run("pay", payment[0], "space/prod", *payment[1:], "--account", "TEST::0", "--yes", code=1)
+    assert "isn't trusted" in result.stderr
+    assert "Sending" not in result.stderr
+    assert world.payments.ask("eth_getTransactionCount", world.payments.owner, "latest") == signed

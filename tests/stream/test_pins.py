@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ape_silverback.cli.documents import VerificationDocument
+from ape_silverback.cli.shared.documents import VerificationDocument
 from ape_silverback.config.reader import read_section
 from ape_silverback.stream.pins import write_pins
 from tests.cli.conftest import Run, documents

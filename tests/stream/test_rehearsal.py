@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from ape_silverback.apepay.rpc import HttpNode
-from ape_silverback.cli.documents import StreamDocument, VerificationDocument
+from ape_silverback.cli.shared.documents import StreamDocument, VerificationDocument
 from ape_silverback.server.daemon import LocalCluster
 from demo.chain import find_anvil, running_anvil
 from tests.cli.conftest import Run, documents, runner

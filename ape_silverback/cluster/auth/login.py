@@ -35,7 +35,6 @@ __all__ = [
     "log_in_by_hand",
     "log_out",
     "read_access_token",
-    "token_file",
     "who_am_i",
 ]
 

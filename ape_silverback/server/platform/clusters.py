@@ -9,17 +9,17 @@ import uuid
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fastapi import FastAPI
 
-from ape_silverback.cluster.types import PRODUCT_PART_SIZE, ClusterConfiguration, ResourceStatus, StreamInfo
+from ape_silverback.cluster.types import ClusterConfiguration, ResourceStatus, StreamInfo
 from ape_silverback.files import write_private
 from ape_silverback.server.app import make_app
 from ape_silverback.server.platform.store import ClusterRecord, PlatformStore
-from ape_silverback.server.runtimes.process import ProcessRuntime
-from ape_silverback.server.serving import bots_folder, supervisor_of
+from ape_silverback.server.runtimes.loading import DEFAULT, RuntimeChoice, write_choice
+from ape_silverback.server.serving import end_bots, supervisor_of
 from ape_silverback.server.supervisor import ImpossibleTransition, Supervisor
 from ape_silverback.version import __version__
 
@@ -73,13 +73,22 @@ class Clusters:
         folder: where each paid one has a folder.
         host: address of the platform.
         session: what opens the platform, and so each of its clusters.
+        runtime: where the bots of all of them run.
     """
 
-    def __init__(self, store: PlatformStore, folder: Path, host: str, session: str) -> None:
+    def __init__(
+        self,
+        store: PlatformStore,
+        folder: Path,
+        host: str,
+        session: str,
+        runtime: RuntimeChoice = RuntimeChoice(),  # noqa: B008 - frozen
+    ) -> None:
         self.store = store
         self.folder = folder
         self.host = host
         self.session = session
+        self.runtime = runtime
         self._served: dict[uuid.UUID, Served] = {}
 
     def begin(self) -> None:
@@ -112,7 +121,7 @@ class Clusters:
             PROVISIONING,
             stream=payment.stream,
             product=payment.product,
-            configuration=configuration_of(payment.product),
+            configuration=ClusterConfiguration.from_product_code(payment.product),
             expires=payment.expires,
             version=__version__,
         )
@@ -131,6 +140,8 @@ class Clusters:
     def _serve(self, record: ClusterRecord) -> None:
         folder = self._folder(record)
         api_key = _api_key(folder / "api-key")
+        if self.runtime.name != DEFAULT:
+            write_choice(folder, replace(self.runtime, cluster=str(record.info.id)))
         supervisor = supervisor_of(folder, lambda: self._address(record), api_key)
         app = make_app(supervisor, api_key, session=self.session, configuration=record.info.configuration)
         supervisor.begin()
@@ -144,7 +155,7 @@ class Clusters:
             _remove_bots(served.supervisor)
             served.supervisor.end()
         # What a request began meanwhile, or a server before this one.
-        ProcessRuntime(bots_folder(self._folder(record))).end_all(grace=5.0)
+        end_bots(self._folder(record), grace=5.0, discard=True)
         shutil.rmtree(self._folder(record), ignore_errors=True)
         self._enter(record, REMOVED)
 
@@ -169,15 +180,6 @@ class Clusters:
         found = self.store.cluster(record.info.id)
         assert found is not None  # noqa: S101 - only removed ones are ever deleted
         return found
-
-
-def configuration_of(product: bytes) -> ClusterConfiguration:
-    """Read the configuration of a product code.
-
-    Raises:
-        ValueError: it is none.
-    """
-    return ClusterConfiguration.decode(product[:PRODUCT_PART_SIZE].rstrip(b"\0"))
 
 
 def _remove_bots(supervisor: Supervisor) -> None:

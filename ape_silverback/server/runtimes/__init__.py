@@ -1,17 +1,87 @@
-"""Where bots run: the one small interface that every runtime has."""
+"""Where bots run: the one small contract that every runtime keeps.
+
+A runtime starts bots, polls them, stops them and copies what they print to a file. It knows nothing of the states of
+the API, of restart policies or of the store: the supervisor decides, and hands back the state that the runtime gave it.
+
+Runtimes are found through the entry point group ``ape_silverback.runtimes``; see ``loading.py``.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 from uuid import UUID
+
+State = Mapping[str, Any]
+"""What a runtime has to remember of a bot, as JSON takes it. The store keeps it from one run of the bot to the next and
+from one server to the next; only the runtime that returned it knows what is in it."""
 
 
 class ImageError(ValueError):
-    """An image that this runtime can't run; says why."""
+    """An image can't be run by this runtime; the text tells why."""
+
+
+class EngineError(RuntimeError):
+    """The engine that runs the bots doesn't answer or refuses; the text tells what to do."""
+
+
+@dataclass(frozen=True)
+class Capabilities:
+    """What a runtime can do besides starting and stopping.
+
+    Attributes:
+        limits: holds a bot to an amount of memory and CPU.
+        move: moves a bot to another node when told to.
+        restart: its engine starts a bot again by itself, on another node when a node is lost.
+    """
+
+    limits: bool = False
+    move: bool = False
+    restart: bool = False
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a bot may use at most; None for no bound.
+
+    Attributes:
+        cpus: CPU cores; 0.5 is half of one.
+        memory: bytes.
+    """
+
+    cpus: float | None = None
+    memory: int | None = None
+
+
+@dataclass(frozen=True)
+class Credential:
+    """What a registry asks for before an image can be pulled."""
+
+    hostname: str
+    username: str
+    password: str = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Run:
+    """What is started: one run of a bot.
+
+    Attributes:
+        variables: the bot's environment, the contract's own variables included.
+        account: alias of the account that the bot signs with, if it has one.
+        credential: for the registry of the image.
+    """
+
+    bot: UUID
+    name: str
+    image: str
+    variables: Mapping[str, str] = field(repr=False)
+    account: str | None = None
+    credential: Credential | None = None
+    limits: Limits = Limits()
 
 
 @dataclass(frozen=True)
@@ -19,9 +89,13 @@ class Observation:
     """What a runtime sees of a bot's latest run.
 
     Attributes:
-        alive: it runs.
-        ready: it has said that its start is complete.
-        exit_code: as a shell shows it, 128 + n for signal n; None while it runs, and when nobody saw it end.
+        alive: it runs, or is about to: its image is being pulled, or its node doesn't answer.
+        ready: its log shows that its start is complete.
+        exit_code: as a shell shows it, 128 + n for signal n; None while it runs, and when its end wasn't seen.
+        note: what there is to know beyond that: how far a pull is, why it couldn't be started, out of memory.
+        unreachable_since: since when its node doesn't answer, so that nobody knows whether it runs.
+        node: name of the machine that it runs on, where there are several.
+        state: what to keep in place of the state that was given; None to keep that.
     """
 
     alive: bool
@@ -29,38 +103,91 @@ class Observation:
     started_at: datetime | None = None
     exit_code: int | None = None
     stopped_at: datetime | None = None
+    note: str | None = None
+    unreachable_since: datetime | None = None
+    node: str | None = None
+    state: State | None = None
+
+
+GONE = Observation(alive=False)
+"""There is no run, or nothing is known of one."""
 
 
 class Runtime(Protocol):
-    """Starts and stops bots and tells how they are. Knows nothing of states."""
+    """Runs bots.
 
-    name: str
+    All methods may be called from several threads, but for one bot by one thread at a time. None of them waits for a
+    bot to start or to end, or for an image to be pulled.
+
+    A server can be killed at any point, so a state can be older than what really runs: each method that gets one finds
+    the run of a bot by the bot's id as well.
+    """
+
+    @property
+    def name(self) -> str:
+        """Name of the entry point."""
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What it can do."""
 
     def check(self, image: str) -> None:
-        """Check that an image can be run.
+        """Raise if an image can't be run here. Asks no registry.
 
         Raises:
             ImageError: it can't.
         """
 
-    def start(self, bot: UUID, image: str, variables: Mapping[str, str]) -> None:
-        """Start a bot with these variables in its environment.
+    def start(self, run: Run, state: State) -> State:
+        """Start a bot that doesn't run, and return what to remember of it.
 
         Raises:
             ImageError: the image can't be run.
+            EngineError: the engine refuses.
+            OSError: the machine refuses.
         """
 
-    def observe(self, bot: UUID) -> Observation:
-        """Tell how the latest run of a bot is, also one that another process of the server started."""
+    def poll(self, bots: Mapping[UUID, State]) -> Mapping[UUID, Observation]:
+        """Return how the latest run of each of these bots is, whichever server started it.
 
-    def stop(self, bot: UUID) -> None:
-        """Ask a bot to end."""
+        Asks the engine a constant number of questions.
 
-    def kill(self, bot: UUID) -> None:
-        """End a bot at once."""
+        Raises:
+            EngineError: the engine doesn't answer.
+        """
 
-    def discard(self, bot: UUID) -> None:
-        """Delete what is kept of a bot that doesn't run."""
+    def stop(self, bot: UUID, state: State) -> None:
+        """Ask a bot to end, as SIGTERM does; one that doesn't run stays as it is."""
+
+    def kill(self, bot: UUID, state: State) -> None:
+        """End a bot, and all that it started, at once."""
+
+    def discard(self, bot: UUID, state: State) -> None:
+        """Delete all that is kept of a bot that doesn't run, its log and its work folder included."""
 
     def log_file(self, bot: UUID) -> Path:
-        """Give the file that holds a bot's log, all runs of it, in raw log lines."""
+        """Return the file that holds a bot's log: raw lines of all its runs, each stamped with the time."""
+
+    def work_folder(self, bot: UUID) -> Path:
+        """Return a folder of this machine that shows what the bot has in its work folder: ``.silverback-sessions``.
+
+        A runtime whose bots work elsewhere copies it there, as far as it can. It may not exist yet.
+        """
+
+    def close(self) -> None:
+        """Let go of the engine. Bots go on."""
+
+
+@dataclass(frozen=True)
+class RuntimeSettings:
+    """How a runtime was chosen for a cluster.
+
+    Attributes:
+        folder: holds a folder for each bot, named by its id.
+        cluster: id of the cluster, which tells its bots on a shared engine from those of others.
+        options: of this runtime, such as ``{"network": "host"}``.
+    """
+
+    folder: Path
+    cluster: str
+    options: Mapping[str, str] = field(default_factory=dict)

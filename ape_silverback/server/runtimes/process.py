@@ -19,7 +19,7 @@ from uuid import UUID
 import psutil
 
 from ape_silverback.project.discovery import find_bot_module, split_project_image
-from ape_silverback.server.runtimes import ImageError, Observation
+from ape_silverback.server.runtimes import GONE, Capabilities, ImageError, Observation, Run, RuntimeSettings, State
 
 SDK = (sys.executable, "-c", "from ape_silverback.server.runtimes.sdk import main; main()", "run")
 """The bot SDK's own command, run by the interpreter that runs the server."""
@@ -36,17 +36,25 @@ INHERITED = re.compile(
 class ProcessRuntime:
     """Bots as processes, each behind a shim that outlives the server.
 
+    What is known of a run lies in the bot's folder, where the shim writes it, so there is no state to keep elsewhere.
+
     Args:
         folder: where each bot has a folder with its log and what is known of its run.
         command: how a bot is run; the module is appended.
     """
 
     name = "process"
+    capabilities = Capabilities()
 
     def __init__(self, folder: Path, command: Sequence[str] = SDK) -> None:
         self.folder = folder
         self.command = tuple(command)
         self._children: dict[int, subprocess.Popen[bytes]] = {}
+
+    @classmethod
+    def create(cls, settings: RuntimeSettings) -> ProcessRuntime:
+        """Return the runtime of a cluster."""
+        return cls(settings.folder)
 
     def check(self, image: str) -> None:
         """Check that an image names a folder of this machine with that bot in it.
@@ -56,14 +64,14 @@ class ProcessRuntime:
         """
         _project_bot(image)
 
-    def start(self, bot: UUID, image: str, variables: Mapping[str, str]) -> None:
+    def start(self, run: Run, state: State) -> State:
         """Start a bot.
 
         Raises:
             ImageError: the image can't be run.
         """
-        project, module = _project_bot(image)
-        folder = self._folder(bot)
+        project, module = _project_bot(run.image)
+        folder = self._folder(run.bot)
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         for name in ("run.json", "bot.json", "ready", "exit.json"):
             (folder / name).unlink(missing_ok=True)
@@ -71,7 +79,7 @@ class ProcessRuntime:
         process = subprocess.Popen(
             [sys.executable, "-I", "-S", SHIM, folder, *self.command, module],
             cwd=project,
-            env={**inherited, "PYTHONUNBUFFERED": "1", **variables},
+            env={**inherited, "PYTHONUNBUFFERED": "1", **run.variables},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -79,33 +87,37 @@ class ProcessRuntime:
         )
         self._children[process.pid] = process
         created = psutil.Process(process.pid).create_time()
-        run = {"pid": process.pid, "created": created, "started": datetime.now(timezone.utc).isoformat()}
+        started = {"pid": process.pid, "created": created, "started": datetime.now(timezone.utc).isoformat()}
         draft = folder / "run.new"
-        draft.write_text(json.dumps(run))
+        draft.write_text(json.dumps(started))
         draft.replace(folder / "run.json")
+        return {}
 
-    def observe(self, bot: UUID) -> Observation:
-        """Tell how the latest run of a bot is."""
+    def poll(self, bots: Mapping[UUID, State]) -> dict[UUID, Observation]:
+        """Return how the latest run of each of these bots is."""
+        return {bot: self._observe(bot) for bot in bots}
+
+    def _observe(self, bot: UUID) -> Observation:
         folder = self._folder(bot)
         run = _read(folder / "run.json")
         if run is None:
-            return Observation(alive=False)
+            return GONE
         started = datetime.fromisoformat(run["started"])
         alive = self._shim(run) is not None
         if ended := _read(folder / "exit.json"):
             at = datetime.fromisoformat(ended["at"].replace("Z", "+00:00"))
             return Observation(False, (folder / "ready").exists(), started, ended["code"], at)
         if not alive:  # the shim was killed, and took the bot with it
-            self.kill(bot)
+            self.kill(bot, {})
             return Observation(False, (folder / "ready").exists(), started, 128 + signal.SIGKILL, None)
         return Observation(True, (folder / "ready").exists(), started)
 
-    def stop(self, bot: UUID) -> None:
+    def stop(self, bot: UUID, state: State) -> None:
         """Ask a bot to end: SIGTERM, which the shim passes on."""
         if (run := _read(self._folder(bot) / "run.json")) and (shim := self._shim(run)):
             shim.terminate()
 
-    def kill(self, bot: UUID) -> None:
+    def kill(self, bot: UUID, state: State) -> None:
         """End a bot, its shim, and what they started, at once."""
         folder = self._folder(bot)
         run, there = _read(folder / "run.json"), _read(folder / "bot.json")
@@ -115,13 +127,20 @@ class ProcessRuntime:
             with suppress(ProcessLookupError):
                 os.killpg(run["pid"], signal.SIGKILL)
 
-    def discard(self, bot: UUID) -> None:
+    def discard(self, bot: UUID, state: State) -> None:
         """Delete a bot's folder."""
         shutil.rmtree(self._folder(bot), ignore_errors=True)
 
     def log_file(self, bot: UUID) -> Path:
-        """Give the file that holds a bot's log."""
+        """Return the file that holds a bot's log."""
         return self._folder(bot) / "log"
+
+    def work_folder(self, bot: UUID) -> Path:
+        """Return the bot's work folder."""
+        return self._folder(bot) / "work"
+
+    def close(self) -> None:
+        """Do nothing: there is no engine."""
 
     def end_all(self, grace: float) -> list[int]:
         """End every bot that still runs, whoever started it; give the pids of their shims.
@@ -138,7 +157,7 @@ class ProcessRuntime:
         _, remaining = psutil.wait_procs(shims.values(), timeout=grace)
         for bot, shim in shims.items():
             if shim in remaining:
-                self.kill(bot)
+                self.kill(bot, {})
         return [shim.pid for shim in shims.values()]
 
     def _folder(self, bot: UUID) -> Path:

@@ -1,0 +1,126 @@
+"""``ape silverback cluster bots``: the bots that are on a cluster. Making and changing one is in ``bot_changes``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from ape_silverback.cli.shared.bots import show_bots
+from ape_silverback.cli.shared.options import (
+    bot_names,
+    cluster_options,
+    connected,
+    format_option,
+)
+from ape_silverback.cli.shared.output import age, show, show_facts, state_text, time_text
+from ape_silverback.cli.shared.selection import choose
+
+if TYPE_CHECKING:
+    from ape_silverback.cli.shared.documents import BotDocument
+
+
+@click.command("list", short_help="List bots")
+@bot_names
+@format_option
+@cluster_options
+def list_(names: tuple[str, ...], format_: str, profile: str | None, cluster: str | None) -> None:
+    """List bots with state, uptime, network, and why one stopped: each BOT by name or glob, by default all.
+
+    On a narrow terminal images, accounts and networks give way; `bots info` has them.
+
+    \b
+    Example:
+        ape silverback cluster bots list
+        ape silverback cluster bots list 'price-*' --format json
+    """
+    from ape_silverback.cli.shared.documents import BotDocument
+    from ape_silverback.deployment.observed import statuses_of
+
+    with connected(profile, cluster) as connection:
+        chosen = list(choose("bot", connection.client.bots, names, not names).values())
+        documents = [BotDocument.of(*pair) for pair in zip(chosen, statuses_of(chosen), strict=True)]
+    show([document.data() for document in documents], format_, lambda: show_bots(documents))
+
+
+@click.command("info", short_help="Show bots")
+@bot_names
+@format_option
+@cluster_options
+def info_(names: tuple[str, ...], format_: str, profile: str | None, cluster: str | None) -> None:
+    """Show the configuration of bots and what is known of their runs: each BOT by name or glob, by default all.
+
+    \b
+    Example:
+        ape silverback cluster bots info blocks
+    """
+    from ape_silverback.cli.shared.documents import BotDocument
+    from ape_silverback.deployment.observed import statuses_of
+
+    with connected(profile, cluster) as connection:
+        chosen = list(choose("bot", connection.client.bots, names, not names).values())
+        credentials = [bot.credential for bot in chosen]
+        documents = [
+            BotDocument.of(bot, state, credential.name if credential else None)
+            for bot, state, credential in zip(chosen, statuses_of(chosen), credentials, strict=True)
+        ]
+
+    def text() -> None:
+        for number, document in enumerate(documents):
+            if number:
+                click.echo()
+            show_bot(document)
+
+    show([document.data() for document in documents], format_, text)
+
+
+def show_bot(bot: BotDocument) -> None:
+    """Show all that is known of one bot."""
+    facts = {
+        "name": bot.name,
+        "id": bot.id,
+        "state": state_text(bot.state),
+        "created": time_text(bot.created),
+        "image": bot.image,
+        "network": f"{bot.ecosystem}:{bot.network}:{bot.provider}",
+        "account": bot.account or "-",
+        "environment": ", ".join(bot.environment) or "-",
+        "credential": bot.credential or "-",
+        "cluster-access": "yes" if bot.cluster_access else "no",
+    }
+    if bot.started:
+        facts |= {"started": f"{time_text(bot.started)} ({age(bot.started)} ago)"}
+    if bot.stopped:
+        facts |= {"stopped": f"{time_text(bot.stopped)} ({age(bot.stopped)} ago)"}
+        facts |= {"exit-code": "-" if bot.exit_code is None else str(bot.exit_code), "reason": bot.reason or "-"}
+    show_facts(facts)
+
+
+@click.command("health", short_help="Say whether bots are healthy")
+@bot_names
+@format_option
+@cluster_options
+def health_(names: tuple[str, ...], format_: str, profile: str | None, cluster: str | None) -> None:
+    """Say whether bots are healthy: each BOT by name or glob, by default all. Exit code 1 if one isn't.
+
+    \b
+    Example:
+        ape silverback cluster bots health
+    """
+    from ape_silverback.cli.shared.documents import BotHealthDocument
+
+    with connected(profile, cluster) as connection:
+        chosen = choose("bot", connection.client.bots, names, not names)
+        known = connection.client.health.bots
+    documents = [
+        BotHealthDocument(name=name, healthy=(found := known.get(name)) is not None and found.healthy)
+        for name in chosen
+    ]
+
+    def text() -> None:
+        for document in documents:
+            click.echo(f"{document.name}: {'healthy' if document.healthy else 'not healthy'}")
+
+    show([document.data() for document in documents], format_, text)
+    if unhealthy := [document.name for document in documents if not document.healthy]:
+        raise click.ClickException(f"not healthy: {', '.join(unhealthy)}")

@@ -1,0 +1,246 @@
+"""``ape silverback cluster deploy``: make the cluster have what the project wants."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ape_silverback.cli.cluster.plan import key_text, show_plan
+from ape_silverback.cli.shared.deploy_options import (
+    apply_flags,
+    apply_options_of,
+    plan_options_of,
+    project_bots,
+    project_options,
+    read_plan,
+    request_of,
+)
+from ape_silverback.cli.shared.gate import no_verify_option, pass_gate
+from ape_silverback.cli.shared.options import cluster_options
+from ape_silverback.cli.shared.output import INTERRUPTED, confirm, note, value_text, warn
+
+if TYPE_CHECKING:
+    from ape_silverback.deployment.apply import ApplyOptions, Event
+    from ape_silverback.deployment.plan import Plan
+    from ape_silverback.deployment.result import DeployResult
+    from ape_silverback.deployment.session import DeploySession
+    from ape_silverback.images.build import Build
+    from ape_silverback.project.desired import DesiredBot, DesiredState
+
+events_option = click.option(
+    "--format",
+    "format_",
+    type=click.Choice(["text", "json"], case_sensitive=False),
+    default="text",
+    show_default=True,
+    help="How to show what happens: json is an event a line, as docs/output.md describes.",
+)
+
+
+@click.command(short_help="Make the cluster have the project's bots")
+@project_bots
+@click.option("-y", "--yes", is_flag=True, help="Don't ask before changes are made.")
+@click.option(
+    "--dry-run", is_flag=True, help="Show the resolved bots, where each value comes from, and the plan; stop."
+)
+@click.option(
+    "--plan",
+    "plan_file",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Apply this plan of `plan --out`, if the cluster hasn't moved since.",
+)
+@project_options
+@apply_flags
+@click.option("--rollback", is_flag=True, help="Give a bot that fails after a change what it had before.")
+@click.option("--build", is_flag=True, help="First build the images of the bots that are deployed, as `build` does.")
+@click.option(
+    "--push/--no-push", default=True, show_default=True, help="With --build: push them, since a cluster pulls them."
+)
+@no_verify_option
+@events_option
+@cluster_options
+def deploy(
+    bots: tuple[str, ...],
+    yes: bool,
+    dry_run: bool,
+    plan_file: Path | None,
+    rollback: bool,
+    build: bool,
+    push: bool,
+    no_verify: bool,
+    format_: str,
+    profile: str | None,
+    cluster: str | None,
+    **options: Any,
+) -> None:
+    """Deploy the project's bots: all of them, or each BOT by name or glob.
+
+    Verifies the payment stream of a cluster of the platform, compares the project with the cluster, shows the
+    difference, applies it, and waits until every bot runs and is healthy. Bots of the cluster that aren't in the
+    project are left alone. The same command again changes nothing, or finishes what was cut off.
+
+    \b
+    Examples:
+        ape silverback cluster deploy --dry-run
+        ape silverback cluster deploy blocks --yes
+        ape silverback cluster deploy --target production --strategy rolling --rollback
+    """
+    from ape_silverback.deployment.session import open_session
+    from ape_silverback.exceptions import NoClusterError
+    from ape_silverback.images.build import Build
+
+    plan_options, apply_options = plan_options_of(options, bots), apply_options_of(options, rollback)
+    if plan_file is not None and (bots or dry_run or build):
+        raise click.UsageError("--plan applies what is in the file: no BOT, --dry-run or --build goes with it.")
+    request = request_of(options, bots, profile, cluster)
+    try:
+        with open_session(request, warn) as session:
+            if dry_run:
+                desired = session.resolve()
+                _show_desired(desired)  # before anything that can fail: it is what was asked for
+                show_plan(session.plan(desired, plan_options))
+                note("Dry run: nothing was changed.")
+                return
+            pass_gate(session.connection, session.stream, no_verify=no_verify)
+            with session.deployer.lock():
+                if plan_file is not None:
+                    plan, images = read_plan(plan_file), []
+                    session.deployer.check(plan)
+                else:
+                    desired = session.resolve()
+                    plan = session.plan(desired, plan_options)
+                    images = session.to_build(plan, desired) if build else []
+                if build and not images:
+                    note(_nothing_to_build(session, plan))
+                carry_out(session, plan, apply_options, yes=yes, format_=format_, images=images, build=Build(push))
+    except NoClusterError:
+        if not dry_run:
+            raise
+        _show_desired(request.resolve(request.read(), None, warn))
+        note("\nNo cluster is chosen, so this isn't compared with one. `ape silverback cluster up` starts a local one.")
+
+
+def _nothing_to_build(session: DeploySession, plan: Plan) -> str:
+    if session.connection.kind() == "local":
+        return "No image is built: this cluster runs the project's folder."
+    if plan.writes:
+        return "No image is built: none of the bots that change is made of this project."
+    return "No image is built: no bot changes. For code that is new under an old tag, --force restarts the bots."
+
+
+def carry_out(
+    session: DeploySession,
+    plan: Plan,
+    apply_options: ApplyOptions,
+    *,
+    yes: bool,
+    format_: str,
+    images: Sequence[DesiredBot] = (),
+    build: Build | None = None,
+    source: Mapping[str, Any] | None = None,
+) -> None:
+    """Show a plan, ask, carry it out, and show what happens. The keywords are those of ``DeploySession.carry_out``.
+
+    Raises:
+        click.ClickException: something failed.
+        click.exceptions.Exit: it was interrupted.
+    """
+    from ape_silverback.cli.shared.progress import progress, show_failure
+    from ape_silverback.deployment.result import DeployResult
+
+    as_json = format_ == "json"
+    if as_json:
+        _show_event("plan", plan=plan.model_dump(mode="json"))
+    else:
+        show_plan(plan)
+    if plan.refused:
+        raise click.ClickException("\n".join(plan.refused))
+    if images:
+        note(f"Images to build first: {', '.join(bot.configuration.image for bot in images)}.")
+    if unfinished := session.deployer.records.unfinished():
+        note(f"The last deployment was cut off; begun, and of no known end: {', '.join(unfinished)}.")
+    if plan.writes:
+        confirm(f"Apply this to {plan.cluster}?", yes)
+
+    result = DeployResult(plan, apply_options.wait)
+    left = "What was begun is finished by the cluster; the same command again does the rest."
+    with _interruptible() as stop, progress(left) as shown:
+        events = session.carry_out(
+            plan, apply_options, images=images, build=build, stop=stop, tell=note, **(source or {})
+        )
+        with closing(events):
+            for event in events:
+                result.add(event)
+                if as_json:
+                    _show_event(event.kind, event)
+                else:
+                    shown.show(event)
+    for event in result.failures:
+        show_failure(event)
+    _show_result(result, as_json, stop.is_set())
+
+
+def _show_result(result: DeployResult, as_json: bool, interrupted: bool) -> None:
+    if as_json:
+        _show_event("done", text=result.text)
+    if interrupted:
+        failed = [event.name for event in result.failures]
+        for what, names in (("Done", result.written), ("Failed", failed), ("Not started", result.not_started)):
+            note(f"{what}: {', '.join(dict.fromkeys(names)) or 'nothing'}.")
+        note("The same command again does the rest.")
+        raise click.exceptions.Exit(INTERRUPTED)
+    result.check()
+    if not as_json:
+        click.echo(result.text if result.plan.writes else f"Nothing changed: {result.text}")
+
+
+@contextmanager
+def _interruptible() -> Iterator[threading.Event]:
+    """Let the first interrupt end a deployment after what is under way, and a second one at once."""
+    stop = threading.Event()
+
+    def interrupt(number: int, _: Any) -> None:
+        if stop.is_set():
+            signal.signal(number, before[signal.Signals(number)])
+            raise KeyboardInterrupt
+        stop.set()
+        note("Interrupted: what is under way is finished. Once more leaves at once.")
+
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _show_event(kind: str, event: Event | None = None, text: str | None = None, plan: Any = None) -> None:
+    from ape_silverback.cli.shared.documents import EventDocument
+
+    document = EventDocument(event=kind, text=text, plan=plan)
+    if event is not None:
+        document = EventDocument(
+            event=kind,
+            name=event.name,
+            text=event.text,
+            state=str(event.status).lower() if event.status is not None else None,
+            errors=list(event.errors),
+            log=list(event.log),
+        )
+    click.echo(document.model_dump_json())
+
+
+def _show_desired(desired: DesiredState) -> None:
+    for bot in desired.bots:
+        click.echo(f"{click.style(bot.name, bold=True)}  ({bot.origin})")
+        shown = {name: value_text(value) for name, value in bot.configuration}
+        width = max(map(len, shown.values()))
+        for name, value in shown.items():
+            click.echo(f"  {key_text(name):<14}  {value:<{width}}  {click.style(bot.origins[name], dim=True)}")
+        click.echo()

@@ -1,0 +1,127 @@
+"""``ape silverback cluster history`` and ``rollback``: earlier deployments of this project to this cluster."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ape_silverback.cli.cluster.deploy import carry_out, events_option
+from ape_silverback.cli.shared.deploy_options import (
+    apply_flags,
+    apply_options_of,
+    env_files_option,
+    project_bots,
+    prune_option,
+)
+from ape_silverback.cli.shared.gate import no_verify_option, pass_gate
+from ape_silverback.cli.shared.options import cluster_options, format_option
+from ape_silverback.cli.shared.output import note, show, show_table, time_text, warn
+
+if TYPE_CHECKING:
+    from ape_silverback.deployment.history import Record
+
+target_option = click.option("--target", metavar="NAME", help="Target of the section whose cluster it is.")
+
+
+@click.command(short_help="Show earlier deployments")
+@target_option
+@format_option
+@cluster_options
+def history(target: str | None, format_: str, profile: str | None, cluster: str | None) -> None:
+    """Show who deployed this project to the cluster, when, from which commit, and how it ended; the newest last.
+
+    It is what this machine remembers, in ~/.silverback/deployments or in the folder that `history:` of the section
+    names.
+
+    \b
+    Example:
+        ape silverback cluster history
+    """
+    from ape_silverback.cli.shared.documents import DeploymentDocument
+    from ape_silverback.deployment.session import DeployRequest, open_session
+
+    with open_session(DeployRequest(Path.cwd(), target=target, profile=profile, cluster=cluster), warn) as session:
+        records = session.deployer.records.history()
+    documents = [DeploymentDocument.of(record) for record in records]
+
+    def text() -> None:
+        if not records:
+            note("Nothing is remembered of deployments to this cluster.")
+            return
+        rows = [
+            (str(one.id), time_text(one.time), one.by, one.what, _commit(one), ", ".join(one.bots) or "-", _ended(one))
+            for one in records
+        ]
+        show_table(("ID", "TIME", "BY", "WHAT", "COMMIT", "BOTS", "ENDED"), rows)
+
+    show([document.data() for document in documents], format_, text)
+
+
+@click.command(short_help="Go back to an earlier deployment")
+@project_bots
+@click.option(
+    "--to", metavar="ID", type=click.IntRange(min=1), help="The deployment, of `history`. Default: the one before."
+)
+@click.option("-y", "--yes", is_flag=True, help="Don't ask before changes are made.")
+@target_option
+@env_files_option
+@prune_option
+@apply_flags
+@no_verify_option
+@events_option
+@cluster_options
+def rollback(
+    bots: tuple[str, ...],
+    to: int | None,
+    yes: bool,
+    no_verify: bool,
+    target: str | None,
+    env_files: tuple[Path, ...],
+    prune: bool,
+    format_: str,
+    profile: str | None,
+    cluster: str | None,
+    **options: Any,
+) -> None:
+    """Give bots the configuration that an earlier deployment gave them: all of them, or each BOT.
+
+    Without --to it is the last one before that ended well and differs. Bots that came later are left alone, unless
+    --prune is given. Values of variables aren't remembered: those that are on the cluster stay.
+
+    \b
+    Examples:
+        ape silverback cluster rollback
+        ape silverback cluster rollback liquidator --to 7 --yes
+    """
+    from ape_silverback.deployment.plan import PlanOptions
+    from ape_silverback.deployment.session import DeployRequest, open_session
+
+    apply_options = apply_options_of(options)
+    if prune and bots:
+        raise click.UsageError("--prune is for all bots: name no BOT with it.")
+    request = DeployRequest(Path.cwd(), bots, target, profile, cluster, env_files=env_files)
+    with open_session(request, warn) as session, session.deployer.lock():
+        pass_gate(session.connection, session.stream, no_verify=no_verify)
+        record, desired = session.deployer.earlier(bots, to)
+        note(f"Back to deployment {record.id} of {time_text(record.time)} by {record.by}.")
+        plan = session.plan(desired, PlanOptions(prune=prune))
+        origin = record.model_dump(include={"commit", "dirty", "digests"})
+        source = {"what": f"rollback to {record.id}", "restores": record.id, **origin}
+        carry_out(session, plan, apply_options, yes=yes, format_=format_, source=source)
+
+
+def _commit(record: Record) -> str:
+    if record.commit is None:
+        return "-"
+    return record.commit[:12] + ("+" if record.dirty else "")
+
+
+def _ended(record: Record) -> str:
+    if record.outcome is None:
+        return click.style("cut off", fg="red")
+    if record.succeeded:
+        return click.style("well", fg="green")
+    wrong = [name for name, text in record.outcome.items() if not text.startswith(("ready", "applied"))]
+    return click.style(f"not well: {', '.join(wrong)}", fg="red")

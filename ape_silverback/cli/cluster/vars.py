@@ -1,0 +1,250 @@
+"""``ape silverback cluster vars``: groups of environment variables. Their values are sent and never shown."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+import click
+
+from ape_silverback.cli.shared.completion import complete_groups
+from ape_silverback.cli.shared.gate import connected_for_writing, no_verify_option
+from ape_silverback.cli.shared.group import LazyGroup
+from ape_silverback.cli.shared.options import (
+    Function,
+    all_option,
+    cluster_options,
+    connected,
+    format_option,
+    yes_option,
+)
+from ape_silverback.cli.shared.output import age, confirm, note, show, show_facts, show_table, time_text
+from ape_silverback.cli.shared.selection import choose, choose_one, each, show_results
+from ape_silverback.config.env_file import NAME, read_env_file
+
+HERE = "ape_silverback.cli.cluster.vars"
+
+vars_ = LazyGroup(
+    name="vars",
+    help="Show, make, change and remove groups of environment variables. Values are never shown.",
+    short_help="Manage groups of environment variables",
+    commands_by_section={
+        "Look": {"list": f"{HERE}:list_", "info": f"{HERE}:info"},
+        "Change": {"new": f"{HERE}:new", "update": f"{HERE}:update", "remove": f"{HERE}:remove"},
+    },
+)
+
+
+def _values(function: Function) -> Function:
+    """Add the options that give variables their values."""
+    function = click.option(
+        "--env-file",
+        "env_files",
+        metavar="FILE",
+        multiple=True,
+        help="File with NAME=VALUE lines, - for stdin; may be repeated.",
+    )(function)
+    return click.option(
+        "-e",
+        "--env",
+        "variables",
+        metavar="NAME[=VALUE]",
+        multiple=True,
+        help="A variable, its value from the environment when none is given; may be repeated, wins over --env-file.",
+    )(function)
+
+
+_group = click.argument("name", metavar="GROUP", shell_complete=complete_groups)
+
+
+@click.command("list", short_help="List groups")
+@format_option
+@cluster_options
+def list_(format_: str, profile: str | None, cluster: str | None) -> None:
+    """List the variable groups of the cluster with the names of their variables.
+
+    \b
+    Example:
+        ape silverback cluster vars list
+    """
+    from ape_silverback.cli.shared.documents import GroupDocument
+
+    with connected(profile, cluster) as connection:
+        groups = [GroupDocument.of(group) for group in connection.client.variable_groups.values()]
+    groups.sort(key=lambda group: group.name)
+
+    def text() -> None:
+        if not groups:
+            note("No variable groups. `ape silverback cluster vars new` makes one.")
+            return
+        rows = [(group.name, ", ".join(group.variables) or "-", f"{age(group.created)} ago") for group in groups]
+        show_table(("NAME", "VARIABLES", "CREATED"), rows)
+
+    show([group.data() for group in groups], format_, text)
+
+
+@click.command(short_help="Show a group")
+@_group
+@format_option
+@cluster_options
+def info(name: str, format_: str, profile: str | None, cluster: str | None) -> None:
+    """Show a variable group: the names of its variables and the bots that use it.
+
+    \b
+    Example:
+        ape silverback cluster vars info rpc
+    """
+    from ape_silverback.cli.shared.documents import GroupDocument
+
+    with connected(profile, cluster) as connection:
+        group = choose_one("variable group", connection.client.variable_groups, name)
+        users = [bot.name for bot in connection.client.bots.values() if group.name in bot.environment]
+    document = GroupDocument.of(group, sorted(users))
+
+    def text() -> None:
+        show_facts(
+            {
+                "name": document.name,
+                "id": document.id,
+                "variables": ", ".join(document.variables) or "-",
+                "created": time_text(document.created),
+                "used by": ", ".join(users) or "-",
+            }
+        )
+
+    show(document.data(), format_, text)
+
+
+@click.command(short_help="Make a group")
+@click.argument("name", metavar="NAME")
+@_values
+@no_verify_option
+@format_option
+@cluster_options
+def new(
+    name: str,
+    variables: tuple[str, ...],
+    env_files: tuple[str, ...],
+    no_verify: bool,
+    format_: str,
+    profile: str | None,
+    cluster: str | None,
+) -> None:
+    """Make a variable group.
+
+    \b
+    Example:
+        ape silverback cluster vars new rpc -e ALCHEMY_API_KEY -e LIMIT=5
+        pass show rpc | ape silverback cluster vars new rpc --env-file -
+    """
+    from ape_silverback.cli.shared.documents import GroupDocument
+
+    values = _read(variables, env_files)
+    if not values:
+        raise click.UsageError("Name at least one variable, with -e or --env-file.")
+    with connected_for_writing(profile, cluster, no_verify) as connection:
+        group = connection.client.new_variable_group(name, values)
+    show(GroupDocument.of(group).data(), format_, lambda: click.echo(f"{group.name}: created"))
+
+
+@click.command(short_help="Change a group")
+@_group
+@_values
+@click.option("-d", "--del", "deleted", metavar="NAME", multiple=True, help="Variable to take away; may be repeated.")
+@no_verify_option
+@format_option
+@cluster_options
+def update(
+    name: str,
+    variables: tuple[str, ...],
+    env_files: tuple[str, ...],
+    deleted: tuple[str, ...],
+    no_verify: bool,
+    format_: str,
+    profile: str | None,
+    cluster: str | None,
+) -> None:
+    """Set variables of a group and take some away. What isn't named stays.
+
+    A bot that runs keeps the old values until it is restarted.
+
+    \b
+    Example:
+        ape silverback cluster vars update rpc -e ALCHEMY_API_KEY -d OLD_KEY
+    """
+    from ape_silverback.cli.shared.documents import GroupDocument
+    from ape_silverback.deployment.observed import statuses_of
+    from ape_silverback.deployment.plan import ACTIVE
+
+    values = _read(variables, env_files)
+    if both := sorted(set(values) & set(deleted)):
+        raise click.UsageError(f"Set or take away, not both: {', '.join(both)}.")
+    with connected_for_writing(profile, cluster, no_verify) as connection:
+        group = choose_one("variable group", connection.client.variable_groups, name)
+        if unknown := [one for one in deleted if one not in group.variables]:
+            there = ", ".join(group.variables) or "none"
+            raise click.ClickException(f"group '{group.name}' has no variable {', '.join(unknown)}; it has: {there}")
+        if not values and not deleted:
+            note(f"{group.name}: nothing to change")
+            done = "unchanged"
+        else:
+            group = group.update(**values, **dict.fromkeys(deleted))
+            done = "updated"
+            users = [bot for bot in connection.client.bots.values() if group.name in bot.environment]
+            running = [bot.name for bot, state in zip(users, statuses_of(users), strict=True) if state in ACTIVE]
+            if running:
+                note(f"{', '.join(running)}: the old values stay until a restart.")
+    show(GroupDocument.of(group).data(), format_, lambda: click.echo(f"{group.name}: {done}"))
+
+
+@click.command(short_help="Remove groups")
+@click.argument("names", metavar="[GROUP]...", nargs=-1, shell_complete=complete_groups)
+@all_option
+@yes_option
+@no_verify_option
+@format_option
+@cluster_options
+def remove(
+    names: tuple[str, ...],
+    every: bool,
+    yes: bool,
+    no_verify: bool,
+    format_: str,
+    profile: str | None,
+    cluster: str | None,
+) -> None:
+    """Remove variable groups, each GROUP by name or glob. One that a bot uses is refused.
+
+    \b
+    Example:
+        ape silverback cluster vars remove rpc --yes
+    """
+    with connected_for_writing(profile, cluster, no_verify) as connection:
+        chosen = choose("variable group", connection.client.variable_groups, names, every)
+        if chosen:
+            confirm(f"Remove the variable groups {', '.join(chosen)} from {connection.label}?", yes)
+        results = each(chosen, lambda group: group.remove(), "removed")
+    show_results(results, format_)
+
+
+def _read(variables: Sequence[str], env_files: Sequence[str]) -> dict[str, str]:
+    """Give the values that were named; of two for one variable the later wins, and an option wins over a file.
+
+    Raises:
+        click.UsageError: a name is none, a file can't be read, or the environment doesn't have a variable. What may be
+            a value without its name isn't shown.
+    """
+    values: dict[str, str] = {}
+    for file in env_files:
+        values |= read_env_file(file)
+    for number, given in enumerate(variables, 1):
+        name, has_value, value = given.partition("=")
+        if not NAME.fullmatch(name):
+            raise click.UsageError(f"-e number {number} isn't NAME=VALUE, or NAME of a variable in the environment.")
+        if not has_value:
+            if name not in os.environ:
+                shown = f"-e {name}" if name.isupper() else f"-e number {number}"
+                raise click.UsageError(f"{shown}: the environment has no such variable, and no value is given.")
+            value = os.environ[name]
+        values[name] = value
+    return values

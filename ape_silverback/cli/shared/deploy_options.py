@@ -1,0 +1,165 @@
+"""What `plan`, `deploy` and `rollback` share: their options, and what these ask for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ape_silverback.cli.shared.completion import complete_project_bots
+from ape_silverback.cli.shared.options import together
+
+if TYPE_CHECKING:
+    from ape_silverback.deployment.apply import ApplyOptions
+    from ape_silverback.deployment.plan import Plan, PlanOptions
+    from ape_silverback.deployment.session import DeployRequest
+
+project_bots = click.argument("bots", metavar="[BOT]...", nargs=-1, shell_complete=complete_project_bots)
+
+
+env_files_option = click.option(
+    "--env-file",
+    "env_files",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    multiple=True,
+    help="File with values of variables, as NAME=VALUE lines. Wins over the environment; may be repeated.",
+)
+prune_option = click.option(
+    "--prune", is_flag=True, help="Remove what earlier deployments made and the project no longer has."
+)
+
+project_options = together(
+    click.option("--target", metavar="NAME", help="Deploy as this target of the section says."),
+    click.option("--network", metavar="ECOSYSTEM:NETWORK:PROVIDER", help="Network of the bots, for this run."),
+    click.option("--account", metavar="ALIAS", help="Account of the bots, for this run."),
+    click.option("--tag", metavar="TAG", help="Tag of the bots' images, for this run; `git` for the commit."),
+    click.option("--image", "images", metavar="BOT=IMAGE", multiple=True, help="Image of a bot, for this run."),
+    click.option(
+        "--set",
+        "settings",
+        metavar="KEY=VALUE",
+        multiple=True,
+        help="A key of the section for this run, as bots.NAME.account=me; may be repeated.",
+    ),
+    click.option("--allow-dirty", is_flag=True, help="Take the commit for a tag even with uncommitted changes."),
+    env_files_option,
+    prune_option,
+    click.option("--push-vars", is_flag=True, help="Send the values of variables that are there already, too."),
+    click.option("--force", is_flag=True, help="Restart bots that need nothing, too: for a tag that was moved."),
+    click.option("--restart/--no-restart", default=True, show_default=True, help="Restart bots that need it."),
+)
+"""What says what the project wants, and what is asked of the plan."""
+
+apply_flags = together(
+    click.option("--wait/--no-wait", default=True, show_default=True, help="Wait until bots run and are healthy."),
+    click.option(
+        "--timeout",
+        type=click.FloatRange(min=0, min_open=True),
+        default=180.0,
+        show_default=True,
+        help="Seconds to wait for a bot to be running and healthy.",
+    ),
+    click.option(
+        "--settle",
+        type=click.FloatRange(min=0),
+        default=0.0,
+        show_default=True,
+        help="Seconds for which a bot has to stay healthy.",
+    ),
+    click.option(
+        "--strategy",
+        type=click.Choice(["all", "rolling"]),
+        default="all",
+        show_default=True,
+        help="Restart running bots at once, or some after the others.",
+    ),
+    click.option(
+        "--max-unavailable",
+        type=click.IntRange(min=1),
+        help="With --strategy rolling: most bots that are restarted at once. Default: 1.",
+    ),
+    click.option("--fail-fast", is_flag=True, help="Begin nothing more once a bot failed."),
+    click.option(
+        "--concurrency",
+        type=click.IntRange(1, 100),
+        default=16,
+        show_default=True,
+        help="Most requests under way at once.",
+    ),
+)
+"""How a plan is carried out."""
+
+
+def request_of(
+    options: dict[str, Any], bots: tuple[str, ...], profile: str | None, cluster: str | None
+) -> DeployRequest:
+    """Give what is asked of this run."""
+    from ape_silverback.deployment.session import DeployRequest
+    from ape_silverback.project.desired import Overrides
+
+    settings = list(options["settings"])
+    for image in options["images"]:
+        bot, is_one, reference = image.partition("=")
+        if not is_one or not bot or not reference:
+            raise click.UsageError(f"--image {image}: expected BOT=IMAGE.")
+        settings.append(f"bots.{bot}.image={reference}")
+    return DeployRequest(
+        Path.cwd(),
+        bots,
+        options["target"],
+        profile,
+        cluster,
+        options=Overrides(**{key: options[key] for key in ("network", "account", "tag", "allow_dirty")}),
+        settings=settings,
+        env_files=options["env_files"],
+    )
+
+
+def plan_options_of(options: dict[str, Any], names: Sequence[str] = ()) -> PlanOptions:
+    """Give what is asked of the plan."""
+    from ape_silverback.deployment.plan import PlanOptions
+
+    if options["prune"] and names:
+        raise click.UsageError("--prune is for the whole project: name no BOT with it.")
+    return PlanOptions(options["prune"], options["push_vars"], options["restart"], options["force"])
+
+
+def apply_options_of(options: dict[str, Any], rollback: bool = False) -> ApplyOptions:
+    """Give how the plan is carried out."""
+    from ape_silverback.deployment.apply import ApplyOptions, Timing
+
+    rolling, most = options["strategy"] == "rolling", options["max_unavailable"]
+    if most and not rolling:
+        raise click.UsageError("--max-unavailable is for --strategy rolling.")
+    if rollback and not options["wait"]:
+        raise click.UsageError("--rollback has to wait: it can't go with --no-wait.")
+    return ApplyOptions(
+        concurrency=options["concurrency"],
+        max_unavailable=(most or 1) if rolling else None,
+        fail_fast=options["fail_fast"],
+        rollback=rollback,
+        wait=options["wait"],
+        timing=Timing(timeout=options["timeout"], settle=options["settle"]),
+    )
+
+
+def read_plan(file: Path) -> Plan:
+    """Read a plan that was written down.
+
+    Raises:
+        click.ClickException: the file holds none, or one of another version.
+    """
+    from pydantic import ValidationError
+
+    from ape_silverback.deployment.plan import VERSION, Plan
+
+    try:
+        return Plan.model_validate_json(file.read_bytes())
+    except ValidationError as error:
+        detail = error.errors(include_url=False)[0]
+        place = ".".join(map(str, detail["loc"]))
+        raise click.ClickException(
+            f"{file}: not a plan of version {VERSION}: {place + ': ' if place else ''}{detail['msg']}"
+        ) from None

@@ -1,0 +1,493 @@
+"""What commands give with ``--format json`` and ``yaml``: the models of it, which the documentation is made from.
+
+The text below a key documents it. A key stays what it is; new keys may come. Times are ISO 8601 in UTC, a value that
+nobody knows is null.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from ape_silverback.cluster.types import BotConfiguration, ClusterConfiguration, ResourceStatus
+
+if TYPE_CHECKING:
+    from ape_silverback.cluster.client import Bot, RegistryCredentials, VariableGroup, Workspace
+    from ape_silverback.cluster.types import BotLogEntry, ClusterInfo
+    from ape_silverback.deployment.history import Record
+    from ape_silverback.server.platform.payments import Payments
+    from ape_silverback.stream.verify import Report
+
+
+class Document(BaseModel):
+    """A document, or a part of one."""
+
+    model_config = ConfigDict(defer_build=True)  # a command uses one or two of them
+
+    def data(self) -> dict[str, Any]:
+        """Give it as plain values."""
+        return self.model_dump(mode="json")
+
+
+class BotDocument(Document):
+    """A bot: `bots list`, `bots info`, `bots new`, `bots update`, `status`."""
+
+    name: str
+    id: str
+    state: str
+    """`created`, `provisioning`, `startup`, `running`, `shutdown`, `stopped`, `deprovisioning` or `removed`."""
+    image: str
+    ecosystem: str
+    network: str
+    provider: str
+    account: str | None
+    """Alias of the account that it signs with."""
+    environment: list[str]
+    """Names of its variable groups; of two that set one variable the later wins."""
+    credential: str | None
+    """Registry credential, by name where the cluster's credentials were asked for, else as the cluster says it."""
+    cluster_access: bool
+    created: datetime
+    started: datetime | None = None
+    """Begin of its latest run, from clusters that tell."""
+    stopped: datetime | None = None
+    """End of its latest run, from clusters that tell."""
+    exit_code: int | None = None
+    reason: str | None = None
+    """Why it stopped, from clusters that tell."""
+
+    @classmethod
+    def of(cls, bot: Bot, state: ResourceStatus, credential: str | None = None) -> BotDocument:
+        """Describe a bot."""
+        task = bot.task
+        return cls(
+            name=bot.name,
+            id=str(bot.id),
+            state=str(state).lower(),
+            image=bot.image,
+            ecosystem=bot.ecosystem,
+            network=bot.network,
+            provider=bot.provider,
+            account=bot.account,
+            environment=bot.environment,
+            credential=credential or bot.credential_name,
+            cluster_access=bot.cluster_access,
+            created=bot.created,
+            started=task.started_at if task else None,
+            stopped=task.stopped_at if task else None,
+            exit_code=task.exit_code if task else None,
+            reason=task.stopped_reason if task else None,
+        )
+
+
+class GroupDocument(Document):
+    """A variable group: `vars list`, `vars info`, `vars new`, `vars update`."""
+
+    name: str
+    id: str
+    variables: list[str]
+    """Names of its variables. Values are never told."""
+    created: datetime
+    used_by: list[str] | None = None
+    """Names of the bots that use it; only `vars info` asks for them."""
+
+    @classmethod
+    def of(cls, group: VariableGroup, used_by: list[str] | None = None) -> GroupDocument:
+        """Describe a variable group."""
+        return cls(name=group.name, id=str(group.id), variables=group.variables, created=group.created, used_by=used_by)
+
+
+class CredentialDocument(Document):
+    """Registry credentials: `registry list`, `registry info`, `registry new`, `registry update`."""
+
+    name: str
+    id: str
+    hostname: str
+    created: datetime
+    updated: datetime
+    used_by: list[str] | None = None
+    """Names of the bots that use them; only `registry info` asks for them."""
+
+    @classmethod
+    def of(cls, credential: RegistryCredentials, used_by: list[str] | None = None) -> CredentialDocument:
+        """Describe registry credentials."""
+        return cls(
+            name=credential.name,
+            id=credential.id,
+            hostname=credential.hostname,
+            created=credential.created,
+            updated=credential.updated,
+            used_by=used_by,
+        )
+
+
+class WorkspaceDocument(Document):
+    """A workspace: `workspaces list`, `workspaces info`, `workspaces new`, `workspaces update`."""
+
+    name: str
+    slug: str
+    id: str
+    owner: str | None = None
+    """Name of its owner; `workspaces list` doesn't ask for it."""
+    created: datetime
+
+    @classmethod
+    def of(cls, workspace: Workspace, owner: str | None = None) -> WorkspaceDocument:
+        """Describe a workspace."""
+        return cls(
+            name=workspace.name, slug=workspace.slug, id=str(workspace.id), owner=owner, created=workspace.created
+        )
+
+
+class ClusterDocument(Document):
+    """The platform's record of a cluster: `list`, `new`, `update`, `info`. Its id is a secret of the workspace."""
+
+    workspace: str
+    """Slug of its workspace."""
+    name: str
+    slug: str
+    status: str
+    """As the state of a bot; `created` means that it isn't paid for."""
+    version: str | None
+    configuration: ClusterConfiguration | None
+    created: datetime
+    last_updated: datetime
+    expiration: datetime | None
+    """End of what is paid for."""
+    stream: str | None = None
+    """Its payment stream as `eip155:CHAIN:MANAGER/ID`; only `info` asks for it. Not verified."""
+
+    @classmethod
+    def of(cls, workspace: str, cluster: ClusterInfo, stream: str | None = None) -> ClusterDocument:
+        """Describe a cluster of the platform."""
+        return cls(
+            workspace=workspace,
+            name=cluster.name,
+            slug=cluster.slug,
+            status=str(cluster.status).lower(),
+            version=cluster.version,
+            configuration=cluster.configuration,
+            created=cluster.created,
+            last_updated=cluster.last_updated,
+            expiration=cluster.expiration,
+            stream=stream,
+        )
+
+
+class DirectClusterDocument(Document):
+    """A cluster that is reached directly: `info`."""
+
+    profile: str
+    host: str
+    version: str
+    configuration: ClusterConfiguration | None
+    """What is paid for; null for a cluster that hosts itself."""
+    runtime: str | None
+    """What a local cluster runs its bots with; null for all others."""
+
+
+class HealthDocument(Document):
+    """Health of a cluster: `health`."""
+
+    healthy: bool
+    """Whether all of it is."""
+    networks: dict[str, bool]
+    """`ecosystem:network` → whether it is healthy."""
+    bots: dict[str, bool]
+    """Name → whether it is healthy."""
+
+
+class BotHealthDocument(Document):
+    """Health of a bot: `bots health`."""
+
+    name: str
+    healthy: bool
+
+
+class LogDocument(Document):
+    """A line of a log: `bots logs`, a document a line."""
+
+    bot: str
+    timestamp: datetime | None
+    level: str | None
+    """`DEBUG`, `INFO`, `SUCCESS`, `WARNING`, `ERROR`, or null for a line that says none."""
+    message: str
+
+    @classmethod
+    def of(cls, bot: str, entry: BotLogEntry) -> LogDocument:
+        """Describe a line of a bot's log."""
+        level = entry.level.name if entry.level is not None else None
+        return cls(bot=bot, timestamp=entry.timestamp, level=level, message=entry.message)
+
+
+class ErrorDocument(Document):
+    """An error of bots: `bots errors`."""
+
+    message: str
+    """As it was told last; errors that differ in hashes, times and long numbers only are one."""
+    count: int
+    bots: dict[str, int]
+    """Name → how often it happened there."""
+
+
+class ResultDocument(Document):
+    """What became of one thing: `start`, `stop` and `remove` of bots, `remove` of others."""
+
+    name: str
+    result: Literal["started", "stopped", "removed", "failed"]
+    error: str | None = None
+    """Why it failed."""
+
+
+class StatusDocument(Document):
+    """A cluster on one page: `status`."""
+
+    cluster: str
+    version: str
+    healthy: bool
+    networks: dict[str, bool]
+    bots: list[BotDocument]
+    errors: dict[str, list[str]] = Field(default_factory=dict)
+    """Name of a bot → its recent errors, for bots that have some."""
+    expiration: datetime | None = None
+    """End of what is paid for, of a cluster of the platform."""
+
+
+class DeploymentDocument(Document):
+    """An earlier deployment: `history`."""
+
+    id: int
+    """Its number, from 1 on."""
+    time: datetime
+    """When it began."""
+    by: str
+    """Who deployed, as `user@machine`."""
+    what: str
+    """`deploy`, or `rollback to ID`."""
+    target: str | None
+    """Target of the section."""
+    commit: str | None
+    """Git commit of the project."""
+    dirty: bool | None
+    """Whether there were changes that weren't committed."""
+    bots: dict[str, BotConfiguration]
+    """Every bot of the project after it: name → configuration."""
+    digests: dict[str, str]
+    """Name of a bot → digest of its image, where an engine could tell."""
+    outcome: dict[str, str] | None
+    """Name → the last that happened to it; null for a deployment that was cut off."""
+
+    @classmethod
+    def of(cls, record: Record) -> DeploymentDocument:
+        """Describe a deployment."""
+        return cls(
+            **record.model_dump(exclude={"version", "restores", "leaving", "groups", "bots"}),
+            bots={name: bot.configuration for name, bot in record.bots.items()},
+        )
+
+
+class EventDocument(Document):
+    """Something that happens in a deployment: `deploy` and `rollback`, a document a line."""
+
+    version: Literal[1] = 1
+    """Version of these lines."""
+    event: str
+    """`plan` first; then `built`, `applied`, `state`, `ready`, `failed`, `skipped` or `rolled-back` for a bot or a
+    variable group; `done` last."""
+    name: str | None = None
+    """The bot or the group."""
+    text: str | None = None
+    """What happened, in words."""
+    state: str | None = None
+    """The bot's state, where it was looked at."""
+    errors: list[str] = Field(default_factory=list)
+    """Of a bot that failed, what the cluster tells as its errors."""
+    log: list[str] = Field(default_factory=list)
+    """Of a bot that failed, its last log lines."""
+    plan: dict[str, Any] | None = None
+    """The plan, as `plan --format json` gives it."""
+
+
+class CheckDocument(Document):
+    """One check of a payment stream: in `verify`."""
+
+    name: str
+    """`address`, `pinned`, `platform`, `chain`, `code`, `controller`, `stream`, `product` or `time`."""
+    outcome: Literal["pass", "warn", "fail", "error", "skip"]
+    """`warn` for what is worth knowing; `fail` for what isn't as it should be; `error` for what couldn't be found out;
+    `skip` for what wasn't looked at. `fail` and `error` stop a deployment."""
+    text: str
+    """What was found, or why it was skipped."""
+    expected: str | None
+    """Where something has to have a certain value, that value."""
+    found: str | None
+    """The value that it has."""
+
+
+class VerificationDocument(Document):
+    """Whether the payment stream of a cluster is what the platform says: `verify`."""
+
+    cluster: str
+    trusted: bool
+    """Whether nothing stops a deployment."""
+    chain_id: int | None
+    """Chain of the stream, as the platform says it (EIP-155)."""
+    manager: str | None
+    """Address of the StreamManager, as the platform says it."""
+    controller: str | None
+    """Controller of the StreamManager, as the chain says it."""
+    stream_id: int | None
+    """Number of the stream, as the platform says it."""
+    block: int | None
+    """Number of the block at which the chain was read."""
+    checks: list[CheckDocument]
+    """In their order; those that rest on one that isn't passed are skipped."""
+
+    @classmethod
+    def of(cls, report: Report) -> VerificationDocument:
+        """Describe a report."""
+        return cls(**report.model_dump(), trusted=report.trusted)
+
+
+class StreamDocument(Document):
+    """The payment stream of a cluster: `pay info`, `pay create`, `pay add-time`, `pay cancel`."""
+
+    cluster: str
+    chain_id: int
+    """Chain that it is on (EIP-155)."""
+    manager: str
+    """Address of its StreamManager."""
+    stream_id: int
+    """Its number there."""
+    owner: str
+    """Address of who may cancel it and gets the rest."""
+    token: str
+    """Symbol of the token that it is paid in."""
+    token_address: str
+    """Address of that."""
+    rest: str
+    """What isn't spent yet, with the token's symbol."""
+    per_day: str
+    """What it costs a day, with the token's symbol."""
+    seconds_left: int
+    """Seconds for which is paid, at the time of the chain."""
+    expires: datetime | None
+    """When it runs out."""
+    cancelable: bool
+    """Whether its owner may cancel it now."""
+    products: list[str]
+    """What it pays for, as hexadecimal text of 32 bytes each."""
+    configuration: ClusterConfiguration | None
+    """What the first of them that is a cluster's decodes to."""
+    transaction: str | None = None
+    """Hash of the payment or the cancellation; null for `pay info`."""
+    refund: str | None = None
+    """What the cancellation gave back."""
+    verification: VerificationDocument | None = None
+    """Whether it is to be trusted; only `pay info` says it here."""
+
+
+class LocalPlatformDocument(Document):
+    """The platform that a local cluster has as well: part of `up`."""
+
+    profile: str
+    """Profile that leads to it."""
+    chain_id: int
+    """Chain on which its clusters are paid for."""
+    stream_manager: str
+    """Address of the contract that takes the payments."""
+    tokens: dict[str, str]
+    """Symbol → address of what is accepted."""
+
+    @classmethod
+    def of(cls, profile: str, payments: Payments) -> LocalPlatformDocument:
+        """Describe it."""
+        return cls(
+            profile=profile,
+            chain_id=payments.chain_id,
+            stream_manager=payments.manager,
+            tokens=dict(payments.tokens),
+        )
+
+
+class LocalClusterDocument(Document):
+    """The local cluster of this machine: `up`."""
+
+    host: str
+    profile: str
+    """Profile that leads to it."""
+    pid: int
+    """Process of its server."""
+    version: str
+    started: datetime
+    """When the server was started."""
+    already: bool
+    """Whether it ran before."""
+    platform: LocalPlatformDocument | None = None
+    """The platform that it has as well, from `up --chain` on."""
+
+
+class UserDocument(Document):
+    """Who is logged in to the platform: `whoami`."""
+
+    user: str
+    """Name or mail address."""
+    auth: str
+    """Name of the login in the profile file."""
+    host: str
+    """Who the login is with."""
+    expires: datetime | None
+    """End of what the login's token is good for."""
+    renewable: bool
+    """Whether it is renewed then."""
+
+
+class ImageDocument(Document):
+    """The image of a bot: `build`."""
+
+    name: str
+    """The bot."""
+    image: str
+    """The reference that it is built as."""
+    containerfile: str | None
+    """Where its Containerfile was written to, relative to the project."""
+    built: bool
+    """Whether it was built; `--file-only` builds nothing."""
+    pushed: bool
+    """Whether it was pushed."""
+    digest: str | None
+    """Of the registry where it was pushed to, else the engine's own; null when the engine doesn't tell."""
+    error: str | None = None
+    """Why it failed."""
+
+
+DOCUMENTS: Mapping[str, type[Document]] = {
+    document.__name__.removesuffix("Document"): document
+    for document in (
+        BotDocument,
+        GroupDocument,
+        CredentialDocument,
+        WorkspaceDocument,
+        ClusterDocument,
+        DirectClusterDocument,
+        HealthDocument,
+        BotHealthDocument,
+        LogDocument,
+        ErrorDocument,
+        ResultDocument,
+        StatusDocument,
+        DeploymentDocument,
+        EventDocument,
+        VerificationDocument,
+        CheckDocument,
+        StreamDocument,
+        LocalClusterDocument,
+        LocalPlatformDocument,
+        UserDocument,
+        ImageDocument,
+    )
+}
+"""Every document, by the name that the documentation has for it."""

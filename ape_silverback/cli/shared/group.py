@@ -1,0 +1,107 @@
+"""Groups of commands that import a command only when it is used, and say what is wrong without a traceback."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from importlib import import_module
+from typing import Any
+
+import click
+
+from ape_silverback.suggestions import did_you_mean
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are named, not imported.
+
+    Args:
+        commands_by_section: heading in ``--help`` → name of a command → where it is, as ``module:attribute``.
+        version_of: distribution whose version ``--version`` prints; None for no such option.
+    """
+
+    def __init__(
+        self,
+        *args: Any,
+        commands_by_section: Mapping[str, Mapping[str, str]],
+        version_of: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        self.commands_by_section = commands_by_section
+        if version_of:
+            self.params.append(_version_option(version_of))
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+        """Name the commands in the order in which they are declared."""
+        return [name for section in self.commands_by_section.values() for name in section]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        """Import a command.
+
+        Raises:
+            click.ClickException: its module, or something that it needs, can't be imported.
+        """
+        for section in self.commands_by_section.values():
+            if place := section.get(cmd_name):
+                module, _, attribute = place.partition(":")
+                try:
+                    command: click.Command = getattr(import_module(module), attribute)
+                except ImportError as error:
+                    raise click.ClickException(_not_loaded(cmd_name, error)) from error
+                return command
+        return None
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command that the arguments name, or say which of this group are near.
+
+        Ape would suggest commands of its own root group here.
+        """
+        name = args[0]
+        if not ctx.resilient_parsing and name not in self.list_commands(ctx) and not name.startswith("-"):
+            hint = did_you_mean(name, self.list_commands(ctx), "commands")
+            ctx.fail(f"'{ctx.command_path}' has no command '{name}'; {hint}")
+        return super().resolve_command(ctx, args)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command; Ape's errors become click's: stderr, exit 1, no project loaded to print them."""
+        from ape.exceptions import ApeException
+
+        if os.environ.get("NO_COLOR"):  # no-color.org: any text turns colours off
+            ctx.color = False
+        try:
+            return super().invoke(ctx)
+        except ApeException as error:
+            raise click.ClickException(str(error) or type(error).__name__) from error
+        except ImportError as error:
+            raise click.ClickException(_not_loaded(ctx.invoked_subcommand or "it", error)) from error
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the commands under their headings."""
+        for heading, section in self.commands_by_section.items():
+            commands = {name: self.get_command(ctx, name) for name in section}
+            width = formatter.width - 6 - max(map(len, commands))
+            rows = [(name, command.get_short_help_str(width)) for name, command in commands.items() if command]
+            with formatter.section(heading):
+                formatter.write_dl(rows)
+
+
+def _not_loaded(name: str, error: ImportError) -> str:
+    return (
+        f"'{name}' can't be loaded: {error}. Is ape-silverback installed whole? `pip install --upgrade ape-silverback`"
+    )
+
+
+def _version_option(distribution: str) -> click.Option:
+    def show(ctx: click.Context, param: click.Parameter, value: bool) -> None:  # noqa: ARG001 - click's signature
+        if value and not ctx.resilient_parsing:
+            from importlib.metadata import version
+
+            click.echo(version(distribution))
+            ctx.exit()
+
+    return click.Option(
+        ["--version"], is_flag=True, is_eager=True, expose_value=False, callback=show, help="Show the version and exit."
+    )

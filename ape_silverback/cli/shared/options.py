@@ -1,0 +1,134 @@
+"""Options that many commands share, and the connections that they choose."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from datetime import datetime, timedelta, timezone
+from functools import partial
+from typing import Any, TypeVar
+
+import click
+from ape.cli import verbosity_option
+
+from ape_silverback import connect
+from ape_silverback.cli.shared.completion import complete_bots, complete_clusters, complete_profiles
+from ape_silverback.cli.shared.output import warn
+from ape_silverback.durations import read_span
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+TEXT, JSON, YAML = "text", "json", "yaml"
+
+
+def together(*options: Callable[[Any], Any]) -> Callable[[Function], Function]:
+    """Make one decorator of several."""
+
+    def decorate(function: Function) -> Function:
+        for option in reversed(options):
+            function = option(function)
+        return function
+
+    return decorate
+
+
+profile_option = click.option(
+    "-p",
+    "--profile",
+    metavar="PROFILE",
+    help="The profile to use, of ~/.silverback/profile.toml.",
+    shell_complete=complete_profiles,
+)
+
+cluster_options = together(
+    profile_option,
+    click.option(
+        "-c",
+        "--cluster",
+        metavar="WORKSPACE/NAME",
+        help="The cluster of the platform to talk to.",
+        shell_complete=complete_clusters,
+    ),
+    verbosity_option(),
+)
+"""What every command has that talks to a cluster."""
+
+platform_options = together(profile_option, verbosity_option())
+"""What every command has that talks to the platform."""
+
+connected = partial(connect.connected, warn=warn)
+platform = partial(connect.platform, warn=warn)
+
+bot_names = click.argument("names", metavar="[BOT]...", nargs=-1, shell_complete=complete_bots)
+"""Bots, by name or glob."""
+
+format_option = click.option(
+    "--format",
+    "format_",
+    type=click.Choice([TEXT, JSON, YAML], case_sensitive=False),
+    default=TEXT,
+    show_default=True,
+    help="How to show it. docs/output.md says what JSON and YAML hold.",
+)
+
+yes_option = click.option("-y", "--yes", is_flag=True, help="Don't ask.")
+
+all_option = click.option("--all", "every", is_flag=True, help="Every one that is there.")
+
+
+def _iso(text: str) -> datetime:
+    """Read a time in ISO 8601, local without a zone.
+
+    Raises:
+        ValueError: it is none; likewise OverflowError.
+    """
+    return datetime.fromisoformat(re.sub(r"Z$", "+00:00", text)).astimezone()
+
+
+class Span(click.ParamType):
+    """A time span: ``10m``, ``2h``, ``3 days``, or up to a time in ISO 8601 that is to come. Gives seconds."""
+
+    name = "time"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Read it.
+
+        Raises:
+            click.BadParameter: it is none, or not above zero.
+        """
+        if isinstance(value, int):
+            return value
+        text = str(value).strip()
+        try:
+            span = read_span(text)
+            span = _iso(text) - datetime.now(timezone.utc) if span is None else span
+        except (ValueError, OverflowError):
+            self.fail(f"'{text}' is no time: write '2h', '30 days' or '2027-01-31T12:00'", param, ctx)
+        if span <= timedelta():
+            self.fail(f"'{text}' is no time to come", param, ctx)
+        return int(span.total_seconds())
+
+
+class Moment(click.ParamType):
+    """A time: ``10m``, ``2h``, ``3 days`` or ``1h 30m`` ago, or one in ISO 8601 (local without a zone)."""
+
+    name = "time"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
+        """Read it.
+
+        Raises:
+            click.BadParameter: it is none.
+        """
+        if isinstance(value, datetime):
+            return value
+        text = str(value).strip()
+        try:
+            if (span := read_span(text)) is not None:
+                return datetime.now(timezone.utc) - span
+        except OverflowError:
+            self.fail(f"'{text}' is longer ago than there is time", param, ctx)
+        try:
+            return _iso(text)
+        except (ValueError, OverflowError):
+            self.fail(f"'{text}' is no time: write '10m', '2h', '3 days' or '2026-01-31T12:00'", param, ctx)

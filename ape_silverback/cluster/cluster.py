@@ -1,0 +1,389 @@
+"""The client of one cluster, and what it makes of its answers: bots, variable groups and registry credentials.
+
+Methods and properties have the names of the public SDK's module ``silverback.cluster.client``, so that code written for
+it works here. A property of a client asks the cluster each time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from functools import cached_property
+from typing import Any
+
+import httpx
+from ape.logging import LogLevel
+from pydantic import PrivateAttr, ValidationError
+
+from ape_silverback.cluster.base_client import SLOW_TIMEOUT, ApiClient
+from ape_silverback.cluster.http_errors import mapped_errors, read_answer
+from ape_silverback.cluster.log_stream import follow, read_entry, read_lines
+from ape_silverback.cluster.resource import Resource
+from ape_silverback.cluster.types import (
+    BotInfo,
+    BotLogEntry,
+    BotTaskResult,
+    ClusterConfiguration,
+    ClusterHealth,
+    RegistryCredentialsInfo,
+    ResourceStatus,
+    ServiceHealth,
+    VariableGroupInfo,
+)
+from ape_silverback.exceptions import NotOffered, UnexpectedAnswer
+
+NO_CHANGE = "<no-change>"
+"""What keeps ``account`` and ``credential_name`` of a bot; null clears them."""
+
+
+class _OfCluster(Resource):
+    @property
+    def cluster(self) -> ClusterClient:
+        """The client that made this object."""
+        client: ClusterClient = self._bound_client()
+        return client
+
+
+class RegistryCredentials(RegistryCredentialsInfo, _OfCluster):
+    """Credentials of a cluster for a container registry."""
+
+    def update(
+        self,
+        hostname: str | None = None,
+        email: str | None = None,
+        username: str | None = None,
+        password: str | None = None,
+    ) -> RegistryCredentials:
+        """Change what is given; None keeps a value. Gives the credentials as they are then."""
+        changes = {"hostname": hostname, "email": email, "username": username, "password": password}
+        response = self.cluster.call("PATCH", f"/credentials/{self.name}", json=changes, idempotent=True)
+        return read_answer(RegistryCredentials, response)._bind(self.cluster)
+
+    def remove(self) -> None:
+        """Remove them. Refused while a bot uses them."""
+        self.cluster.delete_thing(f"/credentials/{self.name}")
+
+
+class VariableGroup(VariableGroupInfo, _OfCluster):
+    """A group of environment variables of a cluster."""
+
+    def update(self, **variables: str | None) -> VariableGroup:
+        """Set variables, and remove those that are None. Gives the group's new revision."""
+        response = self.cluster.call("PATCH", f"/vars/{self.id}", json={"variables": variables}, idempotent=True)
+        return read_answer(VariableGroup, response)._bind(self.cluster)
+
+    def remove(self) -> None:
+        """Remove it. Refused while a bot uses any revision of it."""
+        self.cluster.delete_thing(f"/vars/{self.id}")
+
+
+class Listing:
+    """What the bots of one answer share: groups and credentials are asked for once, and only if one is needed."""
+
+    def __init__(self, client: ClusterClient) -> None:
+        self._client = client
+
+    @cached_property
+    def groups(self) -> dict[str, VariableGroup]:
+        """Variable groups by name."""
+        return self._client.variable_groups
+
+    @cached_property
+    def credentials(self) -> dict[str, RegistryCredentials]:
+        """Registry credentials by id and by name: a cluster answers with the id where it takes the name."""
+        found = self._client.credentials.values()
+        return {one.name: one for one in found} | {one.id: one for one in found}
+
+
+class Bot(BotInfo, _OfCluster):
+    """A bot of a cluster."""
+
+    _listing: Listing | None = PrivateAttr(default=None)
+
+    def _list_in(self, listing: Listing) -> Bot:
+        self._listing = listing
+        return self._bind(listing._client)
+
+    @property
+    def _others(self) -> Listing:
+        if self._listing is None:
+            self._listing = Listing(self.cluster)
+        return self._listing
+
+    @property
+    def vargroups(self) -> list[VariableGroup]:
+        """Its variable groups. All bots of one listing ask the cluster once."""
+        groups = self._others.groups
+        return [groups[name] for name in self.environment if name in groups]
+
+    @property
+    def credential(self) -> RegistryCredentials | None:
+        """Its registry credentials. All bots of one listing ask the cluster once."""
+        return self._others.credentials.get(self.credential_name) if self.credential_name else None
+
+    def update(
+        self,
+        name: str | None = None,
+        image: str | None = None,
+        credential_name: str | None = NO_CHANGE,
+        ecosystem: str | None = None,
+        network: str | None = None,
+        provider: str | None = None,
+        account: str | None = NO_CHANGE,
+        environment: list[str] | None = None,
+        cluster_access: bool | None = None,
+    ) -> Bot:
+        """Change what is given; None keeps a value, but clears ``account`` and ``credential_name``.
+
+        A running bot keeps its old configuration until it is stopped and started.
+        """
+        changes = {
+            "name": name,
+            "image": image,
+            "credential_name": credential_name,
+            "ecosystem": ecosystem,
+            "network": network,
+            "provider": provider,
+            "account": account,
+            "environment": environment,
+            "cluster_access": cluster_access,
+        }
+        response = self.cluster.call("PATCH", f"/bots/{self.id}", json=changes, idempotent=True, timeout=SLOW_TIMEOUT)
+        return read_answer(Bot, response)._bind(self.cluster)
+
+    @property
+    def status(self) -> ResourceStatus:
+        """Its status now."""
+        return self.cluster.get_as(ResourceStatus, f"/bots/{self.id}/status")
+
+    @property
+    def is_healthy(self) -> bool:
+        """Whether it is healthy now."""
+        return self.cluster.get_as(ServiceHealth, f"/bots/{self.id}/health").healthy
+
+    def start(self) -> None:
+        """Start it. A running bot stays as it is."""
+        self.cluster.call("POST", f"/bots/{self.id}/start", idempotent=True, timeout=SLOW_TIMEOUT)
+
+    def stop(self) -> None:
+        """Ask it to stop; it has stopped when its status says so."""
+        self.cluster.call("POST", f"/bots/{self.id}/stop", idempotent=True, timeout=SLOW_TIMEOUT)
+
+    def remove(self) -> None:
+        """Remove it; a running one is shut down first."""
+        self.cluster.delete_thing(f"/bots/{self.id}", timeout=SLOW_TIMEOUT)
+
+    @property
+    def errors(self) -> list[str]:
+        """What went wrong in it, as its cluster tells."""
+        return self.cluster.get_as(list[str], f"/bots/{self.id}/errors")
+
+    def get_metrics(
+        self, *names: str, since: datetime | None = None, until: datetime | None = None
+    ) -> Iterator[BotTaskResult]:
+        """Read what it recorded of its tasks as a stream, the oldest first.
+
+        Args:
+            names: metrics to read; every task when there are none, else only tasks that recorded one of them.
+            since: earliest end of a task.
+            until: latest end of a task.
+
+        Raises:
+            NotOffered: the cluster doesn't announce ``metrics``, as the hosted one.
+            ClusterError: a request failed.
+        """
+        return self.cluster._metrics(self, names, since, until)
+
+    @property
+    def logs(self) -> list[BotLogEntry]:
+        """Its whole log from level INFO on."""
+        return list(self.get_logs())
+
+    def get_logs(
+        self,
+        log_level: LogLevel = LogLevel.INFO,
+        start_time: datetime | None = None,
+        end_time: datetime | None = None,
+        follow: bool = False,
+    ) -> Iterator[BotLogEntry]:
+        """Read its log as a stream, in constant memory.
+
+        Args:
+            log_level: lowest level.
+            start_time: time from which on.
+            end_time: time up to which.
+            follow: stay for new entries, over broken connections, until the bot is removed.
+
+        Raises:
+            ClusterError: the log can't be read.
+        """
+        return self.cluster._logs(self, log_level, start_time, end_time, follow)
+
+
+class ClusterClient(ApiClient):
+    """Client of one cluster, constructed as an ``httpx.Client``.
+
+    ``ClusterClient(base_url=…, headers={"X-API-Key": …})`` for a cluster that is reached directly.
+    """
+
+    @property
+    def openapi_schema(self) -> dict[str, Any]:
+        """The description of the cluster's API, asked for once."""
+        if "_openapi" not in self.__dict__:
+            self.__dict__["_openapi"] = self.get_as(dict[str, Any], "/openapi.json")
+        schema: dict[str, Any] = self.__dict__["_openapi"]
+        return schema
+
+    @property
+    def version(self) -> str:
+        """The cluster's version."""
+        return str(self._info.get("version", "unknown"))
+
+    @property
+    def configuration(self) -> ClusterConfiguration | None:
+        """The configuration that is paid for; None for a cluster that hosts itself."""
+        raw = self._info.get("x-config")
+        return None if raw is None else ClusterConfiguration.model_validate(raw)
+
+    @property
+    def runtime(self) -> str | None:
+        """What a local cluster runs its bots with, such as ``process``; None for all other clusters."""
+        runtime = self._info.get("x-runtime")
+        return runtime if isinstance(runtime, str) else None
+
+    @property
+    def extensions(self) -> frozenset[str]:
+        """What the cluster offers beyond the API that every cluster has, by name."""
+        names = self._info.get("x-extensions")
+        return frozenset(name for name in names if isinstance(name, str)) if isinstance(names, list) else frozenset()
+
+    @property
+    def _info(self) -> dict[str, Any]:
+        info = self.openapi_schema.get("info")
+        if not isinstance(info, dict):
+            raise UnexpectedAnswer(f"{self!r} has an API description without 'info'")
+        return info
+
+    @property
+    def health(self) -> ClusterHealth:
+        """Health of the cluster, its networks and its bots."""
+        return self.get_as(ClusterHealth, "/health")
+
+    @property
+    def credentials(self) -> dict[str, RegistryCredentials]:
+        """Registry credentials by name."""
+        return {one.name: one._bind(self) for one in self.get_all(RegistryCredentials, "/credentials")}
+
+    def new_credentials(
+        self, name: str, hostname: str, email: str, username: str, password: str
+    ) -> RegistryCredentials:
+        """Make registry credentials.
+
+        Raises:
+            Conflict: there are some of this name.
+        """
+        content = {"name": name, "hostname": hostname, "email": email, "username": username, "password": password}
+        found = self.create(RegistryCredentials, "/credentials", lambda: self.credentials.get(name), json=content)
+        return found._bind(self)
+
+    @property
+    def variable_groups(self) -> dict[str, VariableGroup]:
+        """Variable groups by name."""
+        return {one.name: one._bind(self) for one in self.get_all(VariableGroup, "/vars")}
+
+    def new_variable_group(self, name: str, variables: dict[str, str]) -> VariableGroup:
+        """Make a variable group.
+
+        Raises:
+            Conflict: there is one of this name.
+        """
+        found = self.create(
+            VariableGroup, "/vars", lambda: self.variable_groups.get(name), params={"name": name}, json=variables
+        )
+        return found._bind(self)
+
+    @property
+    def bots(self) -> dict[str, Bot]:
+        """Bots by name."""
+        listing = Listing(self)
+        return {one.name: one._list_in(listing) for one in self.get_all(Bot, "/bots")}
+
+    def new_bot(
+        self,
+        name: str,
+        image: str,
+        ecosystem: str,
+        network: str,
+        provider: str,
+        account: str | None = None,
+        environment: list[str] | None = None,
+        credential_name: str | None = None,
+        cluster_access: bool = False,
+    ) -> Bot:
+        """Make a bot, which starts right away.
+
+        Raises:
+            Conflict: there is one of this name.
+            ValidationFailed: the cluster refuses a value.
+        """
+        content = {
+            "name": name,
+            "image": image,
+            "ecosystem": ecosystem,
+            "network": network,
+            "provider": provider,
+            "account": account,
+            "environment": environment or [],
+            "credential_name": credential_name,
+            "cluster_access": cluster_access,
+        }
+        found = self.create(Bot, "/bots", lambda: self.bots.get(name), json=content, timeout=SLOW_TIMEOUT)
+        return found._bind(self)
+
+    def _logs(
+        self, bot: Bot, log_level: LogLevel, start_time: datetime | None, end_time: datetime | None, stay: bool
+    ) -> Iterator[BotLogEntry]:
+        @contextmanager
+        def connect(since: datetime | None) -> Iterator[httpx.Response]:
+            query: dict[str, Any] = {"log_level": log_level.name, "follow": stay}
+            query |= {"start_time": since.isoformat()} if since else {}
+            query |= {"end_time": end_time.isoformat()} if end_time else {}
+            # A followed log may be silent for as long as it likes.
+            timeout = httpx.Timeout(5.0, read=None) if stay else SLOW_TIMEOUT
+            request = self.build_request("GET", f"/bots/{bot.id}/logs", params=query, timeout=timeout)
+            response = self.send(request, stream=True)
+            try:
+                self.check(response)
+                with mapped_errors(request):
+                    yield response
+            finally:
+                response.close()
+
+        if stay:
+            yield from follow(connect, start_time, self.retries.delays, self.retries.sleep)
+            return
+        with connect(start_time) as response:
+            yield from map(read_entry, read_lines(response))
+
+    def _metrics(
+        self, bot: Bot, names: Sequence[str], since: datetime | None, until: datetime | None
+    ) -> Iterator[BotTaskResult]:
+        if "metrics" not in self.extensions:
+            raise NotOffered(
+                "this cluster doesn't offer metrics of bots; the cluster that ships with this package does"
+            )
+        query: dict[str, Any] = {"name": list(names)} if names else {}
+        query |= {"since": since.isoformat()} if since else {}
+        query |= {"until": until.isoformat()} if until else {}
+        request = self.build_request("GET", f"/bots/{bot.id}/metrics", params=query, timeout=SLOW_TIMEOUT)
+        response = self.send(request, stream=True)
+        try:
+            self.check(response)
+            with mapped_errors(request):
+                for line in read_lines(response):
+                    yield BotTaskResult.model_validate_json(line)
+        except ValidationError:
+            raise UnexpectedAnswer(f"{self!r} answered a metric that isn't one") from None
+        finally:
+            response.close()

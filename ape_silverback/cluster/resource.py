@@ -1,0 +1,39 @@
+"""What a client makes of an answer: a model that knows the client that made it.
+
+The client is held per instance, so that two clients can live in one process.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, PrivateAttr
+
+from ape_silverback.cluster.base_client import ApiClient
+
+ResourceT = TypeVar("ResourceT", bound="Resource")
+
+
+class Resource(BaseModel):
+    """Base of what can be changed through the client that made it. Pickling keeps the values, not the client."""
+
+    _client: ApiClient | None = PrivateAttr(default=None)
+
+    def __eq__(self, other: object) -> bool:
+        """Compare the values, not the clients."""
+        return type(self) is type(other) and self.__dict__ == other.__dict__
+
+    def __hash__(self) -> int:
+        return hash(self.__dict__["id"])  # which each of them has
+
+    def __getstate__(self) -> dict[Any, Any]:
+        return {**super().__getstate__(), "__pydantic_private__": dict.fromkeys(self.__private_attributes__)}
+
+    def _bind(self: ResourceT, client: ApiClient) -> ResourceT:
+        self._client = client
+        return self
+
+    def _bound_client(self) -> Any:
+        if self._client is None:
+            raise RuntimeError(f"this {type(self).__name__} has no client: it was constructed directly or unpickled")
+        return self._client

@@ -1,0 +1,95 @@
+"""Finds runtimes through the entry point group ``ape_silverback.runtimes``.
+
+An entry point names a class with a class method ``create``, which takes ``RuntimeSettings``.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import entry_points
+from pathlib import Path
+
+from ape_silverback.exceptions import LocalClusterError
+from ape_silverback.files import write_private
+from ape_silverback.server.runtimes import EngineError, Runtime, RuntimeSettings
+from ape_silverback.server.runtimes.process import ProcessRuntime
+
+GROUP = "ape_silverback.runtimes"
+DEFAULT = ProcessRuntime.name
+
+
+@dataclass(frozen=True)
+class RuntimeChoice:
+    """The runtime that a cluster was given.
+
+    Attributes:
+        name: of the entry point.
+        cluster: id of the cluster on the engine, where others may have bots too; made when the choice is written.
+        options: of this runtime.
+    """
+
+    name: str = DEFAULT
+    cluster: str = ""
+    options: Mapping[str, str] = field(default_factory=dict)
+
+
+def read_choice(folder: Path) -> RuntimeChoice:
+    """Return the runtime that a cluster has, by the cluster's folder; processes where none was chosen."""
+    try:
+        return RuntimeChoice(**json.loads(_choice_file(folder).read_text(encoding="utf8")))
+    except FileNotFoundError:
+        return RuntimeChoice()
+
+
+def write_choice(folder: Path, choice: RuntimeChoice) -> None:
+    """Give a cluster a runtime, which its next server uses."""
+    content = {"name": choice.name, "cluster": choice.cluster or str(uuid.uuid4()), "options": dict(choice.options)}
+    write_private(_choice_file(folder), json.dumps(content))
+
+
+def runtime_of(folder: Path) -> Runtime:
+    """Return the runtime of a cluster, by the cluster's folder.
+
+    Raises:
+        LocalClusterError: it isn't installed, or its engine doesn't answer.
+    """
+    choice = read_choice(folder)
+    return create_runtime(choice.name, settings_of(folder, choice))
+
+
+def settings_of(folder: Path, choice: RuntimeChoice) -> RuntimeSettings:
+    """Return what a runtime gets to know of the cluster in a folder."""
+    return RuntimeSettings(folder / "bots", choice.cluster, choice.options)
+
+
+def _choice_file(folder: Path) -> Path:
+    return folder / "runtime.json"
+
+
+def runtime_names() -> list[str]:
+    """Return the names of the runtimes that are installed."""
+    return sorted({DEFAULT, *(found.name for found in entry_points(group=GROUP))})
+
+
+def create_runtime(name: str, settings: RuntimeSettings) -> Runtime:
+    """Return the runtime of a cluster.
+
+    Raises:
+        LocalClusterError: no such runtime is installed, it lacks a package, or its engine doesn't answer.
+    """
+    if name == DEFAULT:  # without a look at every package that is installed
+        return ProcessRuntime.create(settings)
+    for found in entry_points(group=GROUP, name=name):
+        try:
+            runtime: Runtime = found.load().create(settings)
+        except ModuleNotFoundError as error:
+            raise LocalClusterError(
+                f"runtime '{name}' needs the package {error.name}: pip install \"ape-silverback[{name}]\""
+            ) from error
+        except EngineError as error:
+            raise LocalClusterError(f"runtime '{name}': {error}") from error
+        return runtime
+    raise LocalClusterError(f"no runtime '{name}' is installed; there is: {', '.join(runtime_names())}")
