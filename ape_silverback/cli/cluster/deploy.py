@@ -163,7 +163,7 @@ def carry_out(
     if plan.refused:
         raise click.ClickException("\n".join(plan.refused))
     if images:
-        note(f"Images to build first: {', '.join(bot.image for bot in images)}.")
+        note(f"Images to build first: {', '.join(bot.configuration.image for bot in images)}.")
     if unfinished := session.deployer.records.unfinished():
         note(f"The last deployment was cut off; begun, and of no known end: {', '.join(unfinished)}.")
     if plan.writes:
@@ -240,7 +240,7 @@ def _show_event(kind: str, event: Event | None = None, text: str | None = None, 
 def _show_desired(desired: DesiredState) -> None:
     for bot in desired.bots:
         echo(f"{style(bot.name, bold=True)}  ({bot.origin})")
-        shown = {name: value_text(getattr(bot, name)) for name in bot.FIELDS}
+        shown = {name: value_text(value) for name, value in bot.configuration}
         width = max(map(len, shown.values()))
         for name, value in shown.items():
             echo(f"  {key_text(name):<14}  {value:<{width}}  {style(bot.origins[name], dim=True)}")
