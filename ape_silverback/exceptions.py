@@ -29,6 +29,7 @@ All of them are Ape errors, so that code written for Ape catches them and ``ape`
         ├── UnexpectedAnswer      an answer that the API doesn't promise
         │   ├── AnswerTooLarge        more bytes than any cluster has to tell
         │   └── TooManyPages          a list whose pages don't end
+        ├── NotOffered            an extension that this cluster doesn't have
         ├── ServerError           5xx
         └── ClientError           4xx; the name that the public SDK uses
             ├── Unauthorized          401
@@ -196,6 +197,10 @@ class AnswerTooLarge(UnexpectedAnswer):
 
 class TooManyPages(UnexpectedAnswer):
     """A list has more pages than any cluster needs, or pages that repeat."""
+
+
+class NotOffered(ClusterError):
+    """The cluster doesn't have an extension that was asked for, so nothing was requested."""
 
 
 class LoginFailed(ClusterError):

@@ -11,7 +11,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 from ape_silverback.cluster.bot_errors import last_error_line
-from ape_silverback.cluster.types import BotTaskStatus, ResourceStatus
+from ape_silverback.cluster.types import BotConfiguration, BotTaskStatus, ResourceStatus
 from ape_silverback.server.logs import errors_of_run, last_lines_of_run
 from ape_silverback.server.runtimes import (
     GONE,
@@ -52,6 +52,10 @@ class ImpossibleTransition(Exception):
 
 class BusyError(Exception):
     """A bot is in a state in which what was asked can't be done now."""
+
+
+class GoneError(LookupError):
+    """A bot was removed, or is being removed."""
 
 
 class Supervisor:
@@ -117,7 +121,7 @@ class Supervisor:
         self._ended.set()
         self._thread.join(timeout=5.0)
 
-    def create(self, name: str, configuration: Mapping[str, Any]) -> BotRecord:
+    def create(self, name: str, configuration: BotConfiguration) -> BotRecord:
         """Create a bot and start it.
 
         Raises:
@@ -158,12 +162,12 @@ class Supervisor:
         """Stop a bot if it runs, and remove it with its log.
 
         Raises:
-            LookupError: it was removed, or another request removes it already.
+            GoneError: it was removed, or another request removes it already.
         """
         with self._lock:
             bot = self._reload(bot)
             if bot.status is DEPROVISIONING:
-                raise LookupError(f"bot '{bot.name}' is being removed")
+                raise GoneError(f"bot '{bot.name}' is being removed")
             self._enter(bot, DEPROVISIONING, wanted=False)
             state = self.store.runtime_state(bot.id)
             self.runtime.stop(bot.id, state)
@@ -219,7 +223,11 @@ class Supervisor:
         elif bot.status is SHUTDOWN:
             if time.monotonic() > self._kill_at.get(bot.id, 0.0):
                 self.runtime.kill(bot.id, self.store.runtime_state(bot.id))
-        elif bot.status is STARTUP and (seen.ready or _seconds_since(bot.task.started_at) > self.ready_after):
+        elif bot.status is STARTUP and seen.note != bot.task.reason:
+            self._rewrite(bot, STARTUP, reason=seen.note)  # how far the pull of its image is
+        elif bot.status is STARTUP and (
+            seen.ready or (seen.note is None and _seconds_since(seen.started_at) > self.ready_after)
+        ):
             self._enter(bot, RUNNING)
 
     def _take_up(self, bot: BotRecord, seen: Observation) -> None:
@@ -268,14 +276,14 @@ class Supervisor:
     def _run_of(self, bot: BotRecord) -> Run:
         configuration, credential = bot.configuration, None
         for one in self.store.credentials():
-            if configuration["credential_name"] in (one.name, one.id):
+            if configuration.credential_name in (one.name, one.id):
                 credential = Credential(one.hostname, one.username, self.store.password_of(one.name))
         return Run(
             bot=bot.id,
             name=bot.name,
-            image=configuration["image"],
+            image=configuration.image,
             variables=self.variables_of(bot),
-            account=configuration["account"],
+            account=configuration.account,
             credential=credential,
             limits=self.limits,
         )
@@ -290,11 +298,14 @@ class Supervisor:
         code = bot.task.stop_code if bot.status is SHUTDOWN else None
         reason = {BY_USER: "stopped by its user", BY_CLUSTER: "the cluster was taken down"}.get(code or "")
         last_error = None
-        if reason is None:
+        if seen.failure and reason is None:
+            code, reason = NEVER_RAN, f"can't be started: {seen.failure}"
+        elif reason is None:
             code = BY_SIGNAL if seen.exit_code is not None and seen.exit_code > 128 else BY_ITSELF
             log, started = self.runtime.log_file(bot.id), bot.task.started_at
             last_error = last_error_line(errors_of_run(log, started) or [last_lines_of_run(log, started)])
-            reason = _end_text(seen.exit_code) + (f": {last_error}" if last_error and code == BY_ITSELF else "")
+            end = f"{seen.note}: {_end_text(seen.exit_code)}" if seen.note else _end_text(seen.exit_code)
+            reason = end + (f": {last_error}" if last_error and code == BY_ITSELF else "")
         self._enter(
             bot,
             STOPPED,
@@ -318,10 +329,10 @@ class Supervisor:
         """Read a bot again, as it is now.
 
         Raises:
-            LookupError: it was removed in the meantime.
+            GoneError: it was removed in the meantime.
         """
         if (now := self.store.bot(bot.id)) is None:
-            raise LookupError(f"bot '{bot.name}' was removed")
+            raise GoneError(f"bot '{bot.name}' was removed")
         return now
 
 
