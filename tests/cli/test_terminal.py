@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from subprocess import CompletedProcess, run
@@ -16,10 +15,10 @@ from hypothesis import strategies as st
 
 from ape_silverback.cli.shared import terminal
 from ape_silverback.cli.shared.terminal import safe_colours, safe_line, safe_text, style
-from tests.cli.conftest import APE, terminal_session
+from tests.cli.conftest import terminal_session
 from tests.cli.hostile import BOTS, EVIL, OBEYED, behave, look_at
 from tests.cluster.server import Server, serving
-from tests.conftest import ROOT, run_ape
+from tests.conftest import APE, ROOT, environment_of, run_ape
 
 pytestmark = pytest.mark.xdist_group("cli-terminal")
 KEY = {"SILVERBACK_CLUSTER_API_KEY": "k"}
@@ -103,14 +102,7 @@ def shell(line: str, home: Path, project: Path, server: Server, **environment: s
     return run(
         ["sh", "-c", line.replace("CLUSTER", f"{APE} silverback cluster")],
         cwd=project,
-        env={
-            **os.environ,
-            "HOME": str(home),
-            "APE_DATA_FOLDER": str(home / ".ape"),
-            **KEY,
-            "SILVERBACK_CLUSTER_URI": server.url,
-            **environment,
-        },
+        env={**environment_of(home), **KEY, "SILVERBACK_CLUSTER_URI": server.url, **environment},
         capture_output=True,
         timeout=60,
         check=False,
