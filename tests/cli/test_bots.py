@@ -303,7 +303,7 @@ def test_new_takes_what_isnt_said_from_the_project(run: Run, client: ClusterClie
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["alpha", "-i", "a/b:1", "--network", "ethereum:mainnet:alchemy"], "there is a bot 'alpha' already"),
+        (["alpha", "-i", "a/b:1", "--network", "ethereum:mainnet:alchemy"], "a bot named 'alpha' already exists"),
         (["delta", "--network", "ethereum:mainnet:alchemy"], "has no image"),
         (["delta", "-i", "a/b:1", "--network", "nowhere"], "unknown ecosystem 'nowhere'"),
         (["delta", "-i", "a/b:1", "--network", "ethereum:mainnet:alchemy", "-g", "none"], "no variable group 'none'"),
@@ -352,10 +352,10 @@ def test_update_without_a_change_says_so_and_sends_nothing(run: Run, cluster: Cl
 @pytest.mark.parametrize(
     ("options", "says", "code"),
     [
-        (["--new-name", "beta"], "there is a bot 'beta' already", 1),
+        (["--new-name", "beta"], "a bot named 'beta' already exists", 1),
         (["-g", "none"], "the cluster has no variable group none; it has: none", 1),
         (["--credential", "none"], "the cluster has no registry credential none", 1),
-        (["-g", "x", "--clear-vars"], "not both", 2),
+        (["-g", "x", "--clear-vars"], "can't be combined", 2),
         (["-n", "ethereum:sepola"], "sepolia", 1),
         (["--image", "x/y:1"], "pass --yes", 2),
     ],
@@ -409,7 +409,7 @@ def test_bots_have_to_be_named(run: Run, cluster: Cluster, command: str) -> None
 @pytest.mark.parametrize("command", ["list", "info", "health", "logs", "errors", "start", "stop", "remove", "update"])
 def test_a_bot_that_isnt_there_is_named_with_those_that_are(run: Run, cluster: Cluster, command: str) -> None:
     said = run("bots", command, "delta", code=1).stderr
-    assert "no bot 'delta' there; there is: alpha, beta, gamma" in said
+    assert "no bot 'delta'; there is: alpha, beta, gamma" in said
 
 
 @pytest.mark.parametrize("command", ["stop", "remove"])

@@ -138,4 +138,4 @@ def test_remove_asks_and_no_is_no(run: Run, ghcr: None, client: ClusterClient, a
 
 @pytest.mark.parametrize("command", ["info", "update", "remove"])
 def test_one_that_isnt_there_is_named_with_those_that_are(run: Run, ghcr: None, command: str) -> None:
-    assert "no registry credential 'quay' there; there is: ghcr" in run("registry", command, "quay", code=1).stderr
+    assert "no registry credential 'quay'; there is: ghcr" in run("registry", command, "quay", code=1).stderr
