@@ -123,7 +123,7 @@ def test_status_is_one_page_with_errors(run: Run, cluster: Cluster, client: Clus
 
 def test_status_that_watches_needs_a_terminal(run: Run, cluster: Cluster) -> None:
     assert "needs a terminal" in run("status", "--watch", code=2).stderr
-    assert "text only" in run("status", "--watch", "--format", "json", code=2).stderr
+    assert "can't be combined with --format" in run("status", "--watch", "--format", "json", code=2).stderr
 
 
 def test_errors_are_grouped_and_counted(run: Run, cluster: Cluster) -> None:
@@ -303,7 +303,7 @@ def test_new_takes_what_isnt_said_from_the_project(run: Run, client: ClusterClie
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["alpha", "-i", "a/b:1", "--network", "ethereum:mainnet:alchemy"], "a bot named 'alpha' already exists"),
+        (["alpha", "-i", "a/b:1", "--network", "ethereum:mainnet:alchemy"], "there is a bot 'alpha' already"),
         (["delta", "--network", "ethereum:mainnet:alchemy"], "has no image"),
         (["delta", "-i", "a/b:1", "--network", "nowhere"], "unknown ecosystem 'nowhere'"),
         (["delta", "-i", "a/b:1", "--network", "ethereum:mainnet:alchemy", "-g", "none"], "no variable group 'none'"),
@@ -326,7 +326,7 @@ def test_update_shows_old_and_new_and_says_that_a_restart_is_needed(
     assert re.search(r"image +ghcr.io/me/bot:1 +ghcr.io/me/bot:2", result.stderr)
     assert re.search(r"account +deployer +-", result.stderr)
     assert re.search(r"network +mainnet +sepolia", result.stderr)
-    assert "--restart does that" in result.stderr
+    assert "pass --restart to restart it" in result.stderr
     changed = client.bots["alpha"]
     assert (changed.image, changed.account, changed.network) == ("ghcr.io/me/bot:2", None, "sepolia")
     assert changed.task == before, "it runs on"
@@ -403,7 +403,7 @@ def test_one_failure_doesnt_stop_the_others(run: Run, cluster: Cluster, client: 
 
 @pytest.mark.parametrize("command", ["start", "stop", "remove", "logs"])
 def test_bots_have_to_be_named(run: Run, cluster: Cluster, command: str) -> None:
-    assert "Name each bot" in run("bots", command, code=2).stderr
+    assert "Pass the name of a bot, or --all" in run("bots", command, code=2).stderr
 
 
 @pytest.mark.parametrize("command", ["list", "info", "health", "logs", "errors", "start", "stop", "remove", "update"])
@@ -468,7 +468,7 @@ def test_what_has_stopped_is_ticked_off(cluster: Cluster, at_terminal: AtTermina
 
 
 def test_status_watches_until_an_interrupt(cluster: Cluster, at_terminal: AtTerminal) -> None:
-    shown = at_terminal("status", "--watch", "--interval", "0.2", typed=(("Ctrl-C ends", INTERRUPT),), code=130)
+    shown = at_terminal("status", "--watch", "--interval", "0.2", typed=(("Ctrl-C to quit", INTERRUPT),), code=130)
     assert "alpha" in shown
     assert shown.rstrip().endswith("\x1b[?25h\x1b[?1049l"), "cursor and screen are back"
 

@@ -173,7 +173,7 @@ def test_without_an_engine_it_is_one_error_and_nothing_is_written(build: Build, 
         (["block"], 1, "this project has no bot 'block'; did you mean 'blocks'?"),
         (["--target", "production"], 1, "no target 'production' in the silverback section"),
         (["--push"], 1, "no registry to push blocks, prices to; set `registry:` in the section"),
-        (["--push", "--file-only"], 2, "--file-only builds nothing that --push could push"),
+        (["--push", "--file-only"], 2, "--file-only and --push can't be combined"),
         (["--tag", "a b"], 1, "isn't a valid image reference"),
     ],
 )

@@ -205,7 +205,7 @@ def test_a_cluster_of_the_platform_is_used_as_any_other(run: Run, platform: Plat
         (["list", "moon"], "there is no workspace 'moon'; there are: space, void", 1),
         (["new", "moon"], "there is no workspace 'moon'", 1),
         (["workspaces", "info", "moon"], "no workspace 'moon'; there is: space, void", 1),
-        (["workspaces", "update", "moon", "-n", "x"], "no workspace 'moon' there", 1),
+        (["workspaces", "update", "moon", "-n", "x"], "no workspace 'moon'", 1),
         (["workspaces", "delete"], "Pass the name of a workspace, or --all.", 2),
         (["update", "space/moon", "-n", "x"], "workspace 'space' has no cluster 'moon'; it has: prod, test", 1),
         (["migrate", "moon/prod", "-y"], "there is no workspace 'moon'", 1),
