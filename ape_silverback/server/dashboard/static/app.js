@@ -26,7 +26,7 @@ function startLog(box) {
       address.hash = "log";
       link.href = address;
       link.title = "Link to this line";
-      link.textContent = new Date(entry.timestamp).toLocaleTimeString() + " ";
+      link.textContent = new Date(entry.timestamp).toLocaleTimeString([], { hour12: false }) + " ";
       line.append(link);
       if (marked === entry.timestamp) line.classList.add("marked");
     }
