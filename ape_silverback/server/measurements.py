@@ -112,8 +112,8 @@ class Measurements(Collector):
         for bot in bots:
             healthy.add_metric([bot.name, bot.network], bot.healthy)
             restarts.add_metric([bot.name], bot.restarts)
-            if bot.heartbeat_age is not None:
-                heartbeat.add_metric([bot.name], bot.heartbeat_age)
+            if bot.heartbeat_at is not None:
+                heartbeat.add_metric([bot.name], time.time() - bot.heartbeat_at.timestamp())
             if bot.lag is not None:
                 lag.add_metric([bot.name], bot.lag)
         yield from (healthy, restarts, heartbeat, lag)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import datetime
 from uuid import UUID
 
 from ape_silverback.cluster.types import ResourceStatus
@@ -22,8 +22,8 @@ class BotOverview:
         trouble: 0 for a bot that is fine or was stopped by somebody, 1 for one that is on its way, 2 for one that runs
             and isn't healthy, 3 for one that should run and doesn't.
         why: what is wrong, or why it stopped.
-        uptime: seconds since it was started; None while it doesn't run.
-        heartbeat_age: seconds since it last told that it works.
+        started_at: since when it runs; None while it doesn't.
+        heartbeat_at: when it last showed that it works.
         lag: blocks between the head of its chain and the last block that it handled.
         restarts: how often the cluster started it again after a crash.
     """
@@ -34,31 +34,24 @@ class BotOverview:
     healthy: bool
     trouble: int
     why: str | None
-    uptime: float | None
+    started_at: datetime | None
     network: str
     account: str | None
     image: str
     last_error: str | None
-    heartbeat_age: float | None = None
+    heartbeat_at: datetime | None = None
     lag: int | None = None
     restarts: int = 0
 
 
-def overview(supervisor: Supervisor, now: datetime | None = None) -> list[BotOverview]:
-    """Return all bots at a glance, those in the worst trouble first, else by name.
-
-    Args:
-        supervisor: of the bots.
-        now: the time; default: that of the clock.
-    """
-    now = now or datetime.now(timezone.utc)
-    bots = [overview_of(bot, now) for bot in supervisor.store.bots() if bot.status < ResourceStatus.DEPROVISIONING]
+def overview(supervisor: Supervisor) -> list[BotOverview]:
+    """Return all bots at a glance, those in the worst trouble first, else by name."""
+    bots = [overview_of(bot) for bot in supervisor.store.bots() if bot.status < ResourceStatus.DEPROVISIONING]
     return sorted(bots, key=lambda bot: (-bot.trouble, bot.name))
 
 
-def overview_of(bot: BotRecord, now: datetime | None = None) -> BotOverview:
-    """Return one bot at a glance; ``now`` as for ``overview``."""
-    now = now or datetime.now(timezone.utc)
+def overview_of(bot: BotRecord) -> BotOverview:
+    """Return one bot at a glance."""
     task, configuration = bot.task, bot.configuration
     runs = bot.status in (ResourceStatus.STARTUP, ResourceStatus.RUNNING)
     return BotOverview(
@@ -68,7 +61,7 @@ def overview_of(bot: BotRecord, now: datetime | None = None) -> BotOverview:
         healthy=bot.status is ResourceStatus.RUNNING,
         trouble=_trouble(bot),
         why=(task.stopped_reason or "").partition("\n")[0] or None if bot.status is ResourceStatus.STOPPED else None,
-        uptime=max(0.0, (now - task.started_at).total_seconds()) if runs and task.started_at else None,
+        started_at=task.started_at if runs else None,
         network=f"{configuration.ecosystem}:{configuration.network}",
         account=configuration.account,
         image=_short(configuration.image),

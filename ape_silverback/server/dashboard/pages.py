@@ -52,7 +52,7 @@ MARK_CONTEXT = timedelta(minutes=1)
 
 CHART_TIME = timedelta(hours=1)
 
-OPTIONAL_COLUMNS = ("uptime", "heartbeat_age", "lag", "account", "restarts", "last_error")
+OPTIONAL_COLUMNS = ("started_at", "heartbeat_at", "lag", "account", "restarts", "last_error")
 """Columns of the table of bots that are left out where no bot has anything to show in them."""
 
 Action = Literal["start", "stop", "restart"]
@@ -334,19 +334,15 @@ def _one_bot(supervisor: Supervisor, role: Role, bot: BotRecord) -> dict[str, An
         for one in count_errors({bot.name: supervisor.errors(bot)})
     ]
     facts = [
-        ("Uptime", _span(view.uptime)),
-        ("Started", _moment(bot.task.started_at) if view.uptime is not None else ""),
+        ("Started", _moment(view.started_at)),
         ("Stopped", _moment(bot.task.stopped_at) if bot.status is ResourceStatus.STOPPED else ""),
-        ("Heartbeat", _span(view.heartbeat_age)),
         ("Lag", "" if view.lag is None else f"{view.lag} blocks"),
         ("Network", view.network),
         ("Account", view.account or ""),
         ("Restarts", view.restarts or ""),
     ]
-    runs = bot.status in (ResourceStatus.STARTUP, ResourceStatus.RUNNING)
-    actions = ("restart", "stop") if runs else ("start",)
     can_write = role == "write"
-    return {"bot": _shown(view), "errors": errors, "facts": facts, "actions": actions, "can_write": can_write}
+    return {"bot": _shown(view), "errors": errors, "facts": facts, "can_write": can_write}
 
 
 def _named_level(line: bytes) -> bytes:
@@ -381,24 +377,11 @@ def _moment(moment: datetime | None) -> str:
     return f"{moment.astimezone():%Y-%m-%d %H:%M:%S %Z}" if moment else ""
 
 
-def _span(seconds: float | None) -> str:
-    """Return a time span in its two largest units."""
-    if seconds is None:
-        return ""
-    total = int(seconds)
-    days, hours, minutes = total // 86400, total // 3600 % 24, total // 60 % 60
-    if days:
-        return f"{days}d {hours}h"
-    if hours:
-        return f"{hours}h {minutes}m"
-    return f"{minutes}m {total % 60}s" if minutes else f"{total}s"
-
-
 def _environment() -> Environment:
     environment = Environment(
         loader=PackageLoader("ape_silverback.server.dashboard"), autoescape=True, undefined=StrictUndefined
     )
-    environment.filters |= {"moment": _moment, "span": _span}
+    environment.filters["moment"] = _moment
     return environment
 
 

@@ -16,7 +16,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 from ape_silverback.cluster.client import Bot, ClusterClient
 from tests.server.machine import KEY, Cluster, serving_cluster
 
-HOSTILE = '<img src=x onerror="document.title=\'owned\'">'
+HOSTILE = "<img src=x onerror=\"document.title='owned'\">"
 
 
 class Site:
@@ -101,5 +101,3 @@ def logged_in(page: Page, site: Site) -> Page:
     """A page that is logged in, at the overview."""
     page.goto(site.link())
     return page
-
-

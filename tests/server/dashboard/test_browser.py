@@ -50,7 +50,7 @@ def test_chosen_bots_are_stopped_and_started_after_a_question_that_names_the_acc
         site.bot(name, account="deployer")
     for name in ("one", "two"):
         logged_in.get_by_label(f"Choose {name}").check()
-    logged_in.get_by_role("button", name="Stop chosen").click()
+    logged_in.get_by_role("button", name="Stop chosen", exact=True).click()
     dialog = logged_in.get_by_role("dialog")
     expect(dialog).to_contain_text("one, which signs with deployer")
     expect(dialog).to_contain_text("ape silverback cluster bots stop one two --yes")
@@ -58,12 +58,12 @@ def test_chosen_bots_are_stopped_and_started_after_a_question_that_names_the_acc
     assert site.client.bots["one"].task.last_status == "RUNNING"  # type: ignore[union-attr]
     for name in ("one", "two"):
         expect(logged_in.get_by_label(f"Choose {name}")).to_be_checked()  # also after the rows were replaced
-    logged_in.get_by_role("button", name="Stop chosen").click()
+    logged_in.get_by_role("button", name="Stop chosen", exact=True).click()
     dialog.get_by_role("button", name="Stop", exact=True).click()
     row = logged_in.locator("tbody tr", has=logged_in.get_by_role("link", name="one", exact=True))
     expect(row).to_contain_text("stopped by its user")
     logged_in.get_by_label("Choose one").check()
-    logged_in.get_by_role("button", name="Start chosen").click()
+    logged_in.get_by_role("button", name="Start chosen", exact=True).click()
     dialog.get_by_role("button", name="Start", exact=True).click()
     expect(row).to_contain_text("running")
 
@@ -102,12 +102,12 @@ def test_errors_are_counted_and_acknowledged(logged_in: Page, site: Site) -> Non
         site.say("failing", "ValueError: rate limit reached", "ERROR")
     logged_in.goto(f"{site.url}/ui/bots/{site.client.bots['failing'].id}")
     errors = logged_in.locator("#errors")
-    expect(errors).to_contain_text("3 × ValueError: rate limit reached")
-    errors.get_by_role("button", name="Acknowledge").click()
+    expect(errors).to_contain_text("3 x ValueError: rate limit reached")
+    logged_in.get_by_role("button", name="Acknowledge all").click()
     expect(errors).to_have_text("None.")
     assert site.client.bots["failing"].errors == []
     site.say("failing", "ValueError: another one", "ERROR")
-    expect(errors).to_contain_text("1 × ValueError: another one")
+    expect(errors).to_contain_text("1 x ValueError: another one")
 
 
 def test_what_a_bot_records_is_drawn(logged_in: Page, site: Site) -> None:
@@ -129,7 +129,7 @@ def test_what_a_bot_says_is_text_wherever_it_shows(logged_in: Page, site: Site) 
     logged_in.goto(f"{site.url}/ui/bots/{bot.id}")
     for place in ("#log", "#errors", "#charts", "#state"):
         expect(logged_in.locator(place)).to_contain_text(HOSTILE)
-    logged_in.get_by_role("button", name="Stop").click()
+    logged_in.get_by_role("button", name="Stop", exact=True).click()
     expect(logged_in.get_by_role("dialog")).to_contain_text(HOSTILE)
     assert logged_in.locator("img[src=x]").count() == 0
     assert logged_in.title() != "owned"
