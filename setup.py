@@ -11,8 +11,8 @@ from setuptools import find_packages, setup
 
 VERSION = "0.8.0"
 
-# What the server of the local cluster needs on top of the client.
-LOCAL = [
+# What serves clusters on top of the client: `up`, and bots as processes.
+SERVER = [
     "apprise>=1.9,<3",
     "cryptography>=42",
     "fastapi>=0.115,<1",
@@ -21,8 +21,11 @@ LOCAL = [
     "psutil>=5.9,<8",
     "python-multipart>=0.0.20,<1",
     "silverback>=0.7.38,<0.8",
+    "starlette",
     "uvicorn>=0.30,<1",
 ]
+# What runs bots as containers.
+DOCKER = ["docker>=7.1,<8", "requests"]
 # What draws charts in the terminal and writes Parquet files, for `bots metrics`.
 METRICS = ["plotext>=5.3,<7", "pyarrow>=15"]
 # The real parts that the tests and the demo drive: `ape-foundry` connects a bot's process to anvil, `vyper` compiles
@@ -30,6 +33,7 @@ METRICS = ["plotext>=5.3,<7", "pyarrow>=15"]
 TEST = [
     "ape-foundry>=0.8.11,<0.9",
     "hypothesis>=6.100,<7",
+    "playwright>=1.40",
     "pytest>=8.0,<9",
     "pytest-xdist>=3.5,<4",
     "setuptools>=75",
@@ -39,6 +43,7 @@ LINT = [
     "mypy>=1.11,<3",
     "ruff>=0.8,<1",
     "types-psutil",
+    "types-requests",
     "types-PyYAML",
     "types-toml",
 ]
@@ -71,25 +76,35 @@ setup(
         "click",
         "eth-abi",
         "eth-pydantic-types",
+        "eth-typing",
         "eth-utils",
+        "ethpm-types",
         "evmchains",
-        "httpx>=0.27,<1",
+        "httpcore>=1,<2",
+        "httpx[socks]>=0.27,<1",
         "joserfc>=1.6.8,<2",
+        "pandas",
         "pluggy",
         "pydantic",
+        "pydantic-core",
+        "pydantic-settings",
         "python-dotenv>=1,<2",
         "PyYAML",
         "rich",
         "ruamel.yaml>=0.18,<1",
         "tomlkit>=0.12,<1",
         'toml; python_version < "3.11"',
+        "typing-extensions",
     ],
     extras_require={
-        "local": LOCAL,
+        "server": SERVER,
+        "local": SERVER,
+        "docker": [*SERVER, *DOCKER],
+        "swarm": [*SERVER, *DOCKER],
         "metrics": METRICS,
-        "test": [*LOCAL, *METRICS, *TEST],
+        "test": [*SERVER, *DOCKER, *METRICS, *TEST],
         "lint": LINT,
-        "dev": [*LOCAL, *METRICS, *TEST, *LINT],
+        "dev": [*SERVER, *DOCKER, *METRICS, *TEST, *LINT],
     },
     entry_points={
         "ape_cli_subcommands": ["ape_silverback=ape_silverback.cli:cli"],

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 from uuid import UUID
 
 State = Mapping[str, Any]
@@ -73,6 +73,7 @@ class Run:
         variables: the bot's environment, the contract's own variables included.
         account: alias of the account that the bot signs with, if it has one.
         credential: for the registry of the image.
+        stop_grace: seconds that it gets to end when it is asked to, where the engine decides about that.
     """
 
     bot: UUID
@@ -82,6 +83,7 @@ class Run:
     account: str | None = None
     credential: Credential | None = None
     limits: Limits = Limits()
+    stop_grace: float = 20.0
 
 
 @dataclass(frozen=True)
@@ -92,7 +94,9 @@ class Observation:
         alive: it runs, or is about to: its image is being pulled, or its node doesn't answer.
         ready: its log shows that its start is complete.
         exit_code: as a shell shows it, 128 + n for signal n; None while it runs, and when its end wasn't seen.
-        note: what there is to know beyond that: how far a pull is, why it couldn't be started, out of memory.
+        note: what there is to know beyond that: how far a pull is, or that it ran out of memory.
+        failure: why it couldn't be started.
+        interrupted: the engine ended it, not the bot itself nor anybody who asked for that.
         unreachable_since: since when its node doesn't answer, so that nobody knows whether it runs.
         node: name of the machine that it runs on, where there are several.
         state: what to keep in place of the state that was given; None to keep that.
@@ -104,6 +108,8 @@ class Observation:
     exit_code: int | None = None
     stopped_at: datetime | None = None
     note: str | None = None
+    failure: str | None = None
+    interrupted: bool = False
     unreachable_since: datetime | None = None
     node: str | None = None
     state: State | None = None
@@ -111,6 +117,33 @@ class Observation:
 
 GONE = Observation(alive=False)
 """There is no run, or nothing is known of one."""
+
+
+@dataclass(frozen=True)
+class Node:
+    """A machine of a runtime that has several.
+
+    Attributes:
+        state: ``ready``, ``down``, or another word of the engine.
+        availability: ``active``, ``pause`` or ``drain``.
+        manager: whether it takes part in the decisions of the engine.
+        memory: bytes.
+        engine: version of its engine.
+    """
+
+    id: str
+    name: str
+    state: str
+    availability: str
+    manager: bool
+    cpus: float
+    memory: int
+    engine: str
+
+    @property
+    def available(self) -> bool:
+        """Whether bots can be placed there."""
+        return self.state == "ready" and self.availability == "active"
 
 
 class Runtime(Protocol):
@@ -122,6 +155,18 @@ class Runtime(Protocol):
     A server can be killed at any point, so a state can be older than what really runs: each method that gets one finds
     the run of a bot by the bot's id as well.
     """
+
+    @classmethod
+    def settle(cls, options: Mapping[str, str]) -> dict[str, str]:
+        """Return the options that a cluster keeps: those given, and what the environment says now."""
+
+    @classmethod
+    def create(cls, settings: RuntimeSettings) -> Runtime:
+        """Return the runtime of a cluster.
+
+        Raises:
+            EngineError: its engine doesn't answer.
+        """
 
     @property
     def name(self) -> str:
@@ -176,6 +221,25 @@ class Runtime(Protocol):
 
     def close(self) -> None:
         """Let go of the engine. Bots go on."""
+
+
+@runtime_checkable
+class NodesRuntime(Runtime, Protocol):
+    """Runs bots on several machines: what a runtime with the capability ``move`` has besides."""
+
+    def nodes(self) -> list[Node]:
+        """Return the machines.
+
+        Raises:
+            EngineError: the engine doesn't answer.
+        """
+
+    def move(self, bot: UUID, state: State, node: str) -> State:
+        """Bind a bot that doesn't run to another machine, by its name or id, and return what to remember of it.
+
+        Raises:
+            EngineError: there is no such machine, or it can't take a bot.
+        """
 
 
 @dataclass(frozen=True)

@@ -52,6 +52,11 @@ class ProcessRuntime:
         self._children: dict[int, subprocess.Popen[bytes]] = {}
 
     @classmethod
+    def settle(cls, options: Mapping[str, str]) -> dict[str, str]:
+        """Return the options: there are none."""
+        return dict(options)
+
+    @classmethod
     def create(cls, settings: RuntimeSettings) -> ProcessRuntime:
         """Return the runtime of a cluster."""
         return cls(settings.folder)
