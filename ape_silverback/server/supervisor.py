@@ -287,6 +287,7 @@ class Supervisor:
             account=configuration.account,
             credential=credential,
             limits=self.limits,
+            stop_grace=self.stop_grace,
         )
 
     def _shut_down(self, bot: BotRecord, stop_code: str, *, wanted: bool) -> None:
