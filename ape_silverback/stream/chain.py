@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from ape_silverback.apepay.rpc import HttpNode, Node, Question
+from ape_silverback.apepay.rpc import HttpNode, Node, RpcRequest
 from ape_silverback.exceptions import ChainError, StreamError
 
 if TYPE_CHECKING:
@@ -98,11 +98,11 @@ class ProviderNode:
         self.round_trips = 0
         self._provider = provider
 
-    def ask(self, questions: Sequence[Question]) -> list[Any]:
+    def ask(self, questions: Sequence[RpcRequest]) -> list[Any]:
         """Ask; see ``Node``."""
         return [self._ask(question) for question in questions]
 
-    def _ask(self, question: Question) -> Any:
+    def _ask(self, question: RpcRequest) -> Any:
         from ape.exceptions import ApeException
 
         self.questions += 1

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from ape_silverback.apepay.contract import MOST_UINT256, contract, contract_type, event_topic, read_calls
-from ape_silverback.apepay.rpc import Node, Question
+from ape_silverback.apepay.contract import MAX_UINT256, contract, contract_type, event_topic, read_calls
+from ape_silverback.apepay.rpc import Node, RpcRequest
 from ape_silverback.cluster.types import ClusterConfiguration
 from ape_silverback.exceptions import StreamError
 from ape_silverback.stream.quote import (
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 SLACK = 15 * 60
 """Seconds that may pass until an extension is mined: what is spent till then can't be extended any more."""
 
-UNLIMITED = MOST_UINT256
+UNLIMITED = MAX_UINT256
 
 HEADROOM = 1.3
 """Share of the estimated gas that a transaction may take: what has been spent of a stream is claimed with an extension,
@@ -328,7 +328,7 @@ class _Sender:
         except ApeException as error:
             raise StreamError(f"the {what} was refused: {error}{self.done}") from error
         deadline = time.monotonic() + self.provider.network.transaction_acceptance_timeout
-        while not isinstance(receipt := self.node.ask([Question("eth_getTransactionReceipt", (sent,))])[0], dict):
+        while not isinstance(receipt := self.node.batch([RpcRequest("eth_getTransactionReceipt", (sent,))])[0], dict):
             if time.monotonic() > deadline:
                 raise StreamError(f"the {what} was sent, but is in no block yet ({sent}){self.done}")
             time.sleep(POLL)

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ape_silverback.apepay.rpc import HttpNode, Question
+from ape_silverback.apepay.rpc import HttpNode, RpcRequest
 from ape_silverback.cluster.types import ClusterConfiguration, ClusterInfo, ResourceStatus, StreamInfo
 from ape_silverback.exceptions import ChainError
 from ape_silverback.server.events import Created
@@ -168,10 +168,10 @@ class Babbling:
     questions: int = 0
     round_trips: int = 0
 
-    def ask(self, questions: Sequence[Question]) -> list[Any]:
+    def ask(self, questions: Sequence[RpcRequest]) -> list[Any]:
         self.questions += len(questions)
         right = max(0, min(len(questions), self.sense - self.questions + len(questions)))
-        return [*self.node.ask(questions)[:right], *[self.nonsense] * (len(questions) - right)]
+        return [*self.node.batch(questions)[:right], *[self.nonsense] * (len(questions) - right)]
 
 
 @pytest.mark.parametrize("sense", range(6))

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ape_silverback.apepay.contract import Stream
-from ape_silverback.apepay.rpc import HttpNode, Node, Question
+from ape_silverback.apepay.rpc import HttpNode, Node, RpcRequest
 from ape_silverback.cluster.types import ClusterConfiguration, StreamClaim
 from ape_silverback.config.models import StreamConfig
 from ape_silverback.exceptions import ChainError, StreamError
@@ -70,11 +70,11 @@ def test_all_reads_name_the_block_that_was_read_first(payments: Payments, chain:
 
     class Listening:
         questions = round_trips = 0
-        asked: list[Question] = []  # noqa: RUF012 - of one test
+        asked: list[RpcRequest] = []  # noqa: RUF012 - of one test
 
-        def ask(self, questions: Sequence[Question]) -> list[Any]:
+        def ask(self, questions: Sequence[RpcRequest]) -> list[Any]:
             self.asked += questions
-            return payments.node.ask(questions)
+            return payments.node.batch(questions)
 
     node = Listening()
     [report] = verified(node, claim(payments, stream))
@@ -177,7 +177,7 @@ class Answers:
     def __init__(self, payments: Payments, number: int) -> None:
         self.payments, self.number = payments, number
         self.stream = Stream.of(payments.read(payments.manager, "streams", number))
-        self._recorded: dict[Question, Any] = {}
+        self._recorded: dict[RpcRequest, Any] = {}
         self._products: tuple[bytes, ...] = ()
         self.questions = self.round_trips = 0
 
@@ -188,15 +188,15 @@ class Answers:
     def verified(self, said: Claim) -> list[Report]:
         return verified(self, said)
 
-    def ask(self, questions: Sequence[Question]) -> list[Any]:
+    def ask(self, questions: Sequence[RpcRequest]) -> list[Any]:
         return [self._answer(question) for question in questions]
 
-    def _answer(self, question: Question) -> Any:
+    def _answer(self, question: RpcRequest) -> Any:
         from eth_abi.abi import encode
 
-        key = Question(question.method, (str(question.params),))
+        key = RpcRequest(question.method, (str(question.params),))
         if key not in self._recorded:
-            [self._recorded[key]] = self.payments.node.ask([question])
+            [self._recorded[key]] = self.payments.node.batch([question])
         if question.method == "eth_call" and question.params[0]["data"].startswith("0x64d60d91"):  # streams(uint256)
             one = self.stream
             times = (one.funded_amount, one.expires_at, one.last_update, one.last_claim)
@@ -257,11 +257,11 @@ def test_a_question_that_the_node_refuses_is_an_error_of_its_check(
     class Refusing:
         questions = round_trips = 0
 
-        def ask(self, questions: Sequence[Question]) -> list[Any]:
+        def ask(self, questions: Sequence[RpcRequest]) -> list[Any]:
             return [
                 ChainError(f"refuses {one.method}")
                 if one.method == method and function in str(one.params[:1])
-                else payments.node.ask([one])[0]
+                else payments.node.batch([one])[0]
                 for one in questions
             ]
 
