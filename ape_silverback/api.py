@@ -5,7 +5,7 @@ It does what the commands do, with the project that is Ape's active one and the 
     from ape_silverback import Manner, deploy, plan, project_bots
 
     for bot in project_bots():
-        print(bot.name, bot.image, bot.origins["image"])
+        print(bot.name, bot.configuration.image, bot.origins["image"])
     print([action.kind for action in plan(target="staging").writes])
     deploy("price-*", target="staging", manner=Manner(rollback=True), on_event=print)
 

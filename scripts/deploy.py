@@ -11,7 +11,8 @@ from ape_silverback import Event, deploy, plan, project_bots
 def main() -> None:
     """Show the plan, carry it out, and show what happens."""
     for bot in project_bots():
-        print(f"{bot.name}: {bot.ecosystem}:{bot.network}:{bot.provider}, account {bot.account}")
+        wanted = bot.configuration
+        print(f"{bot.name}: {wanted.ecosystem}:{wanted.network}:{wanted.provider}, account {wanted.account}")
     # The value of the variable group that ape-config.yaml names: a bot is a process of its own.
     values = {"APE_FOUNDRY_HOST": networks.active_provider.http_uri}
     made = plan(values=values)

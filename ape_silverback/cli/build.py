@@ -71,7 +71,7 @@ def build(
         raise click.UsageError("--file-only builds nothing that --push could push.")
     reading = read_section(Path.cwd())
     wanted = _wanted(reading, bots, target, Overrides(tag=tag, allow_dirty=allow_dirty))
-    if push and (local := [bot.name for bot in wanted if bot.image.startswith(f"{NO_REGISTRY}/")]):
+    if push and (local := [bot.name for bot in wanted if bot.configuration.image.startswith(f"{NO_REGISTRY}/")]):
         raise click.ClickException(f"nowhere to push {', '.join(local)} to: set `registry:` in the silverback section")
     try:
         maker = None if file_only else Engine.find(engine)
@@ -81,7 +81,7 @@ def build(
     documents = []
     # One after the other: they share their first layers, which the first makes and the others find in the cache.
     for bot in wanted:
-        image = bot.image.removeprefix(f"{NO_REGISTRY}/")
+        image = bot.configuration.image.removeprefix(f"{NO_REGISTRY}/")
         made = build_image(Path.cwd(), bot, image, reading.file, how, maker, note)
         documents.append(ImageDocument(**asdict(made)))
         if made.error is not None:
@@ -118,5 +118,5 @@ def _wanted(reading: SectionReading, names: Sequence[str], target: str | None, o
     wanted = own_bots(reading, target, desired)
     for bot in desired.bots:
         if bot not in wanted:
-            note(f"{bot.name}: left out, its image {bot.image} isn't made of this project")
+            note(f"{bot.name}: left out, its image {bot.configuration.image} isn't made of this project")
     return wanted

@@ -15,7 +15,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from ape_silverback.cluster.types import ResourceStatus
-from ape_silverback.deployment.observed import CONCURRENCY, statuses_of
+from ape_silverback.concurrency import CONCURRENCY
+from ape_silverback.deployment.observed import statuses_of
 from ape_silverback.deployment.plan import (
     ACTIVE,
     CreateBot,
@@ -267,7 +268,7 @@ class _Application:
             self._group(action).remove()
             return "removed variable group", None
         if isinstance(action, CreateBot):
-            self.client.new_bot(name, **action.configuration)
+            self.client.new_bot(name, **action.configuration.model_dump())
             return "created", None
         bot = self.live.get(str(action.id))
         if isinstance(action, RemoveBot):
@@ -287,11 +288,15 @@ class _Application:
 
     def _update(self, bot: Bot, action: UpdateBot) -> tuple[str, str | None]:
         moved = [
-            change.field for change in action.changes if getattr(bot, change.field) not in (change.old, change.new)
+            change.field
+            for change in action.changes
+            if (bot.name if change.field == "name" else getattr(bot.configuration, change.field))
+            not in (change.old, change.new)
         ]
         if moved:
             raise DeployError(f"its {', '.join(moved)} changed in the meantime; run deploy again")
-        bot = bot.update(**action.new)
+        new: dict[str, Any] = dict(action.new)
+        bot = bot.update(**new)
         if not action.runs:
             bot.start()
             return "updated and started", str(bot.id)
@@ -356,7 +361,7 @@ class _Application:
             if (bot := bots.get(str(action.id))) is None:
                 return Event("failed", action.name, "can't go back: it is no longer on the cluster")
             if isinstance(action, UpdateBot):
-                old = action.old
+                old: dict[str, Any] = dict(action.old)
                 if old.get("credential_name"):  # the cluster told its id, and takes its name
                     names = {one.id: one.name for one in self.client.credentials.values()}
                     old["credential_name"] = names.get(old["credential_name"], old["credential_name"])

@@ -8,18 +8,20 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ape_silverback.cluster.types import BotConfiguration
 from ape_silverback.deployment.apply import DEFAULT_APPLY_OPTIONS, ApplyOptions, Event, apply_plan
 from ape_silverback.deployment.history import UNKNOWN_SOURCE, Record, Records, Source
 from ape_silverback.deployment.observed import read_live_state
 from ape_silverback.deployment.plan import DEFAULT_PLAN_OPTIONS, Plan, PlanOptions, fingerprint, make_plan
 from ape_silverback.deployment.result import DeployResult
 from ape_silverback.exceptions import DeployError
+from ape_silverback.files import silverback_folder
 from ape_silverback.project.desired import DesiredBot, DesiredGroup, DesiredState
 
 if TYPE_CHECKING:
     from ape_silverback.cluster.client import ClusterClient
 
-FOLDER = ".silverback/deployments"
+FOLDER = "deployments"
 """Folder below the user's home where deployments are remembered when the section names no other."""
 
 
@@ -50,7 +52,7 @@ class Deployer:
             project: name of the Ape project.
             folder: where deployments are remembered; None for the usual one.
         """
-        return cls(client, cluster, project, Records.of(folder or Path.home() / FOLDER, project, identity))
+        return cls(client, cluster, project, Records.of(folder or silverback_folder() / FOLDER, project, identity))
 
     def lock(self) -> AbstractContextManager[None]:
         """Hold the right to deploy, from before the plan is made to after it is applied.
@@ -185,11 +187,8 @@ def _desired(project: str, record: Record, names: Collection[str]) -> DesiredSta
     for name, bot in record.bots.items():
         if names and name not in names:
             continue
-        configuration = {**bot.configuration, "environment": tuple(bot.configuration["environment"])}
-        origins = dict.fromkeys(DesiredBot.FIELDS, origin)
-        bots.append(
-            DesiredBot(name=name, origin=origin, module=name, origins=origins, protect=bot.protect, **configuration)
-        )
-    used = {group for bot in bots for group in bot.environment}
+        origins = dict.fromkeys(BotConfiguration.model_fields, origin)
+        bots.append(DesiredBot(name, origin, name, bot.configuration, origins, bot.protect))
+    used = {group for bot in bots for group in bot.configuration.environment}
     groups = [DesiredGroup(name, names, origin) for name, names in record.groups.items() if name in used]
     return DesiredState(project, Path(), tuple(bots), tuple(groups))

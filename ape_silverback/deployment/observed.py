@@ -7,14 +7,11 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from ape_silverback.cluster.types import ResourceStatus
+from ape_silverback.concurrency import CONCURRENCY, map_threads
 from ape_silverback.deployment.plan import LiveBot, LiveGroup, LiveState
-from ape_silverback.project.desired import DesiredBot
 
 if TYPE_CHECKING:
     from ape_silverback.cluster.client import Bot, ClusterClient
-
-CONCURRENCY = 16
-"""Most requests under way at once."""
 
 
 def read_live_state(client: ClusterClient, cluster: str, names: Iterable[str]) -> LiveState:
@@ -59,10 +56,8 @@ def statuses_of(bots: Iterable[Bot]) -> list[ResourceStatus]:
     bots = list(bots)
     if all(bot.task is not None for bot in bots):  # nothing to ask: no threads
         return [status_of(bot) for bot in bots]
-    with ThreadPoolExecutor(CONCURRENCY) as pool:
-        return list(pool.map(status_of, bots))
+    return map_threads(status_of, bots)
 
 
 def _live_bot(bot: Bot, status: ResourceStatus | None) -> LiveBot:
-    configuration = {name: getattr(bot, name) for name in DesiredBot.FIELDS}
-    return LiveBot(id=bot.id, name=bot.name, status=status, configuration=configuration)
+    return LiveBot(id=bot.id, name=bot.name, status=status, configuration=bot.configuration)

@@ -15,7 +15,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from ape_silverback.cluster.types import ResourceStatus
+from ape_silverback.cluster.types import BotConfiguration, ResourceStatus
 from ape_silverback.exceptions import DeployError
 from ape_silverback.project.desired import DesiredBot, DesiredGroup, DesiredState
 
@@ -27,6 +27,10 @@ VERSION: Literal[1] = 1
 """Version of a written plan. A plan of another version is not applied."""
 
 
+Value = str | bool | tuple[str, ...] | None
+"""A value of a field of a bot."""
+
+
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
@@ -34,8 +38,7 @@ class _Frozen(BaseModel):
 class RecordedBot(_Frozen):
     """A bot as a deployment left it, or should have."""
 
-    configuration: dict[str, Any]
-    """The fields of ``DesiredBot.FIELDS``."""
+    configuration: BotConfiguration
 
     protect: bool = False
     """Whether its removal is refused."""
@@ -43,7 +46,7 @@ class RecordedBot(_Frozen):
     @classmethod
     def of(cls, bot: DesiredBot) -> RecordedBot:
         """Give what a project wants of a bot."""
-        return cls(configuration=bot.configuration(), protect=bot.protect)
+        return cls(configuration=bot.configuration, protect=bot.protect)
 
 
 @dataclass(frozen=True)
@@ -51,14 +54,14 @@ class LiveBot:
     """A bot as it is on the cluster.
 
     Attributes:
-        status: None for a bot whose state nobody asked for, since the project doesn't have it.
-        configuration: the fields of ``DesiredBot.FIELDS``, as the cluster answers them.
+        status: None for a bot that the project doesn't have, whose state wasn't asked for.
+        configuration: as the cluster returns it, with a credential's id where it takes the name.
     """
 
     id: UUID
     name: str
     status: ResourceStatus | None
-    configuration: Mapping[str, Any]
+    configuration: BotConfiguration
 
 
 @dataclass(frozen=True)
@@ -128,8 +131,8 @@ class Change(_Frozen):
     """One field of a bot that differs; ``name`` for a bot that is renamed."""
 
     field: str
-    old: Any
-    new: Any
+    old: Value
+    new: Value
 
 
 class CreateGroup(_Frozen):
@@ -169,7 +172,7 @@ class CreateBot(_Frozen):
 
     kind: Literal["create"] = "create"
     name: str
-    configuration: dict[str, Any]
+    configuration: BotConfiguration
 
 
 class UpdateBot(_Frozen):
@@ -188,12 +191,12 @@ class UpdateBot(_Frozen):
     """Whether that is done; a bot that doesn't run is started."""
 
     @property
-    def old(self) -> dict[str, Any]:
+    def old(self) -> dict[str, Value]:
         """What it had, of what changes."""
         return {change.field: change.old for change in self.changes}
 
     @property
-    def new(self) -> dict[str, Any]:
+    def new(self) -> dict[str, Value]:
         """What it gets."""
         return {change.field: change.new for change in self.changes}
 
@@ -396,7 +399,7 @@ class _Planner:
         if there is None and bot.renamed_from is not None:
             there = self.live.bots.get(bot.renamed_from)
         if there is None:
-            return CreateBot(name=bot.name, configuration=bot.configuration())
+            return CreateBot(name=bot.name, configuration=bot.configuration)
         runs = there.status in ACTIVE
         if changes := _changes(bot, there, self.live.credentials):
             return UpdateBot(
@@ -405,7 +408,7 @@ class _Planner:
         if not runs:
             return StartBot(id=there.id, name=bot.name)
         reason = self.known.pending_restarts.get(str(there.id))
-        if changed := [group for group in bot.environment if group in touched]:
+        if changed := [group for group in bot.configuration.environment if group in touched]:
             reason = f"variables of {', '.join(changed)} change"
         if reason is None and self.plan_options.force:
             reason = "it was asked for"
@@ -424,7 +427,7 @@ class _Planner:
             for name, before in sorted(self.known.bots.items())
             if name in self.live.bots and name not in wanted
         ]
-        used = {group for bot in self.desired.bots for group in bot.environment}
+        used = {group for bot in self.desired.bots for group in bot.configuration.environment}
         groups = [
             RemoveGroup(id=self.live.groups[name].id, name=name)
             for name in sorted(self.known.groups)
@@ -452,13 +455,13 @@ class _Planner:
             problems += [
                 f"{bot.name}: variable group '{group}' ({bot.origins['environment']}) is neither on the cluster nor "
                 f"under `variables:` of the section"
-                for group in bot.environment
+                for group in bot.configuration.environment
                 if group not in self.declared and group not in self.live.groups
             ]
-            if bot.credential_name and bot.credential_name not in self.live.credentials:
+            if bot.configuration.credential_name and bot.configuration.credential_name not in self.live.credentials:
                 there = ", ".join(sorted(self.live.credentials)) or "none"
                 problems.append(
-                    f"{bot.name}: the cluster has no registry credential '{bot.credential_name}' "
+                    f"{bot.name}: the cluster has no registry credential '{bot.configuration.credential_name}' "
                     f"({bot.origins['credential_name']}); it has: {there}"
                 )
         for action in groups:
@@ -480,7 +483,7 @@ class _Planner:
                 users = [
                     bot.name
                     for bot in self.live.bots.values()
-                    if bot.name not in gone | ours and action.name in bot.configuration["environment"]
+                    if bot.name not in gone | ours and action.name in bot.configuration.environment
                 ]
                 if users:
                     problems.append(
@@ -506,11 +509,13 @@ class _Planner:
 
     def _looked_at(self) -> PlanScope:
         bots = {bot.name for bot in self.desired.bots} | set(self.renamed)
-        groups = set(self.declared) | {group for bot in self.desired.bots for group in bot.environment}
+        groups = set(self.declared) | {group for bot in self.desired.bots for group in bot.configuration.environment}
         if self.plan_options.prune:
             bots |= set(self.known.bots)
             groups |= set(self.known.groups)
-        credentials = {bot.credential_name for bot in self.desired.bots if bot.credential_name}
+        credentials = {
+            bot.configuration.credential_name for bot in self.desired.bots if bot.configuration.credential_name
+        }
         return PlanScope(bots=tuple(sorted(bots)), groups=tuple(sorted(groups)), credentials=tuple(sorted(credentials)))
 
 
@@ -519,7 +524,7 @@ def fingerprint(live: LiveState, looked_at: PlanScope) -> str:
     bots = [live.bots[name] for name in looked_at.bots if name in live.bots]
     groups = [live.groups[name] for name in looked_at.groups if name in live.groups]
     state = [
-        [[str(bot.id), bot.name, bot.status in ACTIVE, sorted(bot.configuration.items())] for bot in bots],
+        [[str(bot.id), bot.name, bot.status in ACTIVE, bot.configuration.model_dump()] for bot in bots],
         [[str(group.id), group.name, sorted(group.variables)] for group in groups],
         [[name, live.credentials.get(name)] for name in looked_at.credentials],
     ]
@@ -528,8 +533,8 @@ def fingerprint(live: LiveState, looked_at: PlanScope) -> str:
 
 def _changes(bot: DesiredBot, there: LiveBot, credentials: Mapping[str, str]) -> tuple[Change, ...]:
     changes = [Change(field="name", old=there.name, new=bot.name)] if there.name != bot.name else []
-    for name, new in bot.configuration().items():
-        old = there.configuration.get(name)
+    for name, new in bot.configuration:
+        old = getattr(there.configuration, name)
         # A cluster answers with the credential's id where it takes the credential's name.
         same_credential = name == "credential_name" and new is not None and old in (new, credentials.get(new))
         if old != new and not same_credential:

@@ -208,7 +208,9 @@ class DeploySession:
 
         engine, failed = Engine.find(build.engine), []
         for bot in bots:
-            made = build_image(self.request.folder, bot, bot.image, self.reading.file, build, engine, go_on)
+            made = build_image(
+                self.request.folder, bot, bot.configuration.image, self.reading.file, build, engine, go_on
+            )
             if made.error is None:
                 yield made
             else:
@@ -221,7 +223,7 @@ class DeploySession:
         if "digests" in more:
             return Source(**{"target": self.request.target, **more})
         state = git_state(self.request.folder)
-        images = {name: bot.configuration["image"] for name, bot in plan.bots.items()} if plan.writes else {}
+        images = {name: bot.configuration.image for name, bot in plan.bots.items()} if plan.writes else {}
         known = image_digests(image for name, image in images.items() if name not in built)
         digests = {name: known[image] for name, image in images.items() if image in known}
         return Source(

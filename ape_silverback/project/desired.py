@@ -1,11 +1,12 @@
-"""What a project wants on a cluster: plain, frozen values. ``project`` makes them, ``deploy`` uses them."""
+"""What a project wants on a cluster: plain, frozen values. ``project`` makes them, ``deployment`` uses them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+
+from ape_silverback.cluster.types import BotConfiguration
 
 
 @dataclass(frozen=True)
@@ -16,44 +17,19 @@ class DesiredBot:
         name: its name on the cluster.
         origin: what says that the project has this bot.
         module: what ``silverback run`` takes to run it in the project's folder.
-        account: alias of its account, or None for a bot that signs nothing.
-        environment: names of its variable groups; of two that set one variable the later wins.
-        credential_name: registry credential of the cluster, or None for a public image.
-        origins: field of the API → where its value came from.
-        protect: whether a deployment that no longer has it is refused to remove it.
+        configuration: what is deployed of it.
+        origins: field of the configuration → where its value came from.
+        protect: whether a deployment that no longer has it may not remove it.
         renamed_from: name that it had on the cluster before.
     """
 
     name: str
     origin: str
     module: str
-    image: str
-    ecosystem: str
-    network: str
-    provider: str
-    account: str | None
-    environment: tuple[str, ...]
-    credential_name: str | None
-    cluster_access: bool
+    configuration: BotConfiguration
     origins: Mapping[str, str]
     protect: bool = False
     renamed_from: str | None = None
-
-    FIELDS = (
-        "image",
-        "ecosystem",
-        "network",
-        "provider",
-        "account",
-        "environment",
-        "credential_name",
-        "cluster_access",
-    )
-
-    def configuration(self) -> dict[str, Any]:
-        """Give what the cluster's API calls the bot's configuration."""
-        values = {name: getattr(self, name) for name in self.FIELDS}
-        return {**values, "environment": list(self.environment)}
 
 
 @dataclass(frozen=True)
@@ -83,7 +59,7 @@ class DesiredState:
 
 @dataclass(frozen=True)
 class Overrides:
-    """Values of one run, from the command line. They win over everything that is written down.
+    """Values for all bots of one run, from the command line or from code. They win over every file.
 
     Attributes:
         allow_dirty: whether ``tag: git`` may name the commit of a tree with changes that aren't committed.
@@ -100,4 +76,4 @@ class Overrides:
 
 
 NO_OVERRIDES = Overrides()
-"""Nothing was said on the command line."""
+"""No value is given for this run."""

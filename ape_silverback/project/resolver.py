@@ -14,11 +14,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ape_silverback.cluster.types import ClusterKind
+from ape_silverback.cluster.types import BotConfiguration, ClusterKind
 from ape_silverback.exceptions import ResolutionError
 from ape_silverback.project.desired import NO_OVERRIDES, DesiredBot, DesiredGroup, DesiredState, Overrides
 from ape_silverback.project.discovery import discover_bots, module_name, project_name
-from ape_silverback.project.networks import ConfigurationFiles, ResolvedNetwork, Sourced, did_you_mean, resolve_network
+from ape_silverback.project.networks import ConfigurationFiles, ResolvedNetwork, Sourced, resolve_network
+from ape_silverback.suggestions import did_you_mean
 
 if TYPE_CHECKING:
     from ape_silverback.config.models import TargetConfig
@@ -205,14 +206,16 @@ class _Resolver:
             name=name,
             origin=origin,
             module=module,
-            image=image.value,
-            ecosystem=network.ecosystem.value,
-            network=network.network.value,
-            provider=network.provider.value,
-            account=account,
-            environment=tuple(environment),
-            credential_name=credential or None,
-            cluster_access=access,
+            configuration=BotConfiguration(
+                image=image.value,
+                ecosystem=network.ecosystem.value,
+                network=network.network.value,
+                provider=network.provider.value,
+                account=account,
+                environment=tuple(environment),
+                credential_name=credential or None,
+                cluster_access=access,
+            ),
             origins={
                 "image": image.origin,
                 "ecosystem": network.ecosystem.origin,
@@ -363,7 +366,7 @@ def _out_of_reach(network: ResolvedNetwork) -> str | None:
 
 def _groups(reading: SectionReading, target: str | None, bots: Iterable[DesiredBot]) -> tuple[DesiredGroup, ...]:
     """Give the declared groups that these bots use; a target's declaration of a group replaces the section's."""
-    used = dict.fromkeys(group for bot in bots for group in bot.environment)
+    used = dict.fromkeys(group for bot in bots for group in bot.configuration.environment)
     places: dict[str, tuple[tuple[str, ...], Any]] = {
         name: (("variables", name), names) for name, names in (reading.section.variables or {}).items()
     }

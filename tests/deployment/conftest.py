@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from ape_silverback.cluster.client import ClusterClient
+from ape_silverback.cluster.types import BotConfiguration
 from ape_silverback.deployment.apply import ApplyOptions, Event, Timing
 from ape_silverback.deployment.deployer import Deployer
 from ape_silverback.deployment.plan import DEFAULT_PLAN_OPTIONS, PlanOptions
@@ -43,18 +44,11 @@ def deployer(client: ClusterClient, tmp_path: Path) -> Deployer:
 
 
 def bot(name: str, **fields: Any) -> DesiredBot:
-    values: dict[str, Any] = {
-        "image": "registry.example/app:1",
-        "ecosystem": "ethereum",
-        "network": "mainnet",
-        "provider": "node",
-        "account": None,
-        "environment": (),
-        "credential_name": None,
-        "cluster_access": False,
-    }
-    origins = dict.fromkeys(DesiredBot.FIELDS, "here")
-    return DesiredBot(name=name, origin="here", module=name, origins=origins, **{**values, **fields})
+    values = {"image": "registry.example/app:1", "ecosystem": "ethereum", "network": "mainnet", "provider": "node"}
+    others = {name: fields.pop(name) for name in ("protect", "renamed_from") if name in fields}
+    configuration = BotConfiguration.model_validate(values | fields)
+    origins = dict.fromkeys(BotConfiguration.model_fields, "here")
+    return DesiredBot(name, "here", name, configuration, origins, **others)
 
 
 def wanted(*bots: DesiredBot, **groups: tuple[str, ...]) -> DesiredState:

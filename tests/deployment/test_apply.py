@@ -234,8 +234,8 @@ def test_earlier_deployments_are_found_one_after_the_other(deploy: Deploy, deplo
     for network in ("mainnet", "sepolia", "holesky"):
         deploy(wanted(bot("a", network=network), bot("b")))
     record, state = deployer.earlier()
-    assert (record.id, state.bots[0].network) == (2, "sepolia")
-    assert deployer.earlier(to=1)[1].bots[0].network == "mainnet"
+    assert (record.id, state.bots[0].configuration.network) == (2, "sepolia")
+    assert deployer.earlier(to=1)[1].bots[0].configuration.network == "mainnet"
     assert [one.name for one in deployer.earlier(["a"], 1)[1].bots] == ["a"]
     with pytest.raises(DeployError, match="no deployment 9; there are 1 to 3"):
         deployer.earlier(to=9)

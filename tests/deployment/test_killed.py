@@ -72,12 +72,17 @@ def check(served: Cluster, client: ClusterClient, deployer: Deployer, number: in
         group.name: set(group.variables) for group in wanted.groups
     }
     for bot in wanted.bots:
-        configuration = bot.configuration()
-        assert {field: getattr(bots[bot.name], field) for field in configuration} == configuration
+        configuration = bot.configuration.model_dump()
+        assert bots[bot.name].configuration == bot.configuration
         assert bots[bot.name].is_healthy
         runs_with = dict(served.runs_with(bot.name))
-        assert json.loads(runs_with.pop("configuration")) == configuration
-        named = [name for group in wanted.groups if group.name in bot.environment for name in group.variables]
+        assert json.loads(runs_with.pop("configuration")) == {
+            **configuration,
+            "environment": [*bot.configuration.environment],
+        }
+        named = [
+            name for group in wanted.groups if group.name in bot.configuration.environment for name in group.variables
+        ]
         assert runs_with == {name: values(number)[name] for name in named}
     assert sum(process.alive for process in served.machine.processes.values()) == len(wanted.bots)
     assert deployer.records.pending_restarts() == {}

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, event, given, reject, settings
 from hypothesis import strategies as st
 
-from ape_silverback.cluster.types import ResourceStatus
+from ape_silverback.cluster.types import BotConfiguration, ResourceStatus
 from ape_silverback.deployment.plan import (
     ACTIVE,
     Change,
@@ -41,19 +41,11 @@ SPACE = UUID("12345678-1234-4234-9234-123456789abc")
 
 
 def bot(name: str = "a", **fields: Any) -> DesiredBot:
-    values: dict[str, Any] = {
-        "image": "registry.example/app-a:1",
-        "ecosystem": "ethereum",
-        "network": "sepolia",
-        "provider": "node",
-        "account": None,
-        "environment": (),
-        "credential_name": None,
-        "cluster_access": False,
-    }
-    return DesiredBot(
-        name=name, origin="here", module=name, **values | fields, origins=dict.fromkeys(DesiredBot.FIELDS, "here")
-    )
+    values = {"image": "registry.example/app-a:1", "ecosystem": "ethereum", "network": "sepolia", "provider": "node"}
+    others = {name: fields.pop(name) for name in ("protect", "renamed_from") if name in fields}
+    configuration = BotConfiguration.model_validate(values | fields)
+    origins = dict.fromkeys(BotConfiguration.model_fields, "here")
+    return DesiredBot(name, "here", name, configuration, origins, **others)
 
 
 def desired(*bots: DesiredBot, groups: dict[str, tuple[str, ...]] | None = None) -> DesiredState:
@@ -62,7 +54,7 @@ def desired(*bots: DesiredBot, groups: dict[str, tuple[str, ...]] | None = None)
 
 
 def there(like: DesiredBot, status: ResourceStatus = ResourceStatus.RUNNING, **fields: Any) -> LiveBot:
-    return LiveBot(uuid5(SPACE, like.name), like.name, status, like.configuration() | fields)
+    return LiveBot(uuid5(SPACE, like.name), like.name, status, like.configuration.model_copy(update=fields))
 
 
 def live(*bots: LiveBot, groups: dict[str, set[str]] | None = None, **fields: Any) -> LiveState:
@@ -72,7 +64,7 @@ def live(*bots: LiveBot, groups: dict[str, set[str]] | None = None, **fields: An
 
 def test_a_bot_that_is_not_there_is_created_with_its_whole_configuration() -> None:
     plan = make_plan(desired(bot()), live())
-    assert plan.actions == (CreateBot(name="a", configuration=bot().configuration()),)
+    assert plan.actions == (CreateBot(name="a", configuration=bot().configuration),)
 
 
 def test_a_bot_that_is_as_it_should_be_is_kept() -> None:
@@ -119,7 +111,7 @@ def test_a_credential_is_the_same_by_its_name_and_by_its_id(answer: str) -> None
 
 def test_the_order_of_groups_matters_since_the_later_wins() -> None:
     groups = {"one": {"A"}, "two": {"A"}}
-    state = live(there(bot(), environment=["two", "one"]), groups=groups)
+    state = live(there(bot(), environment=("two", "one")), groups=groups)
     [action] = make_plan(desired(bot(environment=("one", "two"))), state).actions
     assert isinstance(action, UpdateBot)
 
@@ -234,7 +226,7 @@ def test_a_bot_that_needs_nothing_is_restarted_when_it_is_forced() -> None:
 
 def test_values_of_variables_that_are_there_are_sent_when_it_is_asked_for() -> None:
     wanted = desired(bot(environment=("rpc",)), groups={"rpc": ("X", "Y")})
-    state = live(there(bot(environment=["rpc"])), groups={"rpc": {"X", "Z"}})
+    state = live(there(bot(environment=("rpc",))), groups={"rpc": {"X", "Z"}})
     plan = make_plan(wanted, state, {"X", "Y"}, plan_options=PlanOptions(push_variables=True))
     assert plan.actions[0] == UpdateGroup(id=uuid5(SPACE, "rpc"), name="rpc", add=("Y",), push=("X",), remove=("Z",))
     assert (plan.needs, plan.unknown) == ({"X", "Y"}, ())
@@ -251,15 +243,15 @@ def test_more_bots_than_are_paid_for_is_a_warning() -> None:
 
 def test_a_fingerprint_tells_whether_what_a_plan_looked_at_has_moved() -> None:
     wanted = desired(bot("a", environment=("rpc",)))
-    state = live(there(bot("a", environment=["rpc"])), groups={"rpc": {"X"}, "other": {"X"}})
+    state = live(there(bot("a", environment=("rpc",))), groups={"rpc": {"X"}, "other": {"X"}})
     plan = make_plan(wanted, state)
-    same = live(there(bot("a", environment=["rpc"])), there(bot("z")), groups={"rpc": {"X"}, "other": {"Y"}})
+    same = live(there(bot("a", environment=("rpc",))), there(bot("z")), groups={"rpc": {"X"}, "other": {"Y"}})
     assert fingerprint(same, plan.looked_at) == plan.state
     for moved in (
-        live(there(bot("a", environment=["rpc"], image="x/y:2")), groups={"rpc": {"X"}}),
-        live(there(bot("a", environment=["rpc"]), ResourceStatus.STOPPED), groups={"rpc": {"X"}}),
-        live(there(bot("a", environment=["rpc"])), groups={"rpc": {"X", "Y"}}),
-        live(there(bot("a", environment=["rpc"]))),
+        live(there(bot("a", environment=("rpc",), image="x/y:2")), groups={"rpc": {"X"}}),
+        live(there(bot("a", environment=("rpc",)), ResourceStatus.STOPPED), groups={"rpc": {"X"}}),
+        live(there(bot("a", environment=("rpc",))), groups={"rpc": {"X", "Y"}}),
+        live(there(bot("a", environment=("rpc",)))),
         live(groups={"rpc": {"X"}}),
     ):
         assert fingerprint(moved, plan.looked_at) != plan.state
@@ -341,19 +333,19 @@ def applied(plan: Plan, state: LiveState) -> LiveState:
                 assert {*action.push, *action.remove} <= members
                 groups[action.name] = LiveGroup(identity, action.name, (members | {*action.add}) - {*action.remove})
             case RemoveGroup():
-                assert not any(action.name in one.configuration["environment"] for one in bots.values())
+                assert not any(action.name in one.configuration.environment for one in bots.values())
                 del groups[action.name]
             case CreateBot():
                 assert action.name not in bots
                 bots[action.name] = LiveBot(identity, action.name, ResourceStatus.RUNNING, action.configuration)
             case UpdateBot():
                 [old] = [one for one in bots.values() if one.id == action.id]
-                assert {**old.configuration, "name": old.name}.items() >= action.old.items()
+                assert {**dict(old.configuration), "name": old.name}.items() >= action.old.items()
                 del bots[old.name]
                 assert action.name not in bots
                 new = {key: value for key, value in action.new.items() if key != "name"}
                 bots[action.name] = LiveBot(
-                    action.id, action.name, ResourceStatus.RUNNING, {**old.configuration, **new}
+                    action.id, action.name, ResourceStatus.RUNNING, old.configuration.model_copy(update=new)
                 )
             case RemoveBot():
                 del bots[action.name]
@@ -370,7 +362,7 @@ def test_applying_a_plan_reaches_what_the_project_wants_and_planning_again_gives
     plan = planned(wanted, state, known, plan_options)
     after = applied(plan, state)
     for one in wanted.bots:
-        assert after.bots[one.name].configuration == one.configuration()
+        assert after.bots[one.name].configuration == one.configuration
         assert after.bots[one.name].status in ACTIVE
     for group in wanted.groups:
         assert after.groups[group.name].variables == set(group.variables)

@@ -25,6 +25,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
+from ape_silverback.cluster.types import BotConfiguration
 from ape_silverback.exceptions import BuildError
 from ape_silverback.images.engine import ENGINE_VARIABLE, Engine, image_digests
 from ape_silverback.images.recipe import BASE, Recipe, containerfile, make_recipe
@@ -54,14 +55,9 @@ def bot(module: str = "blocks", name: str = "blocks") -> DesiredBot:
         name=name,
         origin="",
         module=module,
-        image=f"first-{name}:latest",
-        ecosystem="ethereum",
-        network="mainnet",
-        provider="node",
-        account=None,
-        environment=(),
-        credential_name=None,
-        cluster_access=False,
+        configuration=BotConfiguration(
+            image=f"first-{name}:latest", ecosystem="ethereum", network="mainnet", provider="node"
+        ),
         origins={},
     )
 

@@ -13,7 +13,7 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ape_silverback.cluster.types import ClusterKind
+from ape_silverback.cluster.types import BotConfiguration, ClusterKind
 from ape_silverback.config.reader import read_section
 from ape_silverback.exceptions import ResolutionError
 from ape_silverback.project.desired import DesiredBot, DesiredState, Overrides
@@ -118,15 +118,18 @@ def test_the_narrowest_place_wins_for_every_value(
 
     account, tag, network = winner(accounts), winner(tags), winner(networks)
     group, registry = winner(groups, option=False), winner(registries, option=False)
-    assert bot.account == (None if account is None else f"account-{account}")
-    assert bot.environment == (() if group is None else (f"group-{group}",))
+    assert bot.configuration.account == (None if account is None else f"account-{account}")
+    assert bot.configuration.environment == (() if group is None else (f"group-{group}",))
     shown_tag = "latest" if tag is None else f"tag-{tag}"
-    assert bot.image.endswith(f"-a:{shown_tag}")
-    assert bot.image.startswith(f"registry-{9 if registry is None else registry}.example/org/")
+    assert bot.configuration.image.endswith(f"-a:{shown_tag}")
+    assert bot.configuration.image.startswith(f"registry-{9 if registry is None else registry}.example/org/")
     if network is not None:
-        assert (bot.network, bot.provider) == (network_of[PLACES[network]], f"provider{network}")
+        assert (bot.configuration.network, bot.configuration.provider) == (
+            network_of[PLACES[network]],
+            f"provider{network}",
+        )
     else:
-        assert (bot.ecosystem, bot.network) == ("ethereum", "local")
+        assert (bot.configuration.ecosystem, bot.configuration.network) == ("ethereum", "local")
 
     origins = ("option --", "targets.t.bots.a.", "targets.t.", "bots.a.", "")
     for key, origin, won in (
@@ -136,7 +139,7 @@ def test_the_narrowest_place_wins_for_every_value(
     ):
         if won is not None:
             assert origin.startswith(f"{origins[won]}{key}"), origin
-    for name in DesiredBot.FIELDS:
+    for name in BotConfiguration.model_fields:
         assert bot.origins[name], f"no origin of {name}"
 
 
@@ -152,7 +155,11 @@ def test_empty_text_takes_back_what_a_wider_place_gives(project: Path) -> None:
     add_bots(project, "a")
     section = {"account": "me", "credential": "ghcr", "environment": ["rpc"]}
     bot = one(project, {**section, "bots": {"a": {"account": "", "credential": "", "environment": []}}})
-    assert (bot.account, bot.credential_name, bot.environment) == (None, None, ())
+    assert (bot.configuration.account, bot.configuration.credential_name, bot.configuration.environment) == (
+        None,
+        None,
+        (),
+    )
 
 
 # Discovery
@@ -184,7 +191,7 @@ def test_a_project_without_bots_says_where_to_put_one(project: Path) -> None:
 def test_a_declared_bot_may_have_another_module(project: Path) -> None:
     add_bots(project, "watcher")
     bot = one(project, {"bots": {"mainnet-watcher": {"module": "watcher"}}})
-    assert (bot.name, bot.image) == ("mainnet-watcher", f"project:{project}#watcher")
+    assert (bot.name, bot.configuration.image) == ("mainnet-watcher", f"project:{project}#watcher")
     assert "has no module 'wacher'" in problems(project, {"bots": {"watcher": {"module": "wacher"}}})
     assert "did you mean" in problems(project, {"bots": {"watcher": {"module": "wacher"}}})
 
@@ -193,7 +200,7 @@ def test_a_setting_changes_a_bot_and_takes_no_other_away(project: Path) -> None:
     add_bots(project, "left", "right")
     reading = read_section(project, ["bots.left.account=me"])
     bots = resolve(reading, project, kind="local", environ={}).bots
-    assert {bot.name: bot.account for bot in bots} == {"left": "me", "right": None}
+    assert {bot.name: bot.configuration.account for bot in bots} == {"left": "me", "right": None}
     mistyped = read_section(project, ["bots.lefft.account=me"])
     with pytest.raises(ResolutionError, match="this project has no bot 'lefft'; did you mean 'left'"):
         resolve(mistyped, project, kind="local", environ={})
@@ -211,7 +218,7 @@ def test_a_target_may_add_a_bot_and_an_unknown_one_is_named(project: Path) -> No
     add_bots(project, "a", "b")
     section = {"bots": {"a": {}}, "targets": {"prod": {"bots": {"b": {"account": "me"}}}}}
     assert [bot.name for bot in resolved(project, section).bots] == ["a"]
-    assert [(bot.name, bot.account) for bot in resolved(project, section, target="prod").bots] == [
+    assert [(bot.name, bot.configuration.account) for bot in resolved(project, section, target="prod").bots] == [
         ("a", None),
         ("b", "me"),
     ]
@@ -263,7 +270,7 @@ def test_an_unknown_network_is_an_error_with_near_matches_or_the_plugin(
 def test_a_provider_that_isnt_here_is_a_warning(project: Path) -> None:
     add_bots(project, "a")
     state = resolved(project, {"network": "ethereum:sepolia:alchemy"})
-    assert state.bots[0].provider == "alchemy"
+    assert state.bots[0].configuration.provider == "alchemy"
     [warning] = state.warnings
     assert "alchemy" in warning
 
@@ -289,7 +296,7 @@ def test_test_accounts_are_for_local_networks(project: Path, section: dict[str, 
     if says:
         assert says in problems(project, section)
     else:
-        assert one(project, section).account == section["account"]
+        assert one(project, section).configuration.account == section["account"]
 
 
 def test_every_problem_of_every_bot_is_said_at_once(project: Path) -> None:
@@ -307,7 +314,7 @@ def test_every_problem_of_every_bot_is_said_at_once(project: Path) -> None:
 def test_an_image_is_named_as_the_sdk_builds_it(project: Path) -> None:
     add_bots(project, "Watcher")
     bot = one(project, {"registry": "ghcr.io/org/", "tag": "v1"}, kind="direct")
-    assert re.fullmatch(r"ghcr\.io/org/[a-z0-9._-]*-watcher:v1", bot.image)
+    assert re.fullmatch(r"ghcr\.io/org/[a-z0-9._-]*-watcher:v1", bot.configuration.image)
     assert "registry of registry (ape-config.yaml:2)" in bot.origins["image"]
     assert "tag of tag (ape-config.yaml:3)" in bot.origins["image"]
 

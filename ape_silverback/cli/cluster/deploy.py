@@ -162,7 +162,7 @@ def carry_out(
     if plan.refused:
         raise click.ClickException("\n".join(plan.refused))
     if images:
-        note(f"Images to build first: {', '.join(bot.image for bot in images)}.")
+        note(f"Images to build first: {', '.join(bot.configuration.image for bot in images)}.")
     if unfinished := session.deployer.records.unfinished():
         note(f"The last deployment was cut off; begun, and of no known end: {', '.join(unfinished)}.")
     if plan.writes:
@@ -239,7 +239,7 @@ def _show_event(kind: str, event: Event | None = None, text: str | None = None, 
 def _show_desired(desired: DesiredState) -> None:
     for bot in desired.bots:
         click.echo(f"{click.style(bot.name, bold=True)}  ({bot.origin})")
-        shown = {name: value_text(getattr(bot, name)) for name in bot.FIELDS}
+        shown = {name: value_text(value) for name, value in bot.configuration}
         width = max(map(len, shown.values()))
         for name, value in shown.items():
             click.echo(f"  {key_text(name):<14}  {value:<{width}}  {click.style(bot.origins[name], dim=True)}")

@@ -154,7 +154,7 @@ def _lines(action: Action) -> list[str]:
     sign, what, colour = SIGNS[action.kind]
     first, details = f"{sign} {what} {action.name}", []
     if action.kind == "create":
-        details = [f"{key_text(key)}: {value_text(value)}" for key, value in action.configuration.items() if value]
+        details = [f"{key_text(key)}: {value_text(value)}" for key, value in action.configuration if value]
     elif action.kind == "update":
         first += " and restart" if action.restart else "" if action.runs else " and start"
         details = [

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from ape_silverback.cluster.types import ClusterConfiguration, ResourceStatus
+from ape_silverback.cluster.types import BotConfiguration, ClusterConfiguration, ResourceStatus
 
 if TYPE_CHECKING:
     from ape_silverback.cluster.client import Bot, RegistryCredentials, VariableGroup, Workspace
@@ -273,7 +273,7 @@ class DeploymentDocument(Document):
     """Git commit of the project."""
     dirty: bool | None
     """Whether there were changes that weren't committed."""
-    bots: dict[str, dict[str, Any]]
+    bots: dict[str, BotConfiguration]
     """Every bot of the project after it: name → configuration."""
     digests: dict[str, str]
     """Name of a bot → digest of its image, where an engine could tell."""
