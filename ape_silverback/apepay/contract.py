@@ -182,7 +182,7 @@ def bytes_of(answer: Any) -> bytes:
         ValueError: it isn't that.
     """
     if not isinstance(answer, str):
-        raise ValueError("not a text")
+        raise ValueError("not a text")  # noqa: TRY004 - as for a text that isn't hexadecimal
     return bytes.fromhex(answer.removeprefix("0x"))
 
 

@@ -39,7 +39,7 @@ LONGEST_MESSAGE = 200
 """Characters of a node's own words that an error repeats."""
 
 PERMANENT_CODES = frozenset({3, -32700, -32600, -32601, -32602})
-"""Error codes for which the same request fails again: reverted, not JSON, not a request, unknown method, wrong params."""
+"""Codes of errors that come again: reverted, not JSON, not a request, unknown method, wrong parameters."""
 
 SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
@@ -230,10 +230,14 @@ class HttpNode:
             message = str(error.get("message"))[:LONGEST_MESSAGE]
             permanent = isinstance(code := error.get("code"), int) and code in PERMANENT_CODES
             temporary = not permanent and "revert" not in message.lower()
-            return ChainError(f"{self._name} refuses {request.method}: {message}", temporary=temporary)
+            return Refusal(f"{self._name} refuses {request.method}: {message}", temporary=temporary)
         if not isinstance(answer, dict) or "result" not in answer:
             return ChainError(f"{self._name} doesn't answer {request.method}", temporary=True)
         return answer["result"]
+
+
+class Refusal(ChainError):
+    """A node answered a request with an error, so that nothing was done."""
 
 
 class _BadAnswer(ChainError):

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from ape_silverback.addresses import checksummed_address
 from ape_silverback.apepay.contract import WORD, Stream, contract, event_topic, shown
 from ape_silverback.apepay.rpc import Node, RpcRequest, results_of
-from ape_silverback.addresses import checksummed_address
 from ape_silverback.exceptions import ChainError
 
 WIDEST_WINDOW = 100_000

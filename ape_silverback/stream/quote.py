@@ -286,7 +286,7 @@ def _checked_life(life: Callable[[int], int], amount: int, token: Token) -> int:
 def _is_for(product: bytes, payer: str, cluster_id: UUID) -> bool:
     """Return whether a product code is a cluster's, in any configuration."""
     try:
-        return ClusterConfiguration.decode(product[:8]).get_product_code(payer, cluster_id) == product
+        return ClusterConfiguration.from_product_code(product).get_product_code(payer, cluster_id) == product
     except ValueError:
         return False
 

@@ -93,9 +93,7 @@ def read_stream(node: Node, manager: str, number: int) -> StreamState:
     )
 
 
-def live_streams(
-    node: Node, manager: str, pays: Callable[[bytes], bool], since: datetime | None = None
-) -> list[int]:
+def live_streams(node: Node, manager: str, pays: Callable[[bytes], bool], since: datetime | None = None) -> list[int]:
     """Return the ids of the streams that have time left, of those with a certain product; the newest first.
 
     Looks at the streams themselves, since many nodes search only few blocks for their events.
