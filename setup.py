@@ -11,15 +11,23 @@ from setuptools import find_packages, setup
 
 VERSION = "0.8.0"
 
-# What the server of the local cluster needs on top of the client.
-LOCAL = [
+# What serves clusters on top of the client: `up`, and bots as processes.
+SERVER = [
+    "apprise>=1.9,<3",
     "cryptography>=42",
     "fastapi>=0.115,<1",
+    "jinja2>=3.1,<4",
+    "prometheus-client>=0.20,<1",
     "psutil>=5.9,<8",
     "python-multipart>=0.0.20,<1",
     "silverback>=0.7.38,<0.8",
+    "starlette",
     "uvicorn>=0.30,<1",
 ]
+# What runs bots as containers.
+DOCKER = ["docker>=7.1,<8", "requests"]
+# What draws charts in the terminal and writes Parquet files, for `bots metrics`.
+METRICS = ["plotext>=5.3,<7", "pyarrow>=15"]
 # The real parts that the tests and the demo drive: `ape-foundry` connects a bot's process to anvil, `vyper` compiles
 # the validator again, whose code depends on the exact compiler.
 TEST = [
@@ -34,6 +42,7 @@ LINT = [
     "mypy>=1.11,<3",
     "ruff>=0.8,<1",
     "types-psutil",
+    "types-requests",
     "types-PyYAML",
     "types-toml",
 ]
@@ -48,29 +57,53 @@ setup(
     license_files=["LICENSE"],
     python_requires=">=3.10,<4",
     packages=find_packages(include=["ape_silverback", "ape_silverback.*"]),
-    package_data={"ape_silverback": ["py.typed", "apepay/fixed_rate.*"]},
+    package_data={
+        "ape_silverback": [
+            "py.typed",
+            "apepay/fixed_rate.*",
+            "server/dashboard/static/**",
+            "server/dashboard/templates/*",
+        ]
+    },
     include_package_data=True,
     zip_safe=False,
-    # click, pydantic, PyYAML and packaging carry no bounds of their own: eth-ape pins them.
+    # What has no bounds here is pinned by eth-ape.
     install_requires=[
         "eth-ape>=0.8.40,<0.9",
         "apepay>=0.3.9,<0.4",
         "Authlib>=1.9,<2",
         "click",
+        "eth-abi",
         "eth-pydantic-types",
-        "httpx>=0.27,<1",
+        "eth-typing",
+        "eth-utils",
+        "ethpm-types",
+        "evmchains",
+        "httpcore>=1,<2",
+        "httpx[socks]>=0.27,<1",
         "joserfc>=1.6.8,<2",
+        "pandas",
+        "pluggy",
         "pydantic",
+        "pydantic-core",
+        "pydantic-settings",
+        "python-dotenv>=1,<2",
         "PyYAML",
+        "rich",
         "ruamel.yaml>=0.18,<1",
         "tomlkit>=0.12,<1",
         'toml; python_version < "3.11"',
+        "typing-extensions",
     ],
     extras_require={
-        "local": LOCAL,
-        "test": [*LOCAL, *TEST],
+        "server": SERVER,
+        "local": SERVER,
+        "docker": [*SERVER, *DOCKER],
+        "swarm": [*SERVER, *DOCKER],
+        "metrics": METRICS,
+        "test": [*SERVER, *DOCKER, *METRICS, *TEST],
         "lint": LINT,
-        "dev": [*LOCAL, *TEST, *LINT],
+        "dev": [*SERVER, *DOCKER, *METRICS, *TEST, *LINT],
     },
     entry_points={
         "ape_cli_subcommands": ["ape_silverback=ape_silverback.cli:cli"],

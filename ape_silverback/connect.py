@@ -105,7 +105,7 @@ class Connection:
 
     def kind(self) -> ClusterKind:
         """Say what kind of cluster it is; unless it is hosted, it is asked whether it runs folders from here."""
-        from ape_silverback.cluster.http_errors import is_loopback
+        from ape_silverback.transport import is_loopback
 
         if self.is_platform and not is_loopback(self.client.base_url):
             return "platform"
@@ -266,7 +266,7 @@ def _choose(profile: str | None, reading: SectionReading, target: str | None) ->
 
 def _of_section(reading: SectionReading, target: str | None, key: str) -> tuple[str | None, str | None]:
     """Give a key of the target, else of the section, and its place."""
-    wanted = reading.section.targets.get(target) if target else None
+    wanted = reading.target(target)
     if value := getattr(wanted, key, None):
         return value, f"targets.{target}.{key} in {reading.place_of('targets', str(target), key)}"
     if value := getattr(reading.section, key):

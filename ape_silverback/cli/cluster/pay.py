@@ -11,7 +11,7 @@ from ape_silverback.cli.shared.completion import complete_clusters
 from ape_silverback.cli.shared.gate import show_report
 from ape_silverback.cli.shared.group import LazyGroup
 from ape_silverback.cli.shared.options import format_option, platform_options
-from ape_silverback.cli.shared.output import confirm, note, show
+from ape_silverback.cli.shared.output import show
 from ape_silverback.cli.shared.payment import (
     Paying,
     PaymentSession,
@@ -23,6 +23,7 @@ from ape_silverback.cli.shared.payment import (
     show_stream,
     signing_options,
 )
+from ape_silverback.cli.shared.terminal import confirm, echo, note
 
 if TYPE_CHECKING:
     from ape_silverback.cluster.types import ClusterConfiguration
@@ -120,7 +121,7 @@ def info(path: str, network: str | None, format_: str, profile: str | None) -> N
 
     def text() -> None:
         show_stream(document)
-        click.echo()
+        echo()
         show_report(report)
 
     show(document.data(), format_, text)
@@ -188,7 +189,7 @@ def cancel(path: str, **options: Any) -> None:
     show(
         document.data(),
         signing.format_,
-        lambda: click.echo(f"{session.name}: cancelled, {refunded} ({made.transaction})"),
+        lambda: echo(f"{session.name}: cancelled, {refunded} ({made.transaction})"),
     )
 
 

@@ -11,7 +11,8 @@ from ape.cli import verbosity_option
 from ape_silverback.cli.shared.completion import complete_clusters
 from ape_silverback.cli.shared.gate import pin_hint, show_report
 from ape_silverback.cli.shared.options import connected, format_option, platform, profile_option
-from ape_silverback.cli.shared.output import messages_on_stderr, note, show
+from ape_silverback.cli.shared.output import messages_on_stderr, show
+from ape_silverback.cli.shared.terminal import echo, note
 
 if TYPE_CHECKING:
     from ape_silverback.config.models import StreamConfig
@@ -63,15 +64,10 @@ def verify(
         ape silverback cluster verify --all --pin
     """
     from ape_silverback.config.reader import read_section
-    from ape_silverback.suggestions import did_you_mean
 
     if every and clusters:
         raise click.UsageError("Pass --cluster or --all, not both.")
-    reading = read_section(Path.cwd())
-    if target is not None and target not in reading.section.targets:
-        raise click.ClickException(
-            f"no target '{target}' in the section; {did_you_mean(target, reading.section.targets)}"
-        )
+    reading = read_section(Path.cwd(), target=target)
     trust = reading.section.stream_of(target)
     with messages_on_stderr():
         reports = _reports(reading, clusters, every, profile, target, trust, network)
@@ -79,7 +75,7 @@ def verify(
     def text() -> None:
         for number, report in enumerate(reports):
             if number:
-                click.echo()
+                echo()
             show_report(report)
 
     show([report.model_dump(mode="json") for report in reports], format_, text)

@@ -22,15 +22,8 @@ from ape_silverback.cli.shared.options import (
     together,
     yes_option,
 )
-from ape_silverback.cli.shared.output import (
-    INTERRUPTED,
-    configuration_facts,
-    confirm,
-    messages_on_stderr,
-    note,
-    show_facts,
-    time_text,
-)
+from ape_silverback.cli.shared.output import configuration_facts, messages_on_stderr, show_facts, time_text
+from ape_silverback.cli.shared.terminal import INTERRUPTED, confirm, note
 
 if TYPE_CHECKING:
     from ape.api import AccountAPI, ProviderAPI
