@@ -9,16 +9,13 @@ import json
 import re
 import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Future
-from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass
-from ipaddress import ip_address
-from threading import Thread
 from typing import Any, Protocol
 
 import httpx
 
-from ape_silverback.exceptions import ChainError
+from ape_silverback.exceptions import ChainError, EnvironmentVariableError
+from ape_silverback.transport import BodyTooLarge, Transport, deadline
 
 TIMEOUT = 10.0
 """Seconds that a node gets to connect and for each byte."""
@@ -26,8 +23,8 @@ TIMEOUT = 10.0
 DEADLINE = 30.0
 """Seconds that a node gets for a whole answer."""
 
-LARGEST_ANSWER = 32 * 2**20
-"""Bytes of an answer above which it is refused."""
+MAX_BYTES = 32 << 20
+"""Most bytes of an answer, decompressed."""
 
 LARGEST_BATCH = 100
 """Most requests in one batch, which hosted nodes limit."""
@@ -79,7 +76,7 @@ class HttpNode:
         url: its address. It may hold a key, so errors name the host only.
         headers: what it needs besides.
         timeout: seconds to connect and for each byte.
-        deadline: seconds for a whole answer.
+        whole: seconds for a whole answer.
         pauses: seconds before each further attempt after a failure that may pass.
     """
 
@@ -88,15 +85,15 @@ class HttpNode:
         url: str,
         headers: Mapping[str, str] | None = None,
         timeout: float = TIMEOUT,
-        deadline: float = DEADLINE,
+        whole: float = DEADLINE,
         pauses: Sequence[float] = PAUSES,
     ) -> None:
         self._url = httpx.URL(url)
-        self._headers = {**(headers or {}), "Accept-Encoding": "identity"}
-        self._timeout = timeout
-        self._deadline = deadline
+        self._deadline = whole
         self._pauses = pauses
-        self._client = self._connect()
+        self._client = httpx.Client(
+            headers=dict(headers or {}), timeout=timeout, transport=Transport(), follow_redirects=False, trust_env=False
+        )
         self._takes_batches = True
 
     def __enter__(self) -> HttpNode:
@@ -123,20 +120,6 @@ class HttpNode:
     @property
     def _name(self) -> str:
         return f"the node at {self._url.host}{f':{self._url.port}' if self._url.port else ''}"
-
-    def _connect(self) -> httpx.Client:
-        try:
-            return httpx.Client(
-                headers=self._headers,
-                timeout=self._timeout,
-                follow_redirects=False,
-                trust_env=not _is_loopback(self._url.host),  # a proxy can't reach this machine's loopback interface
-            )
-        except (ImportError, OSError, ValueError, httpx.InvalidURL):  # the text may hold a proxy's password
-            raise ChainError(
-                f"can't connect to {self._name}: check HTTP_PROXY, HTTPS_PROXY, ALL_PROXY, NO_PROXY and SSL_CERT_FILE "
-                "in the environment"
-            ) from None
 
     def _batch(self, requests: Sequence[RpcRequest]) -> list[Any]:
         try:
@@ -170,60 +153,32 @@ class HttpNode:
         raise AssertionError  # the loop ends in its last turn
 
     def _post(self, content: Any) -> Any:
-        """Return the JSON that is answered, in time however slowly it drips.
+        """Return the JSON that is answered.
 
         Raises:
             ChainError: no answer, or one that is too large or isn't JSON.
         """
-        answer: Future[bytes] = Future()
-
-        def exchange() -> None:
-            try:
-                answer.set_result(self._exchange(content))
-            except Exception as error:  # noqa: BLE001 - raised again where it is waited for
-                answer.set_exception(error)
-
-        Thread(target=exchange, name="json-rpc", daemon=True).start()
         try:
-            body = answer.result(self._deadline)
-            found = json.loads(body)
-            if SURROGATE.search(body):  # half a character can't be stored or shown
-                json.dumps(found, ensure_ascii=False).encode("utf8")
-        except FutureTimeoutError:
-            self._client.close()  # which ends the thread at the next byte
-            self._client = self._connect()
-            raise ChainError(f"{self._name} didn't answer within {self._deadline:g} s", temporary=True) from None
-        except (ValueError, RecursionError):
-            raise _BadAnswer(f"{self._name} answers something that isn't JSON", temporary=True) from None
-        return found
-
-    def _exchange(self, content: Any) -> bytes:
-        """Post JSON; return the body of the answer.
-
-        Raises:
-            ChainError: no answer, or one that can't be JSON-RPC.
-        """
-        try:
-            with self._client.stream("POST", self._url, json=content) as response:
-                if response.headers.get("Content-Encoding", "identity") != "identity":
-                    raise _BadAnswer(f"{self._name} compresses its answer, which wasn't asked for")
-                body = bytearray()
-                for chunk in response.iter_raw():
-                    body += chunk
-                    if len(body) > LARGEST_ANSWER:
-                        raise ChainError(f"{self._name} answers more than {LARGEST_ANSWER // 2**20} MiB")
+            with deadline(self._deadline):
+                response = self._client.post(self._url, json=content, extensions={"max_bytes": MAX_BYTES})
+            answer = response.json()
+            if SURROGATE.search(response.content):  # half a character can't be stored or shown
+                json.dumps(answer, ensure_ascii=False).encode("utf8")
+        except EnvironmentVariableError as error:
+            raise ChainError(f"{self._name} can't be reached: {error}") from None
+        except BodyTooLarge:
+            raise ChainError(f"{self._name} answers more than {MAX_BYTES >> 20} MiB") from None
         except httpx.TimeoutException:
             raise ChainError(f"{self._name} doesn't answer in time", temporary=True) from None
         except httpx.ConnectError:
             raise ChainError(f"{self._name} can't be reached: nothing listens there, or not with TLS") from None
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise ChainError(f"{self._name} can't be reached: {type(error).__name__}", temporary=True) from None
-        except RuntimeError:  # the client was closed, since this took too long
-            raise ChainError(f"{self._name} doesn't answer in time", temporary=True) from None
-        if response.status_code >= 400 and not body.lstrip().startswith((b"{", b"[")):
-            again = response.status_code == 429 or response.status_code >= 500
-            raise _BadAnswer(f"{self._name} answers with HTTP status {response.status_code}", temporary=again)
-        return bytes(body)
+        except (ValueError, RecursionError):
+            what = f"HTTP status {response.status_code} and " if response.is_error else ""
+            again = response.is_server_error or response.status_code == httpx.codes.TOO_MANY_REQUESTS
+            raise _BadAnswer(f"{self._name} answers with {what}something that isn't JSON", temporary=again) from None
+        return answer
 
     def _read(self, answer: Any, request: RpcRequest) -> Any:
         if isinstance(answer, dict) and isinstance(error := answer.get("error"), dict):
@@ -259,10 +214,3 @@ def results_of(node: Node, *requests: RpcRequest) -> list[Any]:
 
 def _body(number: int, request: RpcRequest) -> dict[str, Any]:
     return {"jsonrpc": "2.0", "id": number, "method": request.method, "params": list(request.params)}
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost" or host.endswith(".localhost")
