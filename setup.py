@@ -33,6 +33,7 @@ METRICS = ["plotext>=5.3,<7", "pyarrow>=15"]
 TEST = [
     "ape-foundry>=0.8.11,<0.9",
     "hypothesis>=6.100,<7",
+    "playwright>=1.40",
     "pytest>=8.0,<9",
     "pytest-xdist>=3.5,<4",
     "setuptools>=75",

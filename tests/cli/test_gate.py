@@ -60,6 +60,7 @@ OTHERS = {
     "cluster bots health",
     "cluster bots logs",
     "cluster bots errors",
+    "cluster bots metrics",
     "cluster vars list",
     "cluster vars info",
     "cluster registry list",
