@@ -84,7 +84,9 @@ def read_logs(
         ends = map_threads(lambda bot: _last_lines(read(bot), tail), bots)
         logs = [iter([lines]) for lines in ends]
     else:
-        logs = [read(bot) for bot in bots]
+        opened = [read(bot) for bot in bots]
+        begun = map_threads(lambda log: next(log, []), opened)  # so that not each waits for the one before it
+        logs = [chain([lines], log) for lines, log in zip(begun, opened, strict=True)]
     if len(bots) == 1:
         yield from (LogPiece(bots[0], lines) for lines in logs[0] if lines)
         return
