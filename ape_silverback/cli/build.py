@@ -73,9 +73,7 @@ def build(
     reading = read_section(Path.cwd())
     wanted = _wanted(reading, bots, target, Overrides(tag=tag, allow_dirty=allow_dirty))
     if push and (local := [bot.name for bot in wanted if bot.configuration.image.startswith(f"{NO_REGISTRY}/")]):
-        raise click.ClickException(
-            f"no registry to push {', '.join(local)} to; set `registry:` in the section"
-        )
+        raise click.ClickException(f"no registry to push {', '.join(local)} to; set `registry:` in the section")
     try:
         maker = None if file_only else Engine.find(engine)
     except BuildError as error:
