@@ -52,6 +52,7 @@ OTHERS = {
     "cluster verify",
     "cluster info",
     "cluster health",
+    "cluster notify test",
     "cluster open",
     "cluster up",
     "cluster down",
