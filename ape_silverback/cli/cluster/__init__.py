@@ -31,10 +31,12 @@ cluster = LazyGroup(
             "registry": "ape_silverback.cli.cluster.registry:registry",
             "info": "ape_silverback.cli.cluster.clusters:info",
             "health": "ape_silverback.cli.cluster.clusters:health",
+            "open": "ape_silverback.cli.cluster.dashboard:open_",
         },
         "Local cluster": {
             "up": "ape_silverback.cli.cluster.server:up",
             "down": "ape_silverback.cli.cluster.server:down",
+            "notify": "ape_silverback.cli.cluster.notify:notify",
         },
         "Platform": {
             "workspaces": "ape_silverback.cli.cluster.workspaces:workspaces",
