@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import IO
 from uuid import UUID
 
+from ape_silverback.project.discovery import find_bot_module, split_project_image
 from ape_silverback.server.processes import boot_id, lock_holder, read_json, with_variable
 from ape_silverback.server.runtimes import (
     GONE,
@@ -30,9 +31,6 @@ from ape_silverback.server.runtimes import (
     State,
 )
 from ape_silverback.server.runtimes.shim import BUSY, END_OF_ORDER, LOG_BOUND, NO_ORDER
-
-IMAGE = re.compile(r"project:(?P<folder>/[^#\0]{0,1024})#(?P<module>[A-Za-z_][\w.]{0,127}(?::[A-Za-z_]\w{0,127})?)")
-"""``project:PATH#MODULE``: a folder, and a bot as ``silverback run`` takes it."""
 
 SDK = (sys.executable, "-c", "from ape_silverback.server.runtimes.sdk import main; main()")
 """The bot SDK's own command, run by the interpreter that runs the server."""
@@ -92,6 +90,11 @@ class ProcessRuntime:
         self._closed = threading.Event()
 
     @classmethod
+    def settle(cls, options: Mapping[str, str]) -> dict[str, str]:
+        """Return the options: the environment adds none."""
+        return dict(options)
+
+    @classmethod
     def create(cls, settings: RuntimeSettings) -> ProcessRuntime:
         """Return the runtime of a cluster.
 
@@ -108,29 +111,7 @@ class ProcessRuntime:
         Raises:
             ImageError: it doesn't.
         """
-        match = IMAGE.fullmatch(image)
-        if not match:
-            raise ImageError(
-                f"'{image:.200}' can't be run here: this cluster runs bots as processes, from images "
-                "'project:FOLDER#MODULE'"
-            )
-        project, module = Path(match["folder"]), match["module"].partition(":")[0].removeprefix("bots.")
-        try:
-            if not project.is_dir():
-                raise ImageError(f"'{image}' can't be run here: there is no folder {project}")
-            if self.allowed and not any(project.resolve().is_relative_to(folder) for folder in self.allowed):
-                raise ImageError(
-                    f"'{image}' can't be run here: this cluster runs projects of {', '.join(map(str, self.allowed))} "
-                    "only"
-                )
-            places = [project / "bots" / module] if (project / "bots").is_dir() else []
-            places += [project / module] if module == "bot" else []
-            if not any(
-                place.with_name(f"{place.name}.py").is_file() or (place / "__init__.py").is_file() for place in places
-            ):
-                raise ImageError(f"'{image}' can't be run here: {project} has no bot '{module}'")
-        except (OSError, ValueError) as error:  # a path that the system refuses to look at
-            raise ImageError(f"'{image:.200}' can't be run here: {error}") from None
+        self._project_bot(image)
 
     def start(self, run: Run, state: State) -> State:
         """Start a bot.
@@ -139,9 +120,7 @@ class ProcessRuntime:
             ImageError: the image can't be run.
             EngineError: processes of its former run are still there.
         """
-        self.check(run.image)
-        match = IMAGE.fullmatch(run.image)
-        assert match  # noqa: S101 - just checked
+        project, module = self._project_bot(run.image)
         self._check_alone(run.bot)
         folder = self._folder(run.bot)
         work = self.work_folder(run.bot)
@@ -150,8 +129,8 @@ class ProcessRuntime:
         inherited = {name: value for name, value in os.environ.items() if INHERITED.fullmatch(name)}
         variables = {**inherited, "PYTHONUNBUFFERED": "1", **run.variables}
         variables |= {BOT_VARIABLE: str(run.bot), WORK_VARIABLE: str(work)}
-        command = [*self.command, match["module"]]
-        order = [str(self.grace), str(self.log_bound), match["folder"], str(len(command)), *command]
+        command = [*self.command, module]
+        order = [str(self.grace), str(self.log_bound), str(project), str(len(command)), *command]
         order += [f"{name}={value}" for name, value in variables.items()]
         if any("\0" in part for part in order):
             raise ImageError("a value for its environment contains a NUL character")
@@ -227,6 +206,31 @@ class ProcessRuntime:
         finally:
             os.close(handle)
 
+    def _project_bot(self, image: str) -> tuple[Path, str]:
+        """Return the folder that an image names and what ``silverback run`` takes to run its bot.
+
+        Raises:
+            ImageError: it isn't ``project:FOLDER#MODULE``, this cluster may not run that folder, or it has no such bot.
+        """
+        cant = f"'{image:.200}' can't be run here"
+        parts = split_project_image(image)
+        if parts is None:
+            raise ImageError(f"{cant}: this cluster runs bots as processes, from images 'project:FOLDER#MODULE'")
+        folder, module = parts
+        try:
+            if not folder.is_dir():
+                raise ImageError(f"{cant}: there is no folder {folder}")
+            if self.allowed and not any(folder.resolve().is_relative_to(one) for one in self.allowed):
+                raise ImageError(f"{cant}: this cluster runs projects in {', '.join(map(str, self.allowed))} only")
+            found = find_bot_module(folder, module)
+        except (OSError, ValueError) as error:  # a path that the system refuses to look at
+            if isinstance(error, ImageError):
+                raise
+            raise ImageError(f"{cant}: {error}") from None
+        if found is None:
+            raise ImageError(f"{cant}: {folder} has no bot '{module}'")
+        return folder, found.argument
+
     def _observe(self, bot: UUID) -> Observation:
         folder = self._folder(bot)
         holder = lock_holder(folder / "lock")
@@ -241,11 +245,11 @@ class ProcessRuntime:
         if bot in self._children:  # it is about to take the lock
             return Observation(True)
         if not run and failed not in (None, 0):
-            return Observation(False, exit_code=None, note=_shim_text(failed or 1))
+            return Observation(False, failure=_shim_text(failed or 1))
         if not folder.exists():
             return GONE
         if run.get("boot") not in (None, boot_id()):
-            return Observation(False, ready, started, note="the machine went down")
+            return Observation(False, ready, started, interrupted=True)
         if self._end_left(bot):  # the shim was killed: what it leaves behind still runs
             return Observation(True, False, started)
         return Observation(False, ready, started, 128 + signal.SIGKILL if run else None)
