@@ -3,8 +3,8 @@
 Run as a script that imports next to nothing, since there is one for each bot: ``shim.py FOLDER``. What to run comes
 through stdin. The shim holds a lock in the bot's folder for as long as anything of the bot runs, and writes the run
 file itself: a server that is killed at any moment leaves either no run or one that the next server finds. It stamps
-each line that the bot prints with the time, appends it to the bot's log, and records how the bot ended. All that the bot
-started ends with it. At rest it waits in one read; signals do the rest:
+each line that the bot prints with the time, appends it to the bot's log, and records how the bot ended. All that the
+bot started ends with it. At rest it waits in one read; signals do the rest:
 
 - SIGTERM: asks the bot to end, and ends it once its grace has passed.
 - SIGUSR1: ends the bot, and all that it started, at once.
@@ -12,7 +12,7 @@ started ends with it. At rest it waits in one read; signals do the rest:
 
 from __future__ import annotations
 
-import _signal as signals  # `signal` would import enum, and be a tenth of this process
+import _signal as signals  # type: ignore[import-not-found]  # `signal` imports enum, a tenth of this process
 import os
 import sys
 import time
@@ -45,8 +45,8 @@ END_OF_ORDER = b"end of order"
 class LogWriter:
     """Appends to the log of a bot, in files of bounded size: ``log.1``, ``log.2`` and so on.
 
-    A line is written as a whole or not at all. When there is no room, lines are dropped and counted; the count is logged
-    once there is room again.
+    A line is written as a whole or not at all. When there is no room, lines are dropped and counted; the count is
+    logged once there is room again.
 
     Args:
         base: path of the log, which the numbers are appended to.
@@ -74,7 +74,10 @@ class LogWriter:
 
     def tell_dropped(self) -> None:
         """Log how many lines were dropped, if there is room."""
-        line = b"%s WARNING:  %d lines of this log were dropped: there was no room on the disk\n" % (now(), self.dropped)
+        line = b"%s WARNING:  %d lines of this log were dropped: there was no room on the disk\n" % (
+            now(),
+            self.dropped,
+        )
         if self._append(line):
             self.dropped = 0
 
@@ -103,26 +106,28 @@ class LogWriter:
     def _open_next(self) -> None:
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
         if self._handle < 0 and self._number:  # that of the run before
-            handle = os.open("%s.%d" % (self._base, self._number), flags, 0o600)
+            handle = os.open(f"{self._base}.{self._number}", flags, 0o600)
             size = os.fstat(handle).st_size
             if size < self._most:
                 self._handle, self._size = handle, size
                 return
             os.close(handle)
-        handle = os.open("%s.%d" % (self._base, self._number + 1), flags, 0o600)
+        handle = os.open(f"{self._base}.{self._number + 1}", flags, 0o600)
         self.close()
         self._handle, self._size = handle, 0
         self._number += 1
         for number in numbers_of(self._base):
             if number <= self._number - self._files:
-                os.unlink("%s.%d" % (self._base, number))
+                os.unlink(f"{self._base}.{number}")
 
 
 def numbers_of(base: str) -> list[int]:
     """Return the numbers of the files that a log has, unordered."""
     folder, _, name = base.rpartition("/")
     prefix = name + "."
-    return [int(one[len(prefix) :]) for one in os.listdir(folder) if one.startswith(prefix) and one[len(prefix) :].isdigit()]
+    return [
+        int(one[len(prefix) :]) for one in os.listdir(folder) if one.startswith(prefix) and one[len(prefix) :].isdigit()
+    ]
 
 
 def now() -> bytes:
@@ -284,7 +289,7 @@ class Shim:
         """Write what is known of the run, and wake the server up."""
         text = b'{%s, "bot": %d, "ready": %s' % (self.facts, self.bot, b"true" if self.ready else b"false")
         if ended:
-            text += b', "code": %d, "ended": "%s"' % (self.code, now())
+            text += b', "code": %d, "ended": "%s"' % (self.code or 0, now())
         os.pwrite(self.handle, (text + b"}").ljust(RUN_FILE_SIZE), 0)
         if ended:
             os.lockf(self.lock, os.F_ULOCK, 0)
@@ -311,7 +316,7 @@ def children() -> list[int]:
     """Return the children of this process, on systems that tell."""
     own = os.getpid()
     try:
-        with open("/proc/%d/task/%d/children" % (own, own)) as file:
+        with open(f"/proc/{own}/task/{own}/children") as file:
             return [int(pid) for pid in file.read().split()]
     except OSError:
         return []
