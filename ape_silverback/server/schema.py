@@ -20,7 +20,9 @@ MIGRATIONS = (
     """,
     # 2: what the runtime of the cluster has to remember of a bot
     "CREATE TABLE IF NOT EXISTS runtime_states (bot TEXT PRIMARY KEY, state TEXT NOT NULL)",
-    # 3: restarts, what happened to bots, and what is kept of removed ones
+    # 3: up to when the errors of a bot were acknowledged
+    "CREATE TABLE acknowledgements (bot TEXT PRIMARY KEY, time TEXT NOT NULL)",
+    # 4: restarts, what happened to bots, and what is kept of removed ones
     """
     ALTER TABLE bots ADD COLUMN settings TEXT NOT NULL DEFAULT '{}';
     ALTER TABLE bots ADD COLUMN restarts TEXT NOT NULL DEFAULT '{}';

@@ -277,9 +277,10 @@ class Supervisor:
         """Return what went wrong in the latest run of a bot."""
         died = bot.status is STOPPED and bot.task.stop_code in (BY_ITSELF, BY_SIGNAL, NEVER_RAN)
         base, started = self.runtime.log_file(bot.id), bot.task.started_at
-        logged = errors_of_run(base, started)
+        known = self.store.acknowledged(bot.id)
+        logged = errors_of_run(base, max(known, started or known) if known else started)
         reason = bot.task.stopped_reason
-        if not died or not reason:
+        if not died or not reason or (known and bot.task.stopped_at and known >= bot.task.stopped_at):
             return logged
         if logged:
             return [reason, *logged]
@@ -473,6 +474,10 @@ class Supervisor:
 
     def _start(self, bot: BotRecord, why: str) -> None:
         """Start a bot, once it is recorded that it starts."""
+        self._enter_startup(bot)
+        self._launch(self._reload(bot), why)
+
+    def _enter_startup(self, bot: BotRecord) -> None:
         self._enter(
             bot,
             STARTUP,
@@ -484,7 +489,8 @@ class Supervisor:
             stopped_at=None,
             stopped_reason=None,
         )
-        bot = self._reload(bot)
+
+    def _launch(self, bot: BotRecord, why: str) -> None:
         try:
             state = self.runtime.start(self._run_of(bot), self.store.runtime_state(bot.id))
         except Exception as error:  # noqa: BLE001 - whatever keeps it from starting becomes its reason
@@ -509,6 +515,7 @@ class Supervisor:
             account=configuration.account,
             credential=credential,
             limits=self.limits,
+            stop_grace=self.stop_grace,
         )
 
     def _shut_down(self, bot: BotRecord, stop_code: str) -> None:
@@ -530,8 +537,9 @@ class Supervisor:
                 self._tell(bot, "stopped", STOP_REASONS[code])
                 if again:
                     self.store.set_restarts(bot.id, RestartStatus())
+                    self._enter_startup(self._reload(bot))
             if again:
-                self._start(self._reload(bot), "by its user")
+                self._launch(self._reload(bot), "by its user")
             return
         if seen.failure:
             self._note_failure(bot, seen, NEVER_RAN, f"can't be started: {seen.failure}", None, may_restart=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +9,8 @@ import click
 
 from ape_silverback.cli.shared.deploy_options import plan_options_of, project_bots, project_options, request_of
 from ape_silverback.cli.shared.options import cluster_options
-from ape_silverback.cli.shared.output import note, value_text, warn
+from ape_silverback.cli.shared.output import value_text
+from ape_silverback.cli.shared.terminal import echo, echo_text, note, plain, safe_json, safe_line, style, warn
 
 if TYPE_CHECKING:
     from ape_silverback.deployment.plan import Action, Plan
@@ -110,12 +110,13 @@ def _write(file: Path, plan: Plan) -> None:
 def show_plan(plan: Plan, format_: str = "text") -> None:
     """Show a plan: on stdout, with warnings on stderr."""
     if format_ == "json":
-        click.echo(json.dumps(plan.model_dump(mode="json"), indent=2, ensure_ascii=False))
+        echo_text(safe_json(plan.model_dump(mode="json"), indent=2))
     elif format_ == MARKDOWN:
-        click.echo(markdown(plan))
+        for line in markdown(plan):
+            echo(line)
     else:
         for line in _text(plan):
-            click.echo(line)
+            echo(line)
     if format_ != MARKDOWN:
         for text in plan.warnings:
             warn(text)
@@ -178,10 +179,10 @@ def _lines(action: Action) -> list[str]:
             f"{sign}{name}" for sign in "+*-" for name in {"+": action.add, "*": action.push, "-": action.remove}[sign]
         ]
         first += f": {' '.join(signed)}"
-    return [click.style(first, fg=colour), *(f"      {line}" for line in details)]
+    return [style(first, fg=colour), *(f"      {line}" for line in details)]
 
 
-def markdown(plan: Plan) -> str:
+def markdown(plan: Plan) -> list[str]:
     """Give a plan for a pull request."""
     lines = [f"### Plan for {_escaped(plan.cluster)}", ""]
     if not plan.writes:
@@ -189,17 +190,18 @@ def markdown(plan: Plan) -> str:
     else:
         lines += [summary(plan).capitalize(), "", "```diff"]
         for action in plan.actions:
-            first, *details = (click.unstyle(line).replace("```", "'''") for line in _lines(action))
+            first, *details = (plain(safe_line(line)).replace("```", "'''") for line in _lines(action))
             lines += [f"{DIFF.get(first[0], first[0])}{first[1:]}", *(f" {line}" for line in details)]
         lines.append("```")
     notes = [f"- Not known: {text}" for text in plan.unknown] if plan.writes else []
     notes += [f"- **Warning**: {text}" for text in plan.warnings]
     notes += [f"- **Refused**: {text}" for text in plan.refused]
-    return "\n".join([*lines, *(["", *map(_escaped, notes)] if notes else [])])
+    return [*lines, *(["", *map(_escaped, notes)] if notes else [])]
 
 
 def _escaped(text: str) -> str:
-    return text.replace("<", "&lt;")
+    """Return text as Markdown that shows it: names and messages of a cluster make no tags, links or mentions."""
+    return safe_line(text).replace("<", "&lt;").replace("[", "\\[").replace("@", "&#64;")
 
 
 def key_text(name: str) -> str:

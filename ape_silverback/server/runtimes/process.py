@@ -63,7 +63,6 @@ class ProcessRuntime:
     Args:
         folder: where each bot has a folder with its log and what is known of its run.
         command: how a bot is run; the module is appended.
-        grace: seconds that a bot has to stop before it is killed.
         log_bound: bytes of a bot's log.
         allowed: folders that projects have to be in; none for any.
     """
@@ -76,13 +75,11 @@ class ProcessRuntime:
         folder: Path,
         command: Sequence[str] = SDK,
         *,
-        grace: float = 20.0,
         log_bound: int = LOG_BOUND,
         allowed: Sequence[Path] = (),
     ) -> None:
         self.folder = folder
         self.command = tuple(command)
-        self.grace = grace
         self.log_bound = log_bound
         self.allowed = tuple(path.resolve() for path in allowed)
         self._children: dict[UUID, subprocess.Popen[bytes]] = {}
@@ -130,7 +127,7 @@ class ProcessRuntime:
         variables = {**inherited, "PYTHONUNBUFFERED": "1", **run.variables}
         variables |= {BOT_VARIABLE: str(run.bot), WORK_VARIABLE: str(work)}
         command = [*self.command, module]
-        order = [str(self.grace), str(self.log_bound), str(project), str(len(command)), *command]
+        order = [str(run.stop_grace), str(self.log_bound), str(project), str(len(command)), *command]
         order += [f"{name}={value}" for name, value in variables.items()]
         if any("\0" in part for part in order):
             raise ImageError("a value for its environment contains a NUL character")
