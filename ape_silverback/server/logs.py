@@ -40,12 +40,10 @@ LAST_LINES = 20
 """Lines shown of a bot that died without logging an error."""
 
 _LINE = re.compile(
-    rb"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6,9}Z)(?: (?:(DEBUG|INFO|SUCCESS|WARNING|ERROR): {1,5})?(.*))?", re.DOTALL
+    rb"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,9})?Z)(?: (?:(DEBUG|INFO|SUCCESS|WARNING|ERROR): {1,5})?(.*))?",
+    re.DOTALL,
 )
 _LEVELS = {name.encode(): int(LogLevel[name]) for name in ("DEBUG", "INFO", "SUCCESS", "WARNING", "ERROR")}
-
-_STAMP = 26
-"""Letters of a time up to its microseconds: as texts they are ordered as the times are."""
 
 
 class Filter:
@@ -72,7 +70,7 @@ class Filter:
             return False
         if stamp is None:
             return True
-        moment = stamp[:_STAMP]
+        moment = _comparable(stamp)
         return (self.start is None or moment >= self.start) and (self.end is None or moment <= self.end)
 
 
@@ -262,7 +260,12 @@ def _tail(base: Path, started: datetime | None) -> Iterator[BotLogEntry]:
 def _parts(line: bytes) -> tuple[bytes | None, int | None, bytes]:
     """Return time, level and message of a line of a log; no time for another line."""
     if match := _LINE.fullmatch(line):
-        return match[1], _LEVELS.get(match[2]), match[3] or b""
+        return match[1], _LEVELS.get(match[2] or b""), match[3] or b""
+    if line[:1].isdigit():  # perhaps a time in another spelling
+        entry = BotLogEntry.parse_line(line.decode("utf8", "replace"))
+        stamp = _stamp(entry.timestamp)
+        level = None if entry.level is None else int(entry.level)
+        return (stamp + b"Z" if stamp else None), level, entry.message.encode("utf8", "replace")
     return None, None, line
 
 
@@ -282,7 +285,7 @@ def _next_stamp(opened: IO[bytes]) -> tuple[bytes | None, int]:
         if not line:
             return None, position
         if match := _LINE.match(line[:64]):
-            return match[1][:_STAMP], position
+            return _comparable(match[1]), position
 
 
 def _offset_of(opened: IO[bytes], start: bytes) -> int:
@@ -298,6 +301,12 @@ def _offset_of(opened: IO[bytes], start: bytes) -> int:
         else:
             low = position
     return low
+
+
+def _comparable(stamp: bytes) -> bytes:
+    """Return a time so that it compares with others as texts do: with six digits of the second's fraction."""
+    seconds, _, fraction = stamp.rstrip(b"Z").partition(b".")
+    return seconds + b"." + fraction[:6].ljust(6, b"0")
 
 
 def _path(base: Path, number: int) -> Path:
