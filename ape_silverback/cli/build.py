@@ -29,11 +29,13 @@ NO_REGISTRY = "registry.invalid"
 @click.option("--tag", metavar="TAG", help="Tag of the images, for this run; `git` for the commit.")
 @click.option("--allow-dirty", is_flag=True, help="Take the commit for a tag even with uncommitted changes.")
 @click.option("--target", metavar="NAME", help="Name the images as this target of the section says.")
+@click.option("--sdk", metavar="VERSION", help="Version of the bot SDK whose image to start from. Default: stable.")
 @click.option("--base", metavar="IMAGE", help="Image to start from, in place of the bot SDK's.")
+@click.option("--platform", metavar="OS/ARCH", help="Platform to build for, as linux/amd64. Default: the engine's.")
 @click.option(
     "--engine",
     type=click.Choice(["podman", "docker"]),
-    help="What builds. Default: what SILVERBACK_CONTAINER_ENGINE says, else the first of them that is there.",
+    help="Engine that builds. Default: SILVERBACK_CONTAINER_ENGINE, else the first one on PATH.",
 )
 @click.option("--file-only", is_flag=True, help="Write the Containerfiles and stop.")
 @format_option
@@ -44,7 +46,9 @@ def build(
     tag: str | None,
     allow_dirty: bool,
     target: str | None,
+    sdk: str | None,
     base: str | None,
+    platform: str | None,
     engine: str | None,
     file_only: bool,
     format_: str,
@@ -53,23 +57,27 @@ def build(
 
     Writes a Containerfile for each to .silverback-images and builds it with podman or docker. An image is named as
     `deploy` names it: {registry}/{project}-{bot}:{tag}. It holds the project's requirements, plugins, configuration and
-    contracts, and of its code what the bot needs; never files such as .env. One failure doesn't stop the others.
+    contracts, and of its code what the bot needs; never files such as .env. A bot that runs on several networks has
+    one image. One failure doesn't stop the others.
 
     \b
     Example:
         ape silverback build
         ape silverback build 'price-*' --tag 1.4 --push
+        ape silverback build --sdk 0.7.38 --platform linux/amd64
     """
     from ape_silverback.cli.shared.documents import ImageDocument
     from ape_silverback.config.reader import read_section
     from ape_silverback.exceptions import BuildError
-    from ape_silverback.images.build import Build, build_image
+    from ape_silverback.images.build import Build, build_image, one_per_image
     from ape_silverback.images.engine import Engine
-    from ape_silverback.images.recipe import BASE
+    from ape_silverback.images.recipe import BASE, sdk_base
     from ape_silverback.project.desired import Overrides
 
     if file_only and push:
         raise click.UsageError("--file-only builds nothing that --push could push.")
+    if sdk and base:
+        raise click.UsageError("--sdk and --base both choose the image to start from; pass one of them.")
     reading = read_section(Path.cwd())
     wanted = _wanted(reading, bots, target, Overrides(tag=tag, allow_dirty=allow_dirty))
     if push and (local := [bot.name for bot in wanted if bot.configuration.image.startswith(f"{NO_REGISTRY}/")]):
@@ -78,10 +86,10 @@ def build(
         maker = None if file_only else Engine.find(engine)
     except BuildError as error:
         raise click.ClickException(f"{error}; --file-only writes the Containerfiles without one") from error
-    how = Build(push, base or BASE)
+    how = Build(push, base or (sdk_base(sdk) if sdk else BASE), platform=platform)
     documents = []
     # One after the other: they share their first layers, which the first makes and the others find in the cache.
-    for bot in wanted:
+    for bot in one_per_image(wanted):
         image = bot.configuration.image.removeprefix(f"{NO_REGISTRY}/")
         made = build_image(Path.cwd(), bot, image, reading.file, how, maker, note)
         documents.append(ImageDocument(**asdict(made)))

@@ -36,6 +36,7 @@ cluster = LazyGroup(
         "Local cluster": {
             "up": "ape_silverback.cli.cluster.server:up",
             "down": "ape_silverback.cli.cluster.server:down",
+            "notify": "ape_silverback.cli.cluster.notify:notify",
         },
         "Platform": {
             "workspaces": "ape_silverback.cli.cluster.workspaces:workspaces",
