@@ -41,7 +41,7 @@ TIME_WIDTH, LEVEL_WIDTH = 17, 8
 """Characters of a time and of a level."""
 
 
-@click.command(short_help="Show logs of bots")
+@click.command()
 @bot_names
 @all_option
 @click.option("-f", "--follow", is_flag=True, help="Follow the logs.")
@@ -201,7 +201,7 @@ def _follow(bots: Sequence[Bot], level: LogLevel, since: datetime | None, tail: 
         raise click.ClickException(f"failed: {', '.join(failed)}")
 
 
-@click.command(short_help="Show errors of bots")
+@click.command()
 @bot_names
 @format_option
 @cluster_options
