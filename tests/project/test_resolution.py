@@ -328,7 +328,7 @@ def test_a_whole_image_wins_over_the_registry(project: Path) -> None:
             {"registry": "x.example", "bots": {"a": {"image": image}}},
             kind="platform",
             options=Overrides(network="ethereum:sepolia:infura"),
-        ).image
+        ).configuration.image
         == image
     )
 
@@ -344,7 +344,7 @@ def test_what_no_registry_would_take_is_refused(project: Path, image: str) -> No
 def test_the_local_cluster_runs_the_folder_and_says_what_it_ignores(project: Path) -> None:
     add_bots(project, "a")
     state = resolved(project, {"bots": {"a": {"image": "ghcr.io/a/b:1"}}})
-    assert state.bots[0].image == f"project:{project}#a"
+    assert state.bots[0].configuration.image == f"project:{project}#a"
     assert any("isn't used: the local cluster runs the project's folder" in warning for warning in state.warnings)
 
 
