@@ -8,6 +8,7 @@ All of them are Ape errors, so that code written for Ape catches them and ``ape`
     ├── ProfileError          the profile file, or the choice of a profile or cluster
     │   └── NoClusterError    nothing says which cluster to talk to
     ├── FileError             a file of `~/.silverback` can't be locked or written
+    │   └── FileLocked            another process holds its lock
     ├── LocalClusterError     the local cluster can't start, stop or be reached
     ├── BuildError            an image can't be described, built or pushed
     ├── DeployError           a plan can't be made or carried out
@@ -39,6 +40,7 @@ Nothing here imports more than Ape's own exceptions: every room imports this mod
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
 from ape.exceptions import ApeException, ConfigError
 
@@ -72,6 +74,21 @@ class NoClusterError(ProfileError):
 
 class FileError(SilverbackError):
     """A file of ``~/.silverback`` can't be locked or written."""
+
+
+class FileLocked(FileError):
+    """Another process has held a lock for longer than was waited.
+
+    Attributes:
+        path: file of the lock.
+        holder: who holds it, as that process wrote it; empty if it didn't.
+    """
+
+    def __init__(self, path: Path, timeout: float, holder: str = "") -> None:
+        self.path = path
+        self.holder = holder
+        by = f" ({holder})" if holder else ""
+        super().__init__(f"another process{by} has been holding {path} for {timeout:g} s; try again when it has ended")
 
 
 class LocalClusterError(SilverbackError):

@@ -1,4 +1,4 @@
-"""What every test shares: temporary folders instead of the user's, and a real chain for those that need one."""
+"""What every test shares: a clean environment, temporary folders instead of the user's, `ape`, and a real chain."""
 
 from __future__ import annotations
 
@@ -12,18 +12,38 @@ from subprocess import DEVNULL, CompletedProcess, run
 
 import pytest
 
-# Before anything imports Ape, which fixes its data folder when it is imported.
+# Before anything imports Ape, which fixes its data folder when it is imported. What isn't named here is nothing that a
+# test, or a process that one starts, may depend on: proxies, colours, languages, Git's and our own variables.
 _HOME = Path(tempfile.mkdtemp(prefix="ape-silverback-tests-"))
-os.environ["HOME"] = str(_HOME)
-os.environ["APE_DATA_FOLDER"] = str(_HOME / ".ape")
-for _name in [name for name in os.environ if name.startswith(("SILVERBACK_", "APE_SILVERBACK_", "APE_FOUNDRY_"))]:
-    del os.environ[_name]
+EXEC = "TESTS_EXEC_APE"
+"""Variable that has each `ape` start from nothing."""
+NO_SKIPS = "TESTS_NO_SKIPS"
+"""Variable that makes a skipped test a failure: every part that a test needs was installed before."""
+_KEPT = ("ANVIL_BIN", "LOGNAME", "OIDC_PROVIDER_MODULES", "PATH", "SHELL", "TMPDIR", "USER", EXEC, NO_SKIPS)
+_ENVIRONMENT = {
+    **{name: value for name, value in os.environ.items() if name in _KEPT or name.startswith("PYTEST_")},
+    "APE_DATA_FOLDER": str(_HOME / ".ape"),
+    "GIT_CONFIG_NOSYSTEM": "1",
+    "HOME": str(_HOME),
+    "LANG": "C.UTF-8",
+}
+os.environ.clear()
+os.environ.update(_ENVIRONMENT)
 
 from demo.chain import find_anvil, running_anvil  # noqa: E402
+from tests.forked import ForkedApe  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[1]
+APE = Path(sys.executable).with_name("ape")
 
 Ape = Callable[..., CompletedProcess[str]]
+
+_forked = ForkedApe(APE, _HOME / "forked", real=bool(os.environ.get(EXEC)))
+
+
+def ape_command() -> str:
+    """Return the path of an executable that is ``ape``, and starts at once."""
+    return str(_forked.command)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -32,27 +52,45 @@ def _temporary_home() -> Iterator[None]:
     os.chdir(_HOME)
     yield
     os.chdir(ROOT)
+    _forked.end()
     shutil.rmtree(_HOME, ignore_errors=True)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Fail where nothing may be skipped: where every part that a test needs was installed before."""
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if os.environ.get(NO_SKIPS) and reporter and reporter.stats.get("skipped"):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Show what was skipped where nothing may be."""
+    if os.environ.get(NO_SKIPS):
+        for report in terminalreporter.stats.get("skipped", []):
+            terminalreporter.write_line(f"FAILED by {NO_SKIPS}: {report.nodeid}: {report.longrepr[2]}", red=True)
 
 
 @pytest.fixture(scope="session")
 def anvil() -> Iterator[str]:
     """URL of a chain with id 1337 and a block a second."""
-    binary = find_anvil()
-    if binary is None:
-        pytest.skip("anvil is not installed (`make install` does)")
-    with running_anvil(binary) as url:
+    with running_anvil(anvil_binary()) as url:
         yield url
 
 
 @pytest.fixture(scope="module")
 def chain() -> Iterator[str]:
     """URL of a chain that only this module uses, since its clock is advanced, with five blocks a second."""
+    with running_anvil(anvil_binary(), block_time=0.2) as url:
+        yield url
+
+
+def anvil_binary() -> Path:
+    """Return the path of anvil; skips the test where it isn't installed."""
     binary = find_anvil()
     if binary is None:
         pytest.skip("anvil is not installed (`make install` does)")
-    with running_anvil(binary, block_time=0.2) as url:
-        yield url
+    return binary
 
 
 @pytest.fixture
@@ -79,6 +117,11 @@ def ape(home: Path, project: Path) -> Ape:
     return lambda *arguments, **more: run_ape(home, project, arguments, **more)
 
 
+def environment_of(home: Path) -> dict[str, str]:
+    """Return the environment of a process whose user has this home."""
+    return {**os.environ, "HOME": str(home), "APE_DATA_FOLDER": str(home / ".ape")}
+
+
 def run_ape(
     home: Path,
     project: Path,
@@ -89,15 +132,9 @@ def run_ape(
 ) -> CompletedProcess[str]:
     """Run the real ``ape`` command in a project, with a home, text for its stdin and more of the environment."""
     return run(
-        [str(Path(sys.executable).with_name("ape")), *arguments],
+        [ape_command(), *arguments],
         cwd=project,
-        env={
-            **os.environ,
-            "HOME": str(home),
-            "APE_DATA_FOLDER": str(home / ".ape"),
-            "COLUMNS": "200",
-            **environment,
-        },
+        env={**environment_of(home), "COLUMNS": "200", **environment},
         **({"stdin": DEVNULL} if stdin is None else {"input": stdin}),
         capture_output=True,
         text=True,

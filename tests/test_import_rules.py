@@ -15,7 +15,17 @@ from tests.conftest import ROOT
 PACKAGE = "ape_silverback"
 
 # Room → the rooms that it may import. Leaves may be imported by all and import only leaves.
-LEAVES = {"exceptions", "files", "durations", "toml_lines", "version"}
+LEAVES = {
+    "addresses",
+    "concurrency",
+    "durations",
+    "exceptions",
+    "files",
+    "suggestions",
+    "toml_lines",
+    "transport",
+    "version",
+}
 MAY_IMPORT: dict[str, set[str]] = {
     **{leaf: set() for leaf in LEAVES},
     "config": set(),

@@ -105,4 +105,4 @@ def test_a_command_that_can_not_be_loaded_says_so_without_a_traceback(ape: Ape, 
 def test_a_mistyped_command_gets_suggestions_from_its_own_group(ape: Ape) -> None:
     result = ape("silverback", "cluster", "depoly")
     assert result.returncode == 2
-    assert "Did you mean deploy?" in result.stderr
+    assert "did you mean 'deploy'?" in result.stderr

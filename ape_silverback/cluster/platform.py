@@ -11,11 +11,12 @@ from typing import Annotated, Any, TypeVar
 from eth_typing import ChecksumAddress
 from pydantic import BaseModel, BeforeValidator, RootModel
 
+from ape_silverback.addresses import checksummed_address
 from ape_silverback.cluster.base_client import SLOW_TIMEOUT, ApiClient
 from ape_silverback.cluster.cluster import ClusterClient
 from ape_silverback.cluster.http_errors import read_answer
 from ape_silverback.cluster.resource import Resource
-from ape_silverback.cluster.types import ClusterInfo, StreamClaim, StreamInfo, WorkspaceInfo, checksummed_address
+from ape_silverback.cluster.types import ClusterInfo, StreamClaim, StreamInfo, WorkspaceInfo
 from ape_silverback.exceptions import ProfileError
 
 Named = TypeVar("Named", WorkspaceInfo, ClusterInfo, "Workspace")

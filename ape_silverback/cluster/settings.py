@@ -17,7 +17,7 @@ from pydantic_core import PydanticCustomError
 
 from ape_silverback.cluster.auth.tokens import token_file
 from ape_silverback.exceptions import NoClusterError, ProfileError
-from ape_silverback.files import locked, write_private
+from ape_silverback.files import locked, silverback_folder, write_private
 from ape_silverback.toml_lines import toml_lines
 
 if TYPE_CHECKING:
@@ -125,7 +125,7 @@ class Choice:
 
 def profile_path() -> Path:
     """Give the path of the profile file."""
-    return Path.home() / ".silverback" / "profile.toml"
+    return silverback_folder() / "profile.toml"
 
 
 def read_profiles() -> ProfileSettings:

@@ -14,8 +14,9 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from ape.logging import CLICK_STYLE_KWARGS, LogLevel
-from eth_pydantic_types.address import Address
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, computed_field, field_validator
+
+from ape_silverback.addresses import checksummed_address
 
 if TYPE_CHECKING:
     from eth_typing import ChecksumAddress
@@ -23,26 +24,8 @@ if TYPE_CHECKING:
 else:
     ChecksumAddress = str
 
-_ADDRESS = re.compile(r"0x[0-9a-fA-F]{40}")
-
 PRODUCT_PART_SIZE = 16
 """Bytes of each half of a product code: the configuration, then its signature."""
-
-
-def checksummed_address(value: Any) -> str:
-    """Check a 20-byte address and give its EIP-55 spelling.
-
-    The base type pads short input with zeros, which for the address of a payment contract would turn a typing error
-    into somebody else's account; and mixed case is a checksum that has to hold.
-    """
-    text = "0x" + bytes(value).hex() if isinstance(value, bytes | bytearray) else value
-    if not isinstance(text, str) or not _ADDRESS.fullmatch(text):
-        raise ValueError(f"not an address (0x and 40 hexadecimal digits): {value!r}")
-    checksummed = str(Address.to_checksum_address(text))
-    digits = text[2:]
-    if digits not in (digits.lower(), digits.upper()) and text != checksummed:
-        raise ValueError(f"address with a wrong checksum (EIP-55): {text}, expected {checksummed}")
-    return checksummed
 
 
 class WorkspaceInfo(BaseModel):
@@ -141,6 +124,18 @@ class ClusterConfiguration(BaseModel):
             "cluster": {"cpu": f"{self.cpu} vCPU", "memory": f"{self.memory} GiB"},
             "recorder": {"bandwidth": f"{self.bandwidth} KiB/sec", "duration": f"{self.duration} months"},
         }
+
+    @classmethod
+    def from_product_code(cls, product: bytes) -> ClusterConfiguration:
+        """Return the configuration that a product code is for; its signature isn't verified.
+
+        Raises:
+            ValueError: it isn't a product code of a cluster.
+        """
+        encoded, padding = product[:8], product[8:PRODUCT_PART_SIZE]
+        if len(product) != 2 * PRODUCT_PART_SIZE or any(padding):
+            raise ValueError(f"not the product code of a cluster: 0x{product.hex()}")
+        return cls.decode(encoded)
 
     def _product_configuration(self) -> bytes:
         encoded = self.encode()

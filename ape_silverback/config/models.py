@@ -6,7 +6,6 @@ and the environment is the light reader's work (``section.py``); what is here is
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -15,8 +14,10 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError
 
+from ape_silverback.addresses import checksummed_address
 from ape_silverback.durations import read_span
 from ape_silverback.exceptions import ConfigurationError
+from ape_silverback.suggestions import did_you_mean
 
 Path = tuple[str, ...]
 """Place of a key below ``silverback``."""
@@ -26,19 +27,6 @@ PlaceOf = Callable[[Path], "str | None"]
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-
-
-def _address(value: Any) -> str:
-    from eth_pydantic_types.address import Address
-
-    if isinstance(value, int):
-        raise ValueError("an address has to be quoted, or YAML reads it as a number")  # noqa: TRY004 - for pydantic
-    if not isinstance(value, str) or not re.fullmatch(r"0x[0-9a-fA-F]{40}", value):
-        raise ValueError(f"expected an address (0x and 40 hexadecimal digits), got {value!r}")
-    checksummed = str(Address.to_checksum_address(value))
-    if value[2:] not in (value[2:].lower(), value[2:].upper()) and value != checksummed:
-        raise ValueError(f"the checksum (EIP-55) of {value} is wrong; expected {checksummed}")
-    return checksummed
 
 
 def _time_span(value: Any) -> Any:
@@ -90,7 +78,7 @@ def _empty_is_default(value: Any) -> Any:
 Text = Annotated[str, StringConstraints(strip_whitespace=True)]
 Name = Annotated[str, BeforeValidator(_name)]
 VariableNames = Annotated[tuple[str, ...], BeforeValidator(_variable_names)]
-ChecksummedAddress = Annotated[str, BeforeValidator(_address)]
+ChecksummedAddress = Annotated[str, BeforeValidator(checksummed_address)]
 
 
 class _Part(BaseModel):
@@ -246,11 +234,9 @@ def spelling(path: Iterable[str]) -> Path:
 
 
 def near_match(name: str, known: Iterable[str]) -> str:
-    """Say which known keys are near a name, or all that there are."""
-    known = [key.replace("_", "-") for key in known]
-    if near := difflib.get_close_matches(name.replace("_", "-").lower(), known, n=1):
-        return f"did you mean '{near[0].replace('-', '_') if '_' in name else near[0]}'?"
-    return f"known keys: {', '.join(known)}"
+    """Return which known keys are near a name, or all that there are, in the spelling of the name."""
+    written, other = ("_", "-") if "_" in name else ("-", "_")
+    return did_you_mean(name, [key.replace(other, written) for key in known], "known keys", most=1)
 
 
 @dataclass(frozen=True)

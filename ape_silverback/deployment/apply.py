@@ -15,7 +15,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from ape_silverback.cluster.types import ResourceStatus
-from ape_silverback.deployment.observed import CONCURRENCY, statuses_of
+from ape_silverback.concurrency import CONCURRENCY
+from ape_silverback.deployment.observed import statuses_of
 from ape_silverback.deployment.plan import (
     ACTIVE,
     CreateBot,

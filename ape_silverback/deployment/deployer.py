@@ -15,12 +15,13 @@ from ape_silverback.deployment.observed import read_live_state
 from ape_silverback.deployment.plan import DEFAULT_PLAN_OPTIONS, Plan, PlanOptions, fingerprint, make_plan
 from ape_silverback.deployment.result import DeployResult
 from ape_silverback.exceptions import DeployError
+from ape_silverback.files import silverback_folder
 from ape_silverback.project.desired import DesiredBot, DesiredGroup, DesiredState
 
 if TYPE_CHECKING:
     from ape_silverback.cluster.client import ClusterClient
 
-FOLDER = ".silverback/deployments"
+FOLDER = "deployments"
 """Folder below the user's home where deployments are remembered when the section names no other."""
 
 
@@ -51,7 +52,7 @@ class Deployer:
             project: name of the Ape project.
             folder: where deployments are remembered; None for the usual one.
         """
-        return cls(client, cluster, project, Records.of(folder or Path.home() / FOLDER, project, identity))
+        return cls(client, cluster, project, Records.of(folder or silverback_folder() / FOLDER, project, identity))
 
     def lock(self) -> AbstractContextManager[None]:
         """Hold the right to deploy, from before the plan is made to after it is applied.

@@ -7,7 +7,6 @@ with what it had until it is restarted, and the cluster doesn't tell. Neither fi
 
 from __future__ import annotations
 
-import fcntl
 import getpass
 import hashlib
 import json
@@ -16,7 +15,7 @@ import platform
 import re
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
@@ -25,8 +24,8 @@ from typing import Any
 from pydantic import BaseModel, Field, ValidationError
 
 from ape_silverback.deployment.plan import Plan, RecordedBot, RecordedState
-from ape_silverback.exceptions import DeployError, FileError
-from ape_silverback.files import make_private_folder, write_private
+from ape_silverback.exceptions import DeployError, FileError, FileLocked
+from ape_silverback.files import locked, make_private_folder, write_private
 
 
 class Record(BaseModel):
@@ -121,24 +120,14 @@ class Records:
             DeployError: another deployment of this project to this cluster runs; names who runs it.
             FileError: the file can't be written.
         """
-        try:
-            make_private_folder(self.folder)
-            file = os.fdopen(os.open(self._lock_file, os.O_RDWR | os.O_CREAT, 0o600), "r+", encoding="utf8")
-        except OSError as error:
-            raise FileError(f"{self._lock_file}: can't be written: {error.strerror}") from error
-        with file:
+        who = f"{_who()}, process {os.getpid()}, since {datetime.now(timezone.utc):%Y-%m-%d %H:%M:%S} UTC"
+        with ExitStack() as held:
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                holder = file.read() or "another process"
+                held.enter_context(locked(self._lock_file, holder=who))
+            except FileLocked as error:
+                holder = error.holder or "another process"
                 raise DeployError(f"this project is being deployed to this cluster already, by {holder}") from None
-            file.truncate(0)
-            file.write(f"{_who()}, process {os.getpid()}, since {datetime.now(timezone.utc):%Y-%m-%d %H:%M:%S} UTC")
-            file.flush()
-            try:
-                yield
-            finally:
-                file.truncate(0)
+            yield
 
     # The history
 

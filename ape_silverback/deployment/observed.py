@@ -7,13 +7,11 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from ape_silverback.cluster.types import ResourceStatus
+from ape_silverback.concurrency import CONCURRENCY, map_threads
 from ape_silverback.deployment.plan import LiveBot, LiveGroup, LiveState
 
 if TYPE_CHECKING:
     from ape_silverback.cluster.client import Bot, ClusterClient
-
-CONCURRENCY = 16
-"""Most requests under way at once."""
 
 
 def read_live_state(client: ClusterClient, cluster: str, names: Iterable[str]) -> LiveState:
@@ -58,8 +56,7 @@ def statuses_of(bots: Iterable[Bot]) -> list[ResourceStatus]:
     bots = list(bots)
     if all(bot.task is not None for bot in bots):  # nothing to ask: no threads
         return [status_of(bot) for bot in bots]
-    with ThreadPoolExecutor(CONCURRENCY) as pool:
-        return list(pool.map(status_of, bots))
+    return map_threads(status_of, bots)
 
 
 def _live_bot(bot: Bot, status: ResourceStatus | None) -> LiveBot:

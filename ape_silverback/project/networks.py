@@ -7,13 +7,13 @@ network's default provider. Every part tells where it came from. Nothing here kn
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ape_silverback.exceptions import ResolutionError
+from ape_silverback.suggestions import did_you_mean
 
 if TYPE_CHECKING:
     from ape.api.networks import EcosystemAPI, NetworkAPI
@@ -180,14 +180,6 @@ def resolve_network(givens: Sequence[Sourced], files: ConfigurationFiles) -> Res
         is_adhoc=is_url or network_api.is_adhoc,
         warnings=tuple(warnings),
     )
-
-
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Say which known names are near, or which there are, as the end of a sentence."""
-    known = sorted(known)
-    if near := difflib.get_close_matches(name, known, n=3):
-        return "did you mean " + " or ".join(f"'{match}'" for match in near) + "?"
-    return f"known: {', '.join(known) or 'none'}."
 
 
 def _default_ecosystem(files: ConfigurationFiles) -> Sourced:

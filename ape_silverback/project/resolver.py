@@ -18,7 +18,8 @@ from ape_silverback.cluster.types import BotConfiguration, ClusterKind
 from ape_silverback.exceptions import ResolutionError
 from ape_silverback.project.desired import NO_OVERRIDES, DesiredBot, DesiredGroup, DesiredState, Overrides
 from ape_silverback.project.discovery import discover_bots, module_name, project_name
-from ape_silverback.project.networks import ConfigurationFiles, ResolvedNetwork, Sourced, did_you_mean, resolve_network
+from ape_silverback.project.networks import ConfigurationFiles, ResolvedNetwork, Sourced, resolve_network
+from ape_silverback.suggestions import did_you_mean
 
 if TYPE_CHECKING:
     from ape_silverback.config.models import TargetConfig

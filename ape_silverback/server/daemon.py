@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ape_silverback.exceptions import LocalClusterError
-from ape_silverback.files import locked, make_private_folder, write_private
+from ape_silverback.files import locked, make_private_folder, silverback_folder, write_private
 from ape_silverback.version import __version__
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ class LocalCluster:
     """
 
     def __init__(self, folder: Path | None = None) -> None:
-        self.folder = folder or Path.home() / ".silverback" / "local"
+        self.folder = folder or silverback_folder() / "local"
 
     @property
     def server_log(self) -> Path:

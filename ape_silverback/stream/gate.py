@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from ape_silverback.apepay.rpc import Node
 from ape_silverback.cluster.types import StreamClaim
+from ape_silverback.concurrency import CONCURRENCY
 from ape_silverback.exceptions import ClusterError, NotFound, StreamError
 from ape_silverback.stream.chain import connected_provider, network_with, node_of
 from ape_silverback.stream.verify import Claim, Report, verify, without_stream
@@ -18,9 +19,6 @@ if TYPE_CHECKING:
     from ape_silverback.cluster.types import ClusterInfo
     from ape_silverback.config.models import StreamConfig
     from ape_silverback.connect import Connection
-
-CONCURRENCY = 16
-"""Most requests to the platform at once."""
 
 Place = tuple["Workspace", "ClusterInfo"]
 """A cluster of the platform and the workspace that it is in."""

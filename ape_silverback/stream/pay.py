@@ -353,7 +353,7 @@ def _event(receipt: dict[str, Any], name: str) -> dict[str, Any]:
 def _is_for(product: bytes, payer: str, cluster_id: UUID) -> bool:
     """Say whether a product code is a cluster's, in whatever configuration."""
     try:
-        return ClusterConfiguration.decode(product[:8]).get_product_code(payer, cluster_id) == product
+        return ClusterConfiguration.from_product_code(product).get_product_code(payer, cluster_id) == product
     except ValueError:
         return False
 

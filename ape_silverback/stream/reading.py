@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
+from ape_silverback.addresses import checksummed_address
 from ape_silverback.apepay.contract import (
     MOST_UINT256,
     WORD,
@@ -17,7 +18,7 @@ from ape_silverback.apepay.contract import (
     event_topic,
 )
 from ape_silverback.apepay.rpc import Node, Question
-from ape_silverback.cluster.types import StreamClaim, checksummed_address
+from ape_silverback.cluster.types import StreamClaim
 from ape_silverback.exceptions import ChainError, StreamError
 
 TELL_CHAIN_ID = "0x4660005260206000f3"

@@ -14,8 +14,9 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict
 
+from ape_silverback.addresses import checksummed_address
 from ape_silverback.apepay.contract import WORD, ZERO_ADDRESS, Stream, published_code, published_version
-from ape_silverback.cluster.types import ClusterConfiguration, StreamClaim, checksummed_address
+from ape_silverback.cluster.types import ClusterConfiguration, StreamClaim
 from ape_silverback.config.models import StreamConfig
 from ape_silverback.exceptions import ChainError
 from ape_silverback.stream.reading import NOTHING_READ, NodeOf, OnChainState, key_of, read_chain
@@ -304,7 +305,7 @@ def _decoded(products: Iterable[bytes]) -> list[ClusterConfiguration]:
     found = []
     for product in products:
         try:
-            found.append(ClusterConfiguration.decode(product[:8]))
+            found.append(ClusterConfiguration.from_product_code(product))
         except ValueError:
             continue
     return found

@@ -7,7 +7,6 @@ import pty
 import select
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,12 +17,11 @@ import pytest
 from pydantic import TypeAdapter
 
 from ape_silverback.cluster.client import ClusterClient
-from tests.conftest import run_ape
+from tests.conftest import ape_command, environment_of, run_ape
 from tests.server.machine import KEY, Cluster, serving_cluster
 
 Run = Callable[..., CompletedProcess[str]]
 AtTerminal = Callable[..., str]
-APE = str(Path(sys.executable).with_name("ape"))
 INTERRUPT = "\x03"
 
 
@@ -91,18 +89,11 @@ def terminal_session(
         typed: what to wait for, and what is typed then; ``INTERRUPT`` for Ctrl-C.
     """
     control, terminal = pty.openpty()
-    environment = {
-        **os.environ,
-        "HOME": str(home),
-        "APE_DATA_FOLDER": str(home / ".ape"),
-        "TERM": "xterm-256color",
-        "COLUMNS": "150",
-        **environment,
-    }
+    environment = {**environment_of(home), "TERM": "xterm-256color", "COLUMNS": "150", **environment}
     shown, unseen, left, interrupted = "", 0, list(typed), False
     deadline = time.monotonic() + 60
     with subprocess.Popen(
-        [APE, "silverback", "cluster", *arguments],
+        [ape_command(), "silverback", "cluster", *arguments],
         cwd=project,
         env=environment,
         stdin=terminal,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import signal
 import subprocess
@@ -22,7 +21,8 @@ from ape_silverback.cli.shared.documents import (
     StatusDocument,
 )
 from ape_silverback.cluster.client import ClusterClient
-from tests.cli.conftest import APE, INTERRUPT, AtTerminal, Run, documents, wait_for
+from tests.cli.conftest import INTERRUPT, AtTerminal, Run, documents, wait_for
+from tests.conftest import ape_command, environment_of
 from tests.server.machine import Cluster
 
 pytestmark = pytest.mark.xdist_group("cli-bots")
@@ -265,9 +265,9 @@ def test_of_several_that_are_followed_each_line_says_whose_it_is(
 
 def following(cluster: Cluster, home: Path, project: Path, *arguments: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [APE, "silverback", "cluster", "bots", "logs", "-f", *arguments],
+        [ape_command(), "silverback", "cluster", "bots", "logs", "-f", *arguments],
         cwd=project,
-        env={**os.environ, **cluster.environment, "HOME": str(home), "APE_DATA_FOLDER": str(home / ".ape")},
+        env={**environment_of(home), **cluster.environment},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -476,8 +476,8 @@ def test_status_watches_until_an_interrupt(cluster: Cluster, at_terminal: AtTerm
 def test_an_interrupt_says_what_goes_on(cluster: Cluster, home: Path, project: Path, client: ClusterClient) -> None:
     cluster.die("alpha", 0)
     wait_for(lambda: client.bots["alpha"].status.name == "STOPPED")
-    command = [APE, "silverback", "cluster", "bots", "start", "alpha"]
-    environment = {**os.environ, **cluster.environment, "HOME": str(home), "APE_DATA_FOLDER": str(home / ".ape")}
+    command = [ape_command(), "silverback", "cluster", "bots", "start", "alpha"]
+    environment = {**environment_of(home), **cluster.environment}
     cluster.machine.ready_at_once = False
     try:
         with subprocess.Popen(

@@ -101,7 +101,7 @@ def error_of(project: Path, text: str, name: str = "ape-config.yaml") -> str:
         ),
         (
             "silverback:\n  stream:\n    managers:\n      1: '0x12'",
-            "ape-config.yaml:4: silverback.stream.managers.1: expected an address (0x and 40 hexadecimal digits)",
+            "ape-config.yaml:4: silverback.stream.managers.1: not an address (0x and 40 hexadecimal digits)",
         ),
         (
             "silverback:\n  stream:\n    managers:\n      1: 0xdAC17F958D2ee523a2206206994597C13D831ec7",
@@ -109,7 +109,7 @@ def error_of(project: Path, text: str, name: str = "ape-config.yaml") -> str:
         ),
         (
             f"silverback:\n  stream:\n    managers:\n      1: '{MANAGER[:-1]}8'",
-            "the checksum (EIP-55) of 0xdAC17F958D2ee523a2206206994597C13D831ec8 is wrong",
+            "wrong checksum (EIP-55) in address 0xdAC17F958D2ee523a2206206994597C13D831ec8",
         ),
         (
             f"silverback:\n  stream:\n    managers:\n      mainnet: '{MANAGER}'",

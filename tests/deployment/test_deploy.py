@@ -19,7 +19,7 @@ import httpx
 import pytest
 
 from ape_silverback.cli.shared.documents import LocalClusterDocument
-from tests.conftest import Ape
+from tests.conftest import Ape, ape_command, environment_of
 from tests.place import BOT, CRASHING, Place
 
 pytestmark = pytest.mark.xdist_group("deploy")
@@ -252,8 +252,8 @@ def test_the_life_of_a_bot_by_commands(place: Place) -> None:
 
 def test_a_followed_log_shows_new_lines_and_ends_with_an_interrupt(place: Place) -> None:
     place.cluster("deploy", "left", "--yes")
-    command = [str(Path(sys.executable).with_name("ape")), "silverback", "cluster", "bots", "logs", "left", "-f"]
-    environment = {**os.environ, "HOME": str(place.home), "APE_DATA_FOLDER": str(place.home / ".ape")}
+    command = [ape_command(), "silverback", "cluster", "bots", "logs", "left", "-f"]
+    environment = environment_of(place.home)
     with subprocess.Popen(
         command, cwd=place.project, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as reader:
@@ -275,8 +275,8 @@ def answer(place: Place, text: str, *arguments: str) -> str:
     import pty
 
     control, terminal = pty.openpty()
-    environment = {**os.environ, "HOME": str(place.home), "APE_DATA_FOLDER": str(place.home / ".ape")}
-    command = [str(Path(sys.executable).with_name("ape")), "silverback", "cluster", *arguments]
+    environment = environment_of(place.home)
+    command = [ape_command(), "silverback", "cluster", *arguments]
     with subprocess.Popen(
         command, cwd=place.project, env=environment, stdin=terminal, stdout=terminal, stderr=terminal
     ) as process:
@@ -361,7 +361,7 @@ def test_commands_that_only_talk_to_the_cluster_stay_light(place: Place) -> None
         result = subprocess.run(
             [sys.executable, "-c", script, "silverback", "cluster", *command.split()],
             cwd=place.project,
-            env={**os.environ, "HOME": str(place.home), "APE_DATA_FOLDER": str(place.home / ".ape")},
+            env=environment_of(place.home),
             capture_output=True,
             text=True,
             check=True,
@@ -375,7 +375,7 @@ def test_commands_that_only_talk_to_the_cluster_stay_light(place: Place) -> None
 def test_the_public_command_line_works_against_it(place: Place) -> None:
     place.cluster("deploy", "left", "--yes")
     silverback = [str(Path(sys.executable).with_name("silverback")), "cluster", "bots"]
-    environment = {**os.environ, "HOME": str(place.home), "APE_DATA_FOLDER": str(place.home / ".ape")}
+    environment = environment_of(place.home)
 
     def public(*arguments: str) -> str:
         result = subprocess.run(

@@ -18,7 +18,7 @@ from ape_silverback.apepay.rpc import HttpNode, Question
 from ape_silverback.cluster.types import ClusterConfiguration, ClusterInfo, ResourceStatus, StreamInfo
 from ape_silverback.exceptions import ChainError
 from ape_silverback.server.events import Created
-from ape_silverback.server.platform.clusters import TRANSITIONS, Clusters, Payment, configuration_of
+from ape_silverback.server.platform.clusters import TRANSITIONS, Clusters, Payment
 from ape_silverback.server.platform.payments import Payments, Wanted, settle
 from ape_silverback.server.platform.store import END_OF_TIME, ClusterRecord, PlatformStore
 from ape_silverback.server.platform.watcher import Watcher, product_for
@@ -216,7 +216,7 @@ def test_a_product_code_pays_for_its_configuration_and_with_any_byte_changed_for
     configuration: ClusterConfiguration, cluster: uuid.UUID, place: int, change: int
 ) -> None:
     code = configuration.get_product_code(OWNER, cluster)
-    assert configuration_of(code) == configuration
+    assert ClusterConfiguration.from_product_code(code) == configuration
     record = record_of(cluster)
     assert product_for(Created(0, OWNER, (b"\0" * 32, code), 1), record) == code
     changed = bytearray(code)

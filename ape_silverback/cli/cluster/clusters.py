@@ -140,7 +140,7 @@ def migrate(path: str, version: str | None, yes: bool, format_: str, profile: st
         ape silverback cluster migrate my-workspace/prod --version 0.9.1
     """
     from ape_silverback.cli.shared.documents import ClusterDocument
-    from ape_silverback.project.networks import did_you_mean
+    from ape_silverback.suggestions import did_you_mean
 
     with platform(profile) as connection:
         space, found = _find(connection, path)

@@ -14,7 +14,7 @@ import click
 from ape_silverback.cli.shared.bots import show_bots
 from ape_silverback.cli.shared.options import cluster_options, connected, format_option
 from ape_silverback.cli.shared.output import age, captured, health_text, show
-from ape_silverback.cli.shared.selection import CONCURRENCY
+from ape_silverback.concurrency import CONCURRENCY
 
 if TYPE_CHECKING:
     from ape_silverback.cli.shared.documents import StatusDocument

@@ -64,7 +64,7 @@ def verify(
     """
     from ape_silverback.cli.shared.documents import VerificationDocument
     from ape_silverback.config.reader import read_section
-    from ape_silverback.project.networks import did_you_mean
+    from ape_silverback.suggestions import did_you_mean
 
     if every and clusters:
         raise click.UsageError("Name each cluster, or say --all, not both.")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 from collections.abc import Mapping
 from importlib import import_module
 from typing import Any
 
 import click
+
+from ape_silverback.suggestions import did_you_mean
 
 
 class LazyGroup(click.Group):
@@ -60,11 +61,8 @@ class LazyGroup(click.Group):
         """
         name = args[0]
         if not ctx.resilient_parsing and name not in self.list_commands(ctx) and not name.startswith("-"):
-            near = difflib.get_close_matches(name, self.list_commands(ctx))
-            hint = (
-                f" Did you mean {' or '.join(near)}?" if near else f" Commands: {', '.join(self.list_commands(ctx))}."
-            )
-            ctx.fail(f"'{ctx.command_path}' has no command '{name}'.{hint}")
+            hint = did_you_mean(name, self.list_commands(ctx), "commands")
+            ctx.fail(f"'{ctx.command_path}' has no command '{name}'; {hint}")
         return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:

@@ -226,7 +226,7 @@ def _decoded(state: StreamState) -> ClusterConfiguration | None:
 
     for product in state.stream.products:
         try:
-            return ClusterConfiguration.decode(product[:8])
+            return ClusterConfiguration.from_product_code(product)
         except ValueError:
             continue
     return None

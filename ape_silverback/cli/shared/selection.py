@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import fnmatch
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Literal, TypeVar
 
 import click
 
 from ape_silverback.cli.shared.output import note, show
+from ape_silverback.concurrency import map_threads
 
 if TYPE_CHECKING:
     from ape_silverback.cli.shared.documents import ResultDocument
-
-CONCURRENCY = 16
-"""Requests that are under way at once."""
 
 
 T = TypeVar("T")
@@ -75,8 +72,7 @@ def each(
             return ResultDocument(name=name, result="failed", error=str(error))
         return ResultDocument(name=name, result=result)
 
-    with ThreadPoolExecutor(CONCURRENCY) as pool:
-        return list(pool.map(one, chosen))
+    return map_threads(one, chosen)
 
 
 def show_results(results: Sequence[ResultDocument], format_: str) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ape_silverback.exceptions import Unauthorized
-from ape_silverback.files import locked, write_private
+from ape_silverback.files import locked, silverback_folder, write_private
 
 LOG_IN = "log in with `ape silverback login`"
 
@@ -88,7 +88,7 @@ class Login:
 
 def token_file(auth: str) -> Path:
     """Give the file that holds the tokens of an authentication, by its name in the profile file."""
-    return Path.home() / ".silverback" / f"{auth}.json"
+    return silverback_folder() / f"{auth}.json"
 
 
 def locked_tokens(auth: str) -> AbstractContextManager[None]:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from fastapi import FastAPI
 
-from ape_silverback.cluster.types import PRODUCT_PART_SIZE, ClusterConfiguration, ResourceStatus, StreamInfo
+from ape_silverback.cluster.types import ClusterConfiguration, ResourceStatus, StreamInfo
 from ape_silverback.files import write_private
 from ape_silverback.server.app import make_app
 from ape_silverback.server.platform.store import ClusterRecord, PlatformStore
@@ -121,7 +121,7 @@ class Clusters:
             PROVISIONING,
             stream=payment.stream,
             product=payment.product,
-            configuration=configuration_of(payment.product),
+            configuration=ClusterConfiguration.from_product_code(payment.product),
             expires=payment.expires,
             version=__version__,
         )
@@ -180,15 +180,6 @@ class Clusters:
         found = self.store.cluster(record.info.id)
         assert found is not None  # noqa: S101 - only removed ones are ever deleted
         return found
-
-
-def configuration_of(product: bytes) -> ClusterConfiguration:
-    """Read the configuration of a product code.
-
-    Raises:
-        ValueError: it is none.
-    """
-    return ClusterConfiguration.decode(product[:PRODUCT_PART_SIZE].rstrip(b"\0"))
 
 
 def _remove_bots(supervisor: Supervisor) -> None:

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import httpx
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from ape_silverback.addresses import checksummed_address
 from ape_silverback.apepay.contract import contract, published_code
 from ape_silverback.apepay.development import deploy
 from ape_silverback.apepay.rpc import HttpNode, Node, Question, answers_of
-from ape_silverback.cluster.types import checksummed_address
 from ape_silverback.exceptions import ChainError, LocalClusterError
 from ape_silverback.files import write_private
 

@@ -13,7 +13,7 @@ from contextlib import suppress
 
 from ape_silverback.apepay.contract import Stream, contract
 from ape_silverback.apepay.rpc import Node, Question, answers_of
-from ape_silverback.cluster.types import StreamInfo
+from ape_silverback.cluster.types import ClusterConfiguration, StreamInfo
 from ape_silverback.exceptions import ChainError
 from ape_silverback.server.events import (
     Created,
@@ -26,7 +26,7 @@ from ape_silverback.server.events import (
     log_question,
     read,
 )
-from ape_silverback.server.platform.clusters import CREATED, PAID, Clusters, Payment, configuration_of
+from ape_silverback.server.platform.clusters import CREATED, PAID, Clusters, Payment
 from ape_silverback.server.platform.payments import Block, Payments
 from ape_silverback.server.platform.store import ClusterRecord, PlatformStore, Progress
 
@@ -182,6 +182,6 @@ def product_for(event: Created, record: ClusterRecord) -> bytes | None:
     """
     for product in event.products:
         with suppress(ValueError):  # what is no product code
-            if configuration_of(product).get_product_code(event.owner, record.info.id) == product:
+            if ClusterConfiguration.from_product_code(product).get_product_code(event.owner, record.info.id) == product:
                 return product
     return None

@@ -6,7 +6,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -25,7 +24,7 @@ from ape_silverback.exceptions import LoginFailed, ProfileError
 from demo.chain import free_port
 from tests.cluster.auth import browser
 from tests.cluster.auth.conftest import USER, Provider, stored, write_profile
-from tests.conftest import Ape
+from tests.conftest import Ape, ape_command
 
 Browse = Callable[..., dict[str, str]]
 
@@ -86,7 +85,7 @@ def test_a_login_from_beginning_to_end(ape: Ape, auth: Auth, browse: Browse, pro
 
 
 def test_the_pasted_redirect_logs_in_without_a_browser(auth: Auth, ape: Ape, project: Path) -> None:
-    command = [str(Path(sys.executable).with_name("ape")), "silverback", "login", "--no-browser"]
+    command = [ape_command(), "silverback", "login", "--no-browser"]
     with subprocess.Popen(
         command, cwd=project, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
@@ -199,7 +198,7 @@ def test_nobody_comes(ape: Ape, auth: Auth) -> None:
 
 
 def test_ctrl_c_ends_a_login_cleanly(auth: Auth, ape: Ape, project: Path) -> None:
-    command = [str(Path(sys.executable).with_name("ape")), "silverback", "login"]
+    command = [ape_command(), "silverback", "login"]
     with subprocess.Popen(
         command, cwd=project, env={**os.environ, "BROWSER": "true"}, stderr=subprocess.PIPE, text=True
     ) as process:

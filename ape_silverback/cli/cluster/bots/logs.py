@@ -9,7 +9,6 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
@@ -17,7 +16,8 @@ import click
 
 from ape_silverback.cli.shared.options import Moment, all_option, bot_names, cluster_options, connected, format_option
 from ape_silverback.cli.shared.output import note, show
-from ape_silverback.cli.shared.selection import CONCURRENCY, choose
+from ape_silverback.cli.shared.selection import choose
+from ape_silverback.concurrency import map_threads
 
 if TYPE_CHECKING:
     from ape.logging import LogLevel
@@ -206,9 +206,9 @@ def errors(names: tuple[str, ...], format_: str, profile: str | None, cluster: s
     from ape_silverback.cli.shared.documents import ErrorDocument
     from ape_silverback.cluster.bot_errors import count_errors
 
-    with connected(profile, cluster) as connection, ThreadPoolExecutor(CONCURRENCY) as pool:
+    with connected(profile, cluster) as connection:
         chosen = list(choose("bot", connection.client.bots, names, not names).values())
-        told = dict(zip([bot.name for bot in chosen], pool.map(lambda bot: bot.errors, chosen), strict=True))
+        told = dict(zip([bot.name for bot in chosen], map_threads(lambda bot: bot.errors, chosen), strict=True))
     documents = [ErrorDocument(message=one.message, count=one.count, bots=dict(one.bots)) for one in count_errors(told)]
 
     def text() -> None:

@@ -1,0 +1,62 @@
+"""A forked ``ape``: the real command, in a process that doesn't have to import for a second what the last one imported.
+
+``server.py`` has the imports done and forks a process for each run; ``launcher.py`` is an executable that passes its
+arguments, environment, folder and open files to it, and ends as that process ends. For who starts it, the launcher is
+``ape``: it can be piped, interrupted, killed or put at a terminal.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import subprocess
+import sys
+from functools import cached_property
+from pathlib import Path
+
+HERE = Path(__file__).parent
+
+
+class ForkedApe:
+    """The server, which starts with the first use, and the launcher.
+
+    Args:
+        ape: the real command.
+        folder: where the launcher and the socket are made.
+        real: whether nothing is forked.
+    """
+
+    def __init__(self, ape: Path, folder: Path, *, real: bool) -> None:
+        self.ape = ape
+        self.folder = folder
+        self.real = real
+        self.process: subprocess.Popen[bytes] | None = None
+
+    @cached_property
+    def command(self) -> Path:
+        """The launcher, or the real command where processes can't be forked so."""
+        if self.real or not hasattr(os, "pidfd_open"):
+            return self.ape
+        self.folder.mkdir()
+        socket, launcher = self.folder / "socket", self.folder / "ape"
+        script = (HERE / "launcher.py").read_text().replace("{server}", str(socket)).replace("{ape}", str(self.ape))
+        launcher.write_text(f"#!{sys.executable} -IS\n{script}")
+        launcher.chmod(0o755)
+        self.process = subprocess.Popen(
+            [sys.executable, str(HERE / "server.py"), str(socket), str(self.ape)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            cwd=self.folder,
+            env={"HOME": str(self.folder / "nobody"), "PATH": os.environ["PATH"]},
+            start_new_session=True,
+        )
+        atexit.register(self.end)
+        assert self.process.stdout is not None
+        assert self.process.stdout.readline() == b"listening\n"
+        return launcher
+
+    def end(self) -> None:
+        """End the server, and what it has forked."""
+        if self.process is not None:
+            self.process.communicate()
+            self.process = None
