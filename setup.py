@@ -13,13 +13,18 @@ VERSION = "0.8.0"
 
 # What the server of the local cluster needs on top of the client.
 LOCAL = [
+    "apprise>=1.9,<3",
     "cryptography>=42",
     "fastapi>=0.115,<1",
+    "jinja2>=3.1,<4",
+    "prometheus-client>=0.20,<1",
     "psutil>=5.9,<8",
     "python-multipart>=0.0.20,<1",
     "silverback>=0.7.38,<0.8",
     "uvicorn>=0.30,<1",
 ]
+# What draws charts in the terminal and writes Parquet files, for `bots metrics`.
+METRICS = ["plotext>=5.3,<7", "pyarrow>=15"]
 # The real parts that the tests and the demo drive: `ape-foundry` connects a bot's process to anvil, `vyper` compiles
 # the validator again, whose code depends on the exact compiler.
 TEST = [
@@ -48,7 +53,14 @@ setup(
     license_files=["LICENSE"],
     python_requires=">=3.10,<4",
     packages=find_packages(include=["ape_silverback", "ape_silverback.*"]),
-    package_data={"ape_silverback": ["py.typed", "apepay/fixed_rate.*"]},
+    package_data={
+        "ape_silverback": [
+            "py.typed",
+            "apepay/fixed_rate.*",
+            "server/dashboard/static/**",
+            "server/dashboard/templates/*",
+        ]
+    },
     include_package_data=True,
     zip_safe=False,
     # click, pydantic, PyYAML and packaging carry no bounds of their own: eth-ape pins them.
@@ -68,9 +80,10 @@ setup(
     ],
     extras_require={
         "local": LOCAL,
-        "test": [*LOCAL, *TEST],
+        "metrics": METRICS,
+        "test": [*LOCAL, *METRICS, *TEST],
         "lint": LINT,
-        "dev": [*LOCAL, *TEST, *LINT],
+        "dev": [*LOCAL, *METRICS, *TEST, *LINT],
     },
     entry_points={
         "ape_cli_subcommands": ["ape_silverback=ape_silverback.cli:cli"],

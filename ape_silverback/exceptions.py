@@ -25,6 +25,7 @@ All of them are Ape errors, so that code written for Ape catches them and ``ape`
         ├── RedirectRefused       a redirect to another origin, which must not get the key
         ├── LoginFailed           a login that was refused, given up, or answered by somebody else
         ├── UnexpectedAnswer      an answer that is not what the API promises
+        ├── NotOffered            an extension that this cluster doesn't have
         ├── ServerError           5xx
         └── ClientError           4xx; the name that the public SDK uses
             ├── Unauthorized          401
@@ -176,6 +177,10 @@ class RedirectRefused(ClusterError):
 
 class UnexpectedAnswer(ClusterError):
     """An answer that is not what the API promises: HTML from a proxy, truncated JSON, wrong types."""
+
+
+class NotOffered(ClusterError):
+    """The cluster doesn't have an extension that was asked for, so nothing was requested."""
 
 
 class LoginFailed(ClusterError):

@@ -37,7 +37,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "images": {"project.desired", "project.discovery"},
     "stream": {"apepay", "cluster", "config", "connect"},
     "deployment": {"project", "cluster", "images", "stream", "connect", "config"},
-    "server": {"cluster.types", "cluster.bot_errors", "apepay", "project.discovery"},
+    "server": {"cluster.types", "cluster.task_results", "cluster.bot_errors", "apepay", "project.discovery"},
     "api": {"deployment", "project", "images", "cluster", "stream"},
     "console": {""},
     "pytest_plugin": {"api", "config", "cluster", "server"},

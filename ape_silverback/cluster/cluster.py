@@ -6,7 +6,7 @@ it works here. A property of a client asks the cluster each time.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from functools import cached_property
@@ -14,7 +14,7 @@ from typing import Any
 
 import httpx
 from ape.logging import LogLevel
-from pydantic import PrivateAttr
+from pydantic import PrivateAttr, ValidationError
 
 from ape_silverback.cluster.base_client import SLOW_TIMEOUT, ApiClient
 from ape_silverback.cluster.http_errors import mapped_errors, read_answer
@@ -23,6 +23,7 @@ from ape_silverback.cluster.resource import Resource
 from ape_silverback.cluster.types import (
     BotInfo,
     BotLogEntry,
+    BotTaskResult,
     ClusterConfiguration,
     ClusterHealth,
     RegistryCredentialsInfo,
@@ -30,7 +31,7 @@ from ape_silverback.cluster.types import (
     ServiceHealth,
     VariableGroupInfo,
 )
-from ape_silverback.exceptions import UnexpectedAnswer
+from ape_silverback.exceptions import NotOffered, UnexpectedAnswer
 
 NO_CHANGE = "<no-change>"
 """What keeps ``account`` and ``credential_name`` of a bot; null clears them."""
@@ -178,6 +179,22 @@ class Bot(BotInfo, _OfCluster):
         """What went wrong in it, as its cluster tells."""
         return self.cluster.get_as(list[str], f"/bots/{self.id}/errors")
 
+    def get_metrics(
+        self, *names: str, since: datetime | None = None, until: datetime | None = None
+    ) -> Iterator[BotTaskResult]:
+        """Read what it recorded of its tasks as a stream, the oldest first.
+
+        Args:
+            names: metrics to read; every task when there are none, else only tasks that recorded one of them.
+            since: earliest end of a task.
+            until: latest end of a task.
+
+        Raises:
+            NotOffered: the cluster doesn't announce ``metrics``, as the hosted one.
+            ClusterError: a request failed.
+        """
+        return self.cluster._metrics(self, names, since, until)
+
     @property
     def logs(self) -> list[BotLogEntry]:
         """Its whole log from level INFO on."""
@@ -234,6 +251,12 @@ class ClusterClient(ApiClient):
         """What a local cluster runs its bots with, such as ``process``; None for all other clusters."""
         runtime = self._info.get("x-runtime")
         return runtime if isinstance(runtime, str) else None
+
+    @property
+    def extensions(self) -> frozenset[str]:
+        """What the cluster offers beyond the API that every cluster has, by name."""
+        names = self._info.get("x-extensions")
+        return frozenset(name for name in names if isinstance(name, str)) if isinstance(names, list) else frozenset()
 
     @property
     def _info(self) -> dict[str, Any]:
@@ -342,3 +365,25 @@ class ClusterClient(ApiClient):
             return
         with connect(start_time) as response:
             yield from map(read_entry, read_lines(response))
+
+    def _metrics(
+        self, bot: Bot, names: Sequence[str], since: datetime | None, until: datetime | None
+    ) -> Iterator[BotTaskResult]:
+        if "metrics" not in self.extensions:
+            raise NotOffered(
+                "this cluster doesn't offer metrics of bots; the cluster that ships with this package does"
+            )
+        query: dict[str, Any] = {"name": list(names)} if names else {}
+        query |= {"since": since.isoformat()} if since else {}
+        query |= {"until": until.isoformat()} if until else {}
+        request = self.build_request("GET", f"/bots/{bot.id}/metrics", params=query, timeout=SLOW_TIMEOUT)
+        response = self.send(request, stream=True)
+        try:
+            self.check(response)
+            with mapped_errors(request):
+                for line in read_lines(response):
+                    yield BotTaskResult.model_validate_json(line)
+        except ValidationError:
+            raise UnexpectedAnswer(f"{self!r} answered a metric that isn't one") from None
+        finally:
+            response.close()

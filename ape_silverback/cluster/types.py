@@ -352,6 +352,24 @@ class BotInfo(BaseModel):
         return BotConfiguration.model_validate({name: getattr(self, name) for name in BotConfiguration.model_fields})
 
 
+class BotTaskResult(BaseModel):
+    """What a bot recorded of one run of a task. From clusters that announce ``metrics``."""
+
+    completed: datetime
+    """When it ended."""
+
+    task: str
+    execution_time: float
+    """Seconds."""
+
+    error: str | None = None
+    """What it failed with; failed tasks record no metrics."""
+
+    block_number: int | None = None
+    metrics: dict[str, bool | int | float] = Field(default_factory=dict)
+    """What it measured, by name."""
+
+
 def _log_level(value: Any) -> Any:
     """Take a level as a number, as the digits of one, or as its name."""
     if isinstance(value, str):

@@ -11,6 +11,7 @@ from pathlib import Path
 import uvicorn
 from fastapi import FastAPI
 
+from ape_silverback.exceptions import SilverbackError
 from ape_silverback.server.app import make_app
 from ape_silverback.server.daemon import (
     HOST,
@@ -77,4 +78,7 @@ def _with_platform(
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]))
+    try:
+        main(Path(sys.argv[1]), int(sys.argv[2]))
+    except SilverbackError as error:
+        sys.exit(f"ERROR: {error}")

@@ -26,13 +26,14 @@ def supervisor_of(folder: Path, address: Callable[[], str], api_key: str) -> Sup
     def variables_of(bot: BotRecord) -> Mapping[str, str]:
         """Give what a bot finds in its environment: its groups, and over them what its configuration says."""
         variables: dict[str, str] = {}
-        for group in bot.configuration["environment"]:
+        for group in bot.configuration.environment:
             variables |= store.values_of(group)
-        network = ":".join(bot.configuration[part] for part in ("ecosystem", "network", "provider"))
+        configuration = bot.configuration
+        network = f"{configuration.ecosystem}:{configuration.network}:{configuration.provider}"
         variables |= {"SILVERBACK_BOT_NAME": bot.name, "SILVERBACK_NETWORK_CHOICE": network}
-        if account := bot.configuration["account"]:
+        if account := bot.configuration.account:
             variables["SILVERBACK_SIGNER_ALIAS"] = account
-        if bot.configuration["cluster_access"]:
+        if bot.configuration.cluster_access:
             variables |= {"SILVERBACK_CLUSTER_URI": address(), "SILVERBACK_CLUSTER_API_KEY": api_key}
         return variables
 

@@ -17,27 +17,9 @@ from typing import Any
 
 from cryptography.fernet import Fernet
 
-from ape_silverback.cluster.types import BotTaskStatus, ResourceStatus
+from ape_silverback.cluster.types import BotConfiguration, BotTaskStatus, ResourceStatus
 from ape_silverback.server.database import Database, now
-
-SCHEMA_VERSION = 1
-SCHEMA = """
-CREATE TABLE bots (
-    id TEXT PRIMARY KEY, name TEXT NOT NULL UNIQUE, created TEXT NOT NULL, configuration TEXT NOT NULL,
-    status INTEGER NOT NULL, wanted INTEGER NOT NULL, task TEXT NOT NULL
-);
-CREATE TABLE groups (
-    id TEXT PRIMARY KEY, name TEXT NOT NULL UNIQUE, created TEXT NOT NULL, revision INTEGER NOT NULL,
-    names TEXT NOT NULL, content BLOB NOT NULL
-);
-CREATE TABLE credentials (
-    id TEXT PRIMARY KEY, name TEXT NOT NULL UNIQUE, created TEXT NOT NULL, updated TEXT NOT NULL,
-    hostname TEXT NOT NULL, email TEXT NOT NULL, username TEXT NOT NULL, password BLOB NOT NULL
-);
-"""
-
-RUNTIME_STATES = "CREATE TABLE IF NOT EXISTS runtime_states (bot TEXT PRIMARY KEY, state TEXT NOT NULL)"
-"""What the runtime of the cluster has to remember of a bot."""
+from ape_silverback.server.schema import MIGRATIONS
 
 
 @dataclass(frozen=True)
@@ -45,14 +27,13 @@ class BotRecord:
     """A bot of the store.
 
     Attributes:
-        configuration: image, ecosystem, network, provider, account, environment, credential_name, cluster_access.
-        wanted: whether it should run, as its user last said.
+        wanted: whether it should run, as its user last asked.
     """
 
     id: uuid.UUID
     name: str
     created: datetime
-    configuration: Mapping[str, Any]
+    configuration: BotConfiguration
     status: ResourceStatus
     wanted: bool
     task: BotTaskStatus
@@ -89,101 +70,100 @@ class Store(Database):
         folder: holds the database and the key; made when it isn't there.
 
     Raises:
-        LocalClusterError: the database was made by another version of this package.
+        LocalClusterError: the database can't be opened, or was made by a newer version of this package.
     """
 
     def __init__(self, folder: Path) -> None:
-        super().__init__(folder / "cluster.db", SCHEMA, SCHEMA_VERSION)
-        self._db.execute(RUNTIME_STATES)
+        super().__init__(folder / "cluster.db", MIGRATIONS)
         self._secret = Fernet(_secret_key(folder / "secret.key"))
 
     # Bots
 
     def bots(self) -> list[BotRecord]:
-        """Give all bots, the oldest first."""
-        return [_bot(row) for row in self._rows("SELECT * FROM bots ORDER BY created, name")]
+        """Return all bots, the oldest first."""
+        return [_bot(row) for row in self.rows("SELECT * FROM bots ORDER BY created, name")]
 
     def bot(self, bot: uuid.UUID) -> BotRecord | None:
-        """Give one bot."""
-        return next((_bot(row) for row in self._rows("SELECT * FROM bots WHERE id = ?", str(bot))), None)
+        """Return one bot."""
+        return next((_bot(row) for row in self.rows("SELECT * FROM bots WHERE id = ?", str(bot))), None)
 
-    def add_bot(self, name: str, configuration: Mapping[str, Any]) -> BotRecord:
+    def add_bot(self, name: str, configuration: BotConfiguration) -> BotRecord:
         """Add a bot that was just created.
 
         Raises:
-            NameTakenError: there is one of this name.
+            NameTakenError: the name is taken.
         """
         identity = str(uuid.uuid4())
         task = _new_task(ResourceStatus.CREATED).model_dump_json()
-        values = (identity, name, now(), json.dumps(configuration), ResourceStatus.CREATED, True, task)
-        with self._transaction() as db:
+        values = (identity, name, now(), configuration.model_dump_json(), ResourceStatus.CREATED, True, task)
+        with self.transaction() as db:
             db.execute("INSERT INTO bots VALUES (?, ?, ?, ?, ?, ?, ?)", values)
-        [row] = self._rows("SELECT * FROM bots WHERE id = ?", identity)
+        [row] = self.rows("SELECT * FROM bots WHERE id = ?", identity)
         return _bot(row)
 
-    def change_bot(self, bot: uuid.UUID, name: str, configuration: Mapping[str, Any]) -> None:
+    def change_bot(self, bot: uuid.UUID, name: str, configuration: BotConfiguration) -> None:
         """Change name and configuration of a bot.
 
         Raises:
-            NameTakenError: there is another one of this name.
+            NameTakenError: the name is taken.
         """
-        with self._transaction() as db:
-            values = (name, json.dumps(configuration), str(bot))
+        with self.transaction() as db:
+            values = (name, configuration.model_dump_json(), str(bot))
             db.execute("UPDATE bots SET name = ?, configuration = ? WHERE id = ?", values)
 
     def set_bot_state(self, bot: uuid.UUID, task: BotTaskStatus, wanted: bool) -> None:
-        """Write down the state of a bot; its status is the task's last one."""
-        with self._transaction() as db:
+        """Record the state of a bot; its status is the task's last one."""
+        with self.transaction() as db:
             values = (ResourceStatus[task.last_status], wanted, task.model_dump_json(), str(bot))
             db.execute("UPDATE bots SET status = ?, wanted = ?, task = ? WHERE id = ?", values)
 
     def remove_bot(self, bot: uuid.UUID) -> None:
         """Remove a bot."""
-        with self._transaction() as db:
+        with self.transaction() as db:
             db.execute("DELETE FROM bots WHERE id = ?", (str(bot),))
             db.execute("DELETE FROM runtime_states WHERE bot = ?", (str(bot),))
 
     def runtime_states(self) -> dict[uuid.UUID, dict[str, Any]]:
         """Return what the runtime remembers of each bot; empty for those of which it remembers nothing."""
-        kept = {row["bot"]: json.loads(row["state"]) for row in self._rows("SELECT * FROM runtime_states")}
-        return {uuid.UUID(row["id"]): kept.get(row["id"], {}) for row in self._rows("SELECT id FROM bots")}
+        kept = {row["bot"]: json.loads(row["state"]) for row in self.rows("SELECT * FROM runtime_states")}
+        return {uuid.UUID(row["id"]): kept.get(row["id"], {}) for row in self.rows("SELECT id FROM bots")}
 
     def runtime_state(self, bot: uuid.UUID) -> dict[str, Any]:
         """Return what the runtime remembers of a bot; empty for nothing."""
-        rows = self._rows("SELECT state FROM runtime_states WHERE bot = ?", str(bot))
+        rows = self.rows("SELECT state FROM runtime_states WHERE bot = ?", str(bot))
         return dict(json.loads(rows[0]["state"])) if rows else {}
 
     def set_runtime_state(self, bot: uuid.UUID, state: Mapping[str, Any]) -> None:
         """Keep what the runtime has to remember of a bot."""
-        with self._transaction() as db:
+        with self.transaction() as db:
             db.execute("INSERT OR REPLACE INTO runtime_states VALUES (?, ?)", (str(bot), json.dumps(dict(state))))
 
     # Variable groups
 
     def groups(self) -> list[GroupRecord]:
-        """Give all variable groups, the oldest first."""
-        return [_group(row) for row in self._rows("SELECT * FROM groups ORDER BY created, name")]
+        """Return all variable groups, the oldest first."""
+        return [_group(row) for row in self.rows("SELECT * FROM groups ORDER BY created, name")]
 
     def group(self, group: uuid.UUID) -> GroupRecord | None:
-        """Give one variable group."""
-        return next((_group(row) for row in self._rows("SELECT * FROM groups WHERE id = ?", str(group))), None)
+        """Return one variable group."""
+        return next((_group(row) for row in self.rows("SELECT * FROM groups WHERE id = ?", str(group))), None)
 
     def add_group(self, name: str, values: Mapping[str, str]) -> GroupRecord:
         """Add a variable group.
 
         Raises:
-            NameTakenError: there is one of this name.
+            NameTakenError: the name is taken.
         """
         identity = str(uuid.uuid4())
         row = (identity, name, now(), 1, json.dumps(sorted(values)), self._encrypt(values))
-        with self._transaction() as db:
+        with self.transaction() as db:
             db.execute("INSERT INTO groups VALUES (?, ?, ?, ?, ?, ?)", row)
-        [found] = self._rows("SELECT * FROM groups WHERE id = ?", identity)
+        [found] = self.rows("SELECT * FROM groups WHERE id = ?", identity)
         return _group(found)
 
     def change_group(self, group: uuid.UUID, changes: Mapping[str, str | None]) -> None:
         """Set variables of a group, and remove those that are None: a new revision."""
-        with self._transaction() as db:
+        with self.transaction() as db:
             [(content,)] = db.execute("SELECT content FROM groups WHERE id = ?", (str(group),)).fetchall()
             merged = {**self._decrypt(content), **changes}
             values = {name: value for name, value in merged.items() if value is not None}
@@ -194,34 +174,34 @@ class Store(Database):
 
     def remove_group(self, group: uuid.UUID) -> None:
         """Remove a variable group."""
-        with self._transaction() as db:
+        with self.transaction() as db:
             db.execute("DELETE FROM groups WHERE id = ?", (str(group),))
 
     def values_of(self, group: str) -> dict[str, str]:
-        """Give the values of a group, by its name; none for a group that isn't there."""
-        rows = self._rows("SELECT content FROM groups WHERE name = ?", group)
+        """Return the values of the group of a name; nothing for a group that isn't there."""
+        rows = self.rows("SELECT content FROM groups WHERE name = ?", group)
         return self._decrypt(rows[0]["content"]) if rows else {}
 
     # Registry credentials
 
     def credentials(self) -> list[CredentialRecord]:
-        """Give all registry credentials, the oldest first."""
-        return [_credential(row) for row in self._rows("SELECT * FROM credentials ORDER BY created, name")]
+        """Return all registry credentials, the oldest first."""
+        return [_credential(row) for row in self.rows("SELECT * FROM credentials ORDER BY created, name")]
 
     def credential(self, name: str) -> CredentialRecord | None:
-        """Give registry credentials by name."""
-        return next((_credential(row) for row in self._rows("SELECT * FROM credentials WHERE name = ?", name)), None)
+        """Return registry credentials by name."""
+        return next((_credential(row) for row in self.rows("SELECT * FROM credentials WHERE name = ?", name)), None)
 
     def password_of(self, credential: str) -> str:
         """Return the password of registry credentials, by their name."""
-        [row] = self._rows("SELECT password FROM credentials WHERE name = ?", credential)
+        [row] = self.rows("SELECT password FROM credentials WHERE name = ?", credential)
         return self._decrypt(row["password"])["password"]
 
     def add_credential(self, name: str, hostname: str, email: str, username: str, password: str) -> None:
         """Add registry credentials.
 
         Raises:
-            NameTakenError: there are some of this name.
+            NameTakenError: the name is taken.
         """
         created = now()
         row = (
@@ -234,7 +214,7 @@ class Store(Database):
             username,
             self._encrypt({"password": password}),
         )
-        with self._transaction() as db:
+        with self.transaction() as db:
             db.execute("INSERT INTO credentials VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row)
 
     def change_credential(self, name: str, changes: Mapping[str, str | None]) -> None:
@@ -243,7 +223,7 @@ class Store(Database):
         if "password" in given:
             given["password"] = self._encrypt({"password": given["password"]})
         columns = ", ".join(f"{key} = ?" for key in given)
-        with self._transaction() as db:
+        with self.transaction() as db:
             db.execute(
                 f"UPDATE credentials SET {columns + ', ' if columns else ''}updated = ? WHERE name = ?",  # noqa: S608 - keys are ours
                 (*given.values(), now(), name),
@@ -251,7 +231,7 @@ class Store(Database):
 
     def remove_credential(self, name: str) -> None:
         """Remove registry credentials."""
-        with self._transaction() as db:
+        with self.transaction() as db:
             db.execute("DELETE FROM credentials WHERE name = ?", (name,))
 
     def _encrypt(self, values: Mapping[str, str]) -> bytes:
@@ -279,7 +259,7 @@ def _bot(row: sqlite3.Row) -> BotRecord:
         id=uuid.UUID(row["id"]),
         name=row["name"],
         created=datetime.fromisoformat(row["created"]),
-        configuration=json.loads(row["configuration"]),
+        configuration=BotConfiguration.model_validate_json(row["configuration"]),
         status=ResourceStatus(row["status"]),
         wanted=bool(row["wanted"]),
         task=BotTaskStatus.model_validate_json(row["task"]),

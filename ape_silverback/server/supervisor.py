@@ -11,7 +11,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 from ape_silverback.cluster.bot_errors import last_error_line
-from ape_silverback.cluster.types import BotTaskStatus, ResourceStatus
+from ape_silverback.cluster.types import BotConfiguration, BotTaskStatus, ResourceStatus
 from ape_silverback.server.logs import errors_of_run, last_lines_of_run
 from ape_silverback.server.runtimes import (
     GONE,
@@ -52,6 +52,10 @@ class ImpossibleTransition(Exception):
 
 class BusyError(Exception):
     """A bot is in a state in which what was asked can't be done now."""
+
+
+class GoneError(LookupError):
+    """A bot was removed, or is being removed."""
 
 
 class Supervisor:
@@ -117,7 +121,7 @@ class Supervisor:
         self._ended.set()
         self._thread.join(timeout=5.0)
 
-    def create(self, name: str, configuration: Mapping[str, Any]) -> BotRecord:
+    def create(self, name: str, configuration: BotConfiguration) -> BotRecord:
         """Create a bot and start it.
 
         Raises:
@@ -158,12 +162,12 @@ class Supervisor:
         """Stop a bot if it runs, and remove it with its log.
 
         Raises:
-            LookupError: it was removed, or another request removes it already.
+            GoneError: it was removed, or another request removes it already.
         """
         with self._lock:
             bot = self._reload(bot)
             if bot.status is DEPROVISIONING:
-                raise LookupError(f"bot '{bot.name}' is being removed")
+                raise GoneError(f"bot '{bot.name}' is being removed")
             self._enter(bot, DEPROVISIONING, wanted=False)
             state = self.store.runtime_state(bot.id)
             self.runtime.stop(bot.id, state)
@@ -268,14 +272,14 @@ class Supervisor:
     def _run_of(self, bot: BotRecord) -> Run:
         configuration, credential = bot.configuration, None
         for one in self.store.credentials():
-            if configuration["credential_name"] in (one.name, one.id):
+            if configuration.credential_name in (one.name, one.id):
                 credential = Credential(one.hostname, one.username, self.store.password_of(one.name))
         return Run(
             bot=bot.id,
             name=bot.name,
-            image=configuration["image"],
+            image=configuration.image,
             variables=self.variables_of(bot),
-            account=configuration["account"],
+            account=configuration.account,
             credential=credential,
             limits=self.limits,
         )
@@ -318,10 +322,10 @@ class Supervisor:
         """Read a bot again, as it is now.
 
         Raises:
-            LookupError: it was removed in the meantime.
+            GoneError: it was removed in the meantime.
         """
         if (now := self.store.bot(bot.id)) is None:
-            raise LookupError(f"bot '{bot.name}' was removed")
+            raise GoneError(f"bot '{bot.name}' was removed")
         return now
 
 

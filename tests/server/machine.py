@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import threading
 import time
@@ -153,9 +152,9 @@ def serving_cluster(folder: Path, delay: float = 0.0) -> Iterator[Cluster]:
 
     def variables_of(bot: BotRecord) -> dict[str, str]:
         values = {
-            name: value for group in bot.configuration["environment"] for name, value in store.values_of(group).items()
+            name: value for group in bot.configuration.environment for name, value in store.values_of(group).items()
         }
-        return {"configuration": json.dumps(bot.configuration), **values}
+        return {"configuration": bot.configuration.model_dump_json(), **values}
 
     supervisor = Supervisor(store, machine, variables_of, poll=0.02, stop_grace=0.2, remove_grace=0.2)
     app, requests = make_app(supervisor, KEY), []

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import sqlite3
 import stat
 import threading
 import time
@@ -63,6 +62,7 @@ def test_the_description_needs_no_key_and_names_version_and_runtime(started: Sta
     info = httpx.get(f"{started.running.host}/openapi.json").json()["info"]
     assert info["version"].startswith("0.8")
     assert (info["x-config"], info["x-runtime"]) == (None, "process")
+    assert "task" in info["x-extensions"]
 
 
 def test_a_page_whose_name_was_pointed_at_loopback_is_refused(started: Started) -> None:
@@ -115,15 +115,6 @@ def test_nothing_that_was_answered_is_lost_when_the_server_is_killed(tmp_path: P
         assert len({name.split("-")[1] for name in answered}) == 3
     finally:
         cluster.down()
-
-
-def test_a_database_of_another_version_is_left_alone(tmp_path: Path) -> None:
-    folder = tmp_path / "local"
-    folder.mkdir()
-    with sqlite3.connect(folder / "cluster.db") as db:
-        db.execute("PRAGMA user_version = 99")
-    with pytest.raises(LocalClusterError, match="version 99"):
-        LocalCluster(folder).up()
 
 
 # Up and down

@@ -22,7 +22,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from ape_silverback.cluster.types import ResourceStatus
+from ape_silverback.cluster.types import BotConfiguration, ResourceStatus
 from ape_silverback.server.database import NameTakenError
 from ape_silverback.server.runtimes import ImageError, Run
 from ape_silverback.server.runtimes.process import ProcessRuntime
@@ -31,16 +31,9 @@ from ape_silverback.server.supervisor import ALIVE, TRANSITIONS, BusyError, Supe
 from tests.server.machine import Machine
 
 STATUS = ResourceStatus
-CONFIGURATION = {
-    "image": "project:/nowhere#bot",
-    "ecosystem": "ethereum",
-    "network": "local",
-    "provider": "foundry",
-    "account": None,
-    "environment": [],
-    "credential_name": None,
-    "cluster_access": False,
-}
+CONFIGURATION = BotConfiguration(
+    image="project:/nowhere#bot", ecosystem="ethereum", network="local", provider="foundry"
+)
 
 
 def wait_for(condition: Callable[[], Any], seconds: float = 10.0) -> None:
@@ -234,7 +227,7 @@ def supervisor(folder: Path) -> Iterator[Supervisor]:
 
 
 def create(supervisor: Supervisor, folder: Path, module: str) -> BotRecord:
-    return supervisor.create(module, {**CONFIGURATION, "image": f"project:{folder}#{module}"})
+    return supervisor.create(module, CONFIGURATION.model_copy(update={"image": f"project:{folder}#{module}"}))
 
 
 def status_is(supervisor: Supervisor, bot: BotRecord, status: ResourceStatus) -> Callable[[], bool]:

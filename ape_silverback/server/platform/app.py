@@ -18,7 +18,7 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ape_silverback.cluster.types import ClusterInfo, ResourceStatus, StreamInfo, WorkspaceInfo
-from ape_silverback.server.app import SESSION, is_same
+from ape_silverback.server.authentication import SESSION, is_same
 from ape_silverback.server.platform.clusters import Clusters
 from ape_silverback.server.platform.payments import Payments
 from ape_silverback.server.platform.store import ClusterRecord, PlatformStore

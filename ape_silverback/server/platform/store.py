@@ -25,8 +25,8 @@ from ape_silverback.server.platform.payments import Block
 END_OF_TIME = 253402300799
 """The last second that a calendar can show, since 1970: a stream may be paid for longer."""
 
-SCHEMA_VERSION = 1
-SCHEMA = f"""
+MIGRATIONS = (
+    f"""
 CREATE TABLE users (id TEXT PRIMARY KEY, username TEXT NOT NULL);
 CREATE TABLE workspaces (
     id TEXT PRIMARY KEY, owner_id TEXT NOT NULL, name TEXT NOT NULL, slug TEXT NOT NULL UNIQUE, created TEXT NOT NULL
@@ -41,7 +41,8 @@ CREATE TABLE followed (
     chain_id INTEGER NOT NULL, manager TEXT NOT NULL, first INTEGER NOT NULL, number INTEGER NOT NULL,
     hash TEXT NOT NULL, PRIMARY KEY (chain_id, manager)
 );
-"""
+""",
+)
 
 
 @dataclass(frozen=True)
@@ -96,30 +97,30 @@ class PlatformStore(Database):
         folder: holds it; made when it isn't there.
 
     Raises:
-        LocalClusterError: the database was made by another version of this package.
+        LocalClusterError: the database can't be opened, or was made by a newer version of this package.
     """
 
     def __init__(self, folder: Path) -> None:
-        super().__init__(folder / "platform.db", SCHEMA, SCHEMA_VERSION)
-        if not self._rows("SELECT * FROM users"):
-            with self._transaction() as db:
+        super().__init__(folder / "platform.db", MIGRATIONS)
+        if not self.rows("SELECT * FROM users"):
+            with self.transaction() as db:
                 db.execute("INSERT INTO users VALUES (?, ?)", (str(uuid.uuid4()), getpass.getuser()))
 
     @property
     def user(self) -> User:
         """The one user, who owns all."""
-        [row] = self._rows("SELECT * FROM users")
+        [row] = self.rows("SELECT * FROM users")
         return User(uuid.UUID(row["id"]), row["username"])
 
     # Workspaces
 
     def workspaces(self) -> list[WorkspaceInfo]:
         """Give all workspaces, the oldest first."""
-        return [_workspace(row) for row in self._rows("SELECT * FROM workspaces ORDER BY created, slug")]
+        return [_workspace(row) for row in self.rows("SELECT * FROM workspaces ORDER BY created, slug")]
 
     def workspace(self, workspace: uuid.UUID) -> WorkspaceInfo | None:
         """Give one workspace."""
-        return next(map(_workspace, self._rows("SELECT * FROM workspaces WHERE id = ?", str(workspace))), None)
+        return next(map(_workspace, self.rows("SELECT * FROM workspaces WHERE id = ?", str(workspace))), None)
 
     def add_workspace(self, name: str, slug: str) -> WorkspaceInfo:
         """Add a workspace.
@@ -128,10 +129,10 @@ class PlatformStore(Database):
             NameTakenError: there is one of this slug.
         """
         identity = str(uuid.uuid4())
-        with self._transaction() as db:
+        with self.transaction() as db:
             row = (identity, str(self.user.id), name, slug, now())
             db.execute("INSERT INTO workspaces VALUES (?, ?, ?, ?, ?)", row)
-        [made] = self._rows("SELECT * FROM workspaces WHERE id = ?", identity)
+        [made] = self.rows("SELECT * FROM workspaces WHERE id = ?", identity)
         return _workspace(made)
 
     def change_workspace(self, workspace: uuid.UUID, name: str, slug: str) -> None:
@@ -140,12 +141,12 @@ class PlatformStore(Database):
         Raises:
             NameTakenError: there is another one of this slug.
         """
-        with self._transaction() as db:
+        with self.transaction() as db:
             db.execute("UPDATE workspaces SET name = ?, slug = ? WHERE id = ?", (name, slug, str(workspace)))
 
     def remove_workspace(self, workspace: uuid.UUID) -> bool:
         """Remove a workspace and what is left of its removed clusters; gives False when it holds another one."""
-        with self._transaction() as db:
+        with self.transaction() as db:
             inside = "SELECT 1 FROM clusters WHERE workspace = ? AND status <> ?"
             if db.execute(inside, (str(workspace), ResourceStatus.REMOVED)).fetchone():
                 return False
@@ -158,13 +159,13 @@ class PlatformStore(Database):
     def clusters(self, workspace: uuid.UUID | None = None) -> list[ClusterRecord]:
         """Give the clusters of a workspace, or all, the oldest first."""
         if workspace is None:
-            return _clusters(self._rows("SELECT * FROM clusters ORDER BY created, slug"))
+            return _clusters(self.rows("SELECT * FROM clusters ORDER BY created, slug"))
         query = "SELECT * FROM clusters WHERE workspace = ? ORDER BY created, slug"
-        return _clusters(self._rows(query, str(workspace)))
+        return _clusters(self.rows(query, str(workspace)))
 
     def cluster(self, cluster: uuid.UUID) -> ClusterRecord | None:
         """Give one cluster."""
-        return next(iter(_clusters(self._rows("SELECT * FROM clusters WHERE id = ?", str(cluster)))), None)
+        return next(iter(_clusters(self.rows("SELECT * FROM clusters WHERE id = ?", str(cluster)))), None)
 
     def cluster_at(self, workspace: str, slug: str) -> ClusterRecord | None:
         """Give the cluster of two slugs, the latest one of these."""
@@ -172,7 +173,7 @@ class PlatformStore(Database):
             SELECT clusters.* FROM clusters JOIN workspaces ON workspaces.id = workspace
             WHERE workspaces.slug = ? AND clusters.slug = ? ORDER BY clusters.created DESC
         """
-        return next(iter(_clusters(self._rows(query, workspace, slug))), None)
+        return next(iter(_clusters(self.rows(query, workspace, slug))), None)
 
     def add_cluster(self, workspace: uuid.UUID, name: str, slug: str) -> ClusterRecord:
         """Add a cluster that isn't paid for.
@@ -183,9 +184,9 @@ class PlatformStore(Database):
         identity, created = str(uuid.uuid4()), now()
         columns = "id, workspace, name, slug, created, last_updated, status"
         row = (identity, str(workspace), name, slug, created, created, ResourceStatus.CREATED)
-        with self._transaction() as db:
+        with self.transaction() as db:
             db.execute(f"INSERT INTO clusters ({columns}) VALUES (?, ?, ?, ?, ?, ?, ?)", row)  # noqa: S608 - ours
-        [made] = _clusters(self._rows("SELECT * FROM clusters WHERE id = ?", identity))
+        [made] = _clusters(self.rows("SELECT * FROM clusters WHERE id = ?", identity))
         return made
 
     def rename_cluster(self, cluster: uuid.UUID, name: str, slug: str) -> None:
@@ -232,7 +233,7 @@ class PlatformStore(Database):
 
     def _change(self, cluster: uuid.UUID, **columns: Any) -> None:
         changes = ", ".join(f"{name} = ?" for name in columns)
-        with self._transaction() as db:
+        with self.transaction() as db:
             db.execute(
                 f"UPDATE clusters SET {changes}, last_updated = ? WHERE id = ?",  # noqa: S608 - names are ours
                 (*columns.values(), now(), str(cluster)),
@@ -242,13 +243,13 @@ class PlatformStore(Database):
 
     def progress(self, chain_id: int, manager: str) -> Progress | None:
         """Give how far a StreamManager was followed."""
-        rows = self._rows("SELECT * FROM followed WHERE chain_id = ? AND manager = ?", chain_id, manager)
+        rows = self.rows("SELECT * FROM followed WHERE chain_id = ? AND manager = ?", chain_id, manager)
         return next((Progress(row["first"], Block(number=row["number"], hash=row["hash"])) for row in rows), None)
 
     def set_progress(self, chain_id: int, manager: str, progress: Progress) -> None:
         """Write down how far a StreamManager was followed."""
         row = (chain_id, manager, progress.first, progress.last.number, progress.last.hash)
-        with self._transaction() as db:
+        with self.transaction() as db:
             db.execute("INSERT OR REPLACE INTO followed VALUES (?, ?, ?, ?, ?)", row)
 
 

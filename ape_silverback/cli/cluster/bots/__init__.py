@@ -15,6 +15,7 @@ bots = LazyGroup(
             "health": f"{HERE}.look:health_",
             "logs": f"{HERE}.logs:logs",
             "errors": f"{HERE}.logs:errors",
+            "metrics": f"{HERE}.metrics:metrics",
         },
         "Change": {
             "new": f"{HERE}.change:new",

@@ -1,0 +1,176 @@
+"""``ape silverback cluster bots metrics``: what a bot measures, as a table, a chart or a file."""
+
+from __future__ import annotations
+
+import csv
+import shutil
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import IO, TYPE_CHECKING
+
+import click
+
+from ape_silverback.cli.shared.completion import complete_bots
+from ape_silverback.cli.shared.options import Moment, cluster_options, connected
+from ape_silverback.cli.shared.output import note, show_table
+from ape_silverback.cli.shared.selection import choose
+
+if TYPE_CHECKING:
+    from ape_silverback.cluster.types import BotTaskResult
+
+CHART_HEIGHT = 14
+"""Lines of a chart."""
+
+
+@click.command(short_help="Show what a bot measures")
+@click.argument("bot", shell_complete=complete_bots)
+@click.argument("names", metavar="[NAME]...", nargs=-1)
+@click.option(
+    "-s", "--since", metavar="TIME", type=Moment(), default="1h", show_default=True, help="From when on: 10m, 1d, ISO."
+)
+@click.option("--until", metavar="TIME", type=Moment(), help="Up to when, likewise.")
+@click.option("--plot", is_flag=True, help="Draw a chart of each metric in the terminal.")
+@click.option(
+    "--format",
+    "format_",
+    type=click.Choice(["text", "csv", "json", "parquet"], case_sensitive=False),
+    default="text",
+    show_default=True,
+    help="A summary, or each recorded task: as CSV, as a JSON line, or in a Parquet file.",
+)
+@click.option(
+    "-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="File to write instead of stdout."
+)
+@cluster_options
+def metrics(
+    bot: str,
+    names: tuple[str, ...],
+    since: datetime,
+    until: datetime | None,
+    plot: bool,
+    format_: str,
+    output: Path | None,
+    profile: str | None,
+    cluster: str | None,
+) -> None:
+    """Show how the tasks of BOT did and what they recorded: each metric NAME, by default all.
+
+    How many tasks were handled a minute, how many failed and how long they took is recorded without any code. A metric
+    is a number that a task returns.
+
+    \b
+    Example:
+        ape silverback cluster bots metrics blocks --since 1d
+        ape silverback cluster bots metrics blocks gas_price --plot
+        ape silverback cluster bots metrics blocks --format parquet -o blocks.parquet
+    """
+    if plot and format_ != "text":
+        raise click.UsageError("--plot draws in the terminal; it can't be combined with --format.")
+    if format_ == "parquet" and output is None:
+        raise click.UsageError("Parquet isn't text: pass a file with --output.")
+    if format_ == "text" and output is not None:
+        raise click.UsageError("--output needs --format csv, json or parquet.")
+    with connected(profile, cluster) as connection:
+        [chosen] = choose("bot", connection.client.bots, (bot,), False).values()
+        results = chosen.get_metrics(*names, since=since, until=until)
+        if format_ == "json":
+            with _opened(output) as file:
+                file.writelines(f"{result.model_dump_json()}\n" for result in results)
+        elif format_ == "csv":
+            _write_csv(list(results), output)
+        elif output is not None:
+            _write_parquet(results, output)
+        else:
+            _show(list(results), plot)
+
+
+def _show(results: Sequence[BotTaskResult], plot: bool) -> None:
+    from ape_silverback.cluster.task_results import series_of, summarise
+
+    if not results:
+        note("Nothing was recorded in this time.")
+        return
+    show_table(
+        ("TASK", "HANDLED", "PER MINUTE", "FAILED", "ERROR RATE", "P50", "P95"),
+        [
+            (
+                one.task,
+                str(one.handled),
+                f"{one.per_minute:.1f}",
+                str(one.failed),
+                f"{one.error_rate:.1%}",
+                f"{one.p50 * 1000:.0f} ms",
+                f"{one.p95 * 1000:.0f} ms",
+            )
+            for one in summarise(results)
+        ],
+    )
+    if not (series := series_of(results)):
+        return
+    click.echo()
+    if plot:
+        for name, points in series.items():
+            click.echo(_chart(name, points))
+        return
+    rows = []
+    for name, points in series.items():
+        values = [value for _, value in points]
+        numbers = (values[-1], sum(values) / len(values), min(values), max(values))
+        rows.append((name, str(len(values)), *(f"{number:g}" for number in numbers)))
+    show_table(("METRIC", "POINTS", "LATEST", "MEAN", "MIN", "MAX"), rows)
+
+
+def _chart(name: str, points: Sequence[tuple[datetime, float]]) -> str:
+    """Return a chart of one metric as text, as wide as the terminal; times are local."""
+    try:
+        import plotext
+    except ImportError:
+        raise click.ClickException('--plot needs plotext: pip install "ape-silverback[metrics]"') from None
+    first, last = points[0][0], points[-1][0]
+    plotext.clear_figure()
+    plotext.theme("clear")
+    plotext.plotsize(shutil.get_terminal_size((100, 24)).columns, CHART_HEIGHT)
+    plotext.title(name)
+    plotext.plot([moment.timestamp() for moment, _ in points], [value for _, value in points])
+    ticks = [first.timestamp() + share * (last - first).total_seconds() for share in (0, 0.25, 0.5, 0.75, 1)]
+    shape = "%H:%M:%S" if (last - first).total_seconds() < 86_400 else "%m-%d %H:%M"
+    plotext.xticks(ticks, [f"{datetime.fromtimestamp(tick, timezone.utc).astimezone():{shape}}" for tick in ticks])
+    text: str = plotext.build()
+    return text if sys.stdout.isatty() else click.unstyle(text)
+
+
+def _write_csv(results: Sequence[BotTaskResult], output: Path | None) -> None:
+    names = list(dict.fromkeys(name for one in results for name in one.metrics))
+    with _opened(output) as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["completed", "task", "execution_time", "error", "block_number", *names])
+        for one in results:
+            row = [one.completed.isoformat(), one.task, one.execution_time, one.error, one.block_number]
+            writer.writerow([*row, *(one.metrics.get(name) for name in names)])
+
+
+def _write_parquet(results: Iterable[BotTaskResult], output: Path) -> None:
+    from ape_silverback.cluster.task_results import frame_of
+
+    frame = frame_of(results, tasks=True)
+    try:
+        frame.to_parquet(output)
+    except ImportError:
+        raise click.ClickException('Parquet needs pyarrow: pip install "ape-silverback[metrics]"') from None
+    except OSError as error:
+        raise click.ClickException(f"{output}: can't be written: {error.strerror}") from None
+
+
+@contextmanager
+def _opened(output: Path | None) -> Iterator[IO[str]]:
+    if output is None:
+        yield click.get_text_stream("stdout")
+        return
+    try:
+        with output.open("w", encoding="utf8", newline="") as file:
+            yield file
+    except OSError as error:
+        raise click.ClickException(f"{output}: can't be written: {error.strerror}") from None

@@ -1,0 +1,24 @@
+"""The schema of a cluster's database, as the migrations that lead to it. The platform has its own, beside its store."""
+
+from __future__ import annotations
+
+MIGRATIONS = (
+    # 1
+    """
+    CREATE TABLE bots (
+        id TEXT PRIMARY KEY, name TEXT NOT NULL UNIQUE, created TEXT NOT NULL, configuration TEXT NOT NULL,
+        status INTEGER NOT NULL, wanted INTEGER NOT NULL, task TEXT NOT NULL
+    );
+    CREATE TABLE groups (
+        id TEXT PRIMARY KEY, name TEXT NOT NULL UNIQUE, created TEXT NOT NULL, revision INTEGER NOT NULL,
+        names TEXT NOT NULL, content BLOB NOT NULL
+    );
+    CREATE TABLE credentials (
+        id TEXT PRIMARY KEY, name TEXT NOT NULL UNIQUE, created TEXT NOT NULL, updated TEXT NOT NULL,
+        hostname TEXT NOT NULL, email TEXT NOT NULL, username TEXT NOT NULL, password BLOB NOT NULL
+    );
+    """,
+    # 2: what the runtime of the cluster has to remember of a bot
+    "CREATE TABLE IF NOT EXISTS runtime_states (bot TEXT PRIMARY KEY, state TEXT NOT NULL)",
+)
+"""Append one for a change; never edit one that was released. Each has to lead from any database of its version."""
