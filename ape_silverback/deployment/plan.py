@@ -7,13 +7,14 @@ it.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Annotated, Any, Literal, TypeVar
 from uuid import UUID
 
 from pydantic import Field
 
 from ape_silverback.cluster.types import BotConfiguration
-from ape_silverback.deployment.state import Frozen, RecordedBot, RecordedGroup
+from ape_silverback.deployment.state import Frozen, PendingRestart, RecordedBot, RecordedGroup
 
 VERSION: Literal[2] = 2
 """Version of a written plan. A plan of another version isn't applied."""
@@ -281,6 +282,9 @@ class Plan(Frozen):
     groups: dict[str, RecordedGroup] = Field(default_factory=dict)
     """The variable groups that the project made there, of all targets."""
 
+    started_at: dict[UUID, datetime] = Field(default_factory=dict)
+    """When the tasks had started of the bots that have to be restarted, where the cluster tells."""
+
     looked_at: PlanScope = PlanScope()
     """What it depends on."""
 
@@ -314,6 +318,17 @@ class Plan(Frozen):
         created = [action.variables for action in self.of(CreateGroup)]
         updated = [(*action.add, *action.push) for action in self.of(UpdateGroup)]
         return frozenset(name for names in (*created, *updated) for name in names)
+
+    @property
+    def owes(self) -> dict[UUID, PendingRestart]:
+        """The restarts that it makes necessary: id of the bot → why."""
+        owes = {action.id: action.reason for action in self.of(RestartBot)}
+        owes |= {action.id: action.owes for action in self.of(KeepBot) if action.owes}
+        owes |= {action.id: "it was changed without a restart" for action in self.of(UpdateBot) if action.runs}
+        return {
+            identity: PendingRestart(reason=reason, started_at=self.started_at.get(identity))
+            for identity, reason in owes.items()
+        }
 
     @property
     def differs(self) -> bool:

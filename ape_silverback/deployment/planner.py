@@ -141,6 +141,12 @@ def make_plan(
         bots=tuple(_bots_after(bots, removed, inputs)),
         leaving=tuple(bot for bot in inputs.recorded.bots if bot.id in removed),
         groups=_groups_after(removals, inputs),
+        started_at={
+            action.id: started
+            for action in actions
+            if isinstance(action, UpdateBot | RestartBot | KeepBot)
+            and (started := live.by_id[action.id].started_at) is not None
+        },
         looked_at=scope,
         state=fingerprint(live, scope, recorded.last),
     )
@@ -282,7 +288,7 @@ def _reasons(match: Match, live: LiveBot, touched: set[str], inputs: Inputs) -> 
 def pending_restart(live: LiveBot, inputs: Inputs) -> str | None:
     """Return why a bot has to be restarted since an earlier change; None once it was."""
     pending = inputs.recorded.pending_restarts.get(live.id)
-    if pending is None or (live.started_at is not None and live.started_at > pending.since):
+    if pending is None or None not in (live.started_at, pending.started_at) and live.started_at != pending.started_at:
         return None
     return pending.reason
 

@@ -145,7 +145,9 @@ class PendingRestart(Frozen):
     """A bot that runs with something older than what it has on the cluster."""
 
     reason: str
-    since: datetime
+
+    started_at: datetime | None = None
+    """When its task had started, as the cluster tells; with another task it has been restarted."""
 
 
 @dataclass(frozen=True)
