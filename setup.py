@@ -23,6 +23,8 @@ LOCAL = [
     "silverback>=0.7.38,<0.8",
     "uvicorn>=0.30,<1",
 ]
+# What runs bots as containers.
+DOCKER = ["docker>=7.1,<8", "requests"]
 # What draws charts in the terminal and writes Parquet files, for `bots metrics`.
 METRICS = ["plotext>=5.3,<7", "pyarrow>=15"]
 # The real parts that the tests and the demo drive: `ape-foundry` connects a bot's process to anvil, `vyper` compiles
@@ -39,6 +41,7 @@ LINT = [
     "mypy>=1.11,<3",
     "ruff>=0.8,<1",
     "types-psutil",
+    "types-requests",
     "types-PyYAML",
     "types-toml",
 ]
@@ -63,27 +66,35 @@ setup(
     },
     include_package_data=True,
     zip_safe=False,
-    # click, pydantic, PyYAML and packaging carry no bounds of their own: eth-ape pins them.
+    # What has no bounds here is pinned by eth-ape.
     install_requires=[
         "eth-ape>=0.8.40,<0.9",
         "apepay>=0.3.9,<0.4",
         "Authlib>=1.9,<2",
         "click",
+        "eth-abi",
         "eth-pydantic-types",
+        "eth-utils",
+        "evmchains",
         "httpx>=0.27,<1",
         "joserfc>=1.6.8,<2",
+        "pluggy",
         "pydantic",
+        "python-dotenv>=1,<2",
         "PyYAML",
+        "rich",
         "ruamel.yaml>=0.18,<1",
         "tomlkit>=0.12,<1",
         'toml; python_version < "3.11"',
     ],
     extras_require={
         "local": LOCAL,
+        "docker": [*LOCAL, *DOCKER],
+        "swarm": [*LOCAL, *DOCKER],
         "metrics": METRICS,
-        "test": [*LOCAL, *METRICS, *TEST],
+        "test": [*LOCAL, *DOCKER, *METRICS, *TEST],
         "lint": LINT,
-        "dev": [*LOCAL, *METRICS, *TEST, *LINT],
+        "dev": [*LOCAL, *DOCKER, *METRICS, *TEST, *LINT],
     },
     entry_points={
         "ape_cli_subcommands": ["ape_silverback=ape_silverback.cli:cli"],

@@ -266,7 +266,7 @@ def _choose(profile: str | None, reading: SectionReading, target: str | None) ->
 
 def _of_section(reading: SectionReading, target: str | None, key: str) -> tuple[str | None, str | None]:
     """Give a key of the target, else of the section, and its place."""
-    wanted = reading.section.targets.get(target) if target else None
+    wanted = reading.target(target)
     if value := getattr(wanted, key, None):
         return value, f"targets.{target}.{key} in {reading.place_of('targets', str(target), key)}"
     if value := getattr(reading.section, key):

@@ -9,13 +9,14 @@ from ape.api import PluginConfig
 from pydantic_settings import SettingsConfigDict
 
 from ape_silverback.config.models import Section
-from ape_silverback.config.reader import VARIABLE_PREFIX, check_section
+from ape_silverback.config.overlays import VARIABLE_PREFIX
+from ape_silverback.config.reader import check_section
 
 
 class SilverbackConfig(PluginConfig, Section):
     """The fields of ``Section``, read by Ape.
 
-    In Ape values of the files win over those of the environment by default; here the environment wins.
+    By default, values of Ape's files win over those of the environment; here the environment wins.
     """
 
     model_config = SettingsConfigDict(extra="forbid", env_prefix=VARIABLE_PREFIX)
@@ -27,12 +28,12 @@ class SilverbackConfig(PluginConfig, Section):
         plugin_name: str | None = None,  # noqa: ARG003 - Ape's signature
         project_path: Path | None = None,
     ) -> SilverbackConfig:
-        """Make the section from what Ape read.
+        """Return the section that Ape read.
 
         Args:
             overrides: what stands under the section's key; None for a key without a value.
-            plugin_name: not needed, the section has one name.
-            project_path: the project's folder, to tell where keys were written.
+            plugin_name: unused: the section has one name.
+            project_path: the project's folder, to find its bots and where keys were written.
 
         Raises:
             ConfigurationError: a key or a value isn't right.

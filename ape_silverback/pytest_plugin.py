@@ -25,7 +25,7 @@ def silverback_cluster() -> Iterator[ClusterClient]:
     from tempfile import TemporaryDirectory
 
     from ape_silverback.cluster.client import ClusterClient
-    from ape_silverback.config.reader import VARIABLE_PREFIX
+    from ape_silverback.config.overlays import VARIABLE_PREFIX
     from ape_silverback.server.daemon import LocalCluster
 
     with TemporaryDirectory(prefix="silverback-cluster-") as home, pytest.MonkeyPatch.context() as patch:

@@ -28,7 +28,7 @@ LEAVES = {
 }
 MAY_IMPORT: dict[str, set[str]] = {
     **{leaf: set() for leaf in LEAVES},
-    "config": set(),
+    "config": {"project.discovery"},
     "plugin": {"config"},
     "cluster": set(),
     "apepay": set(),

@@ -1,4 +1,4 @@
-"""Files with ``NAME=VALUE`` lines, for ``--env-file``. What they hold is secret: errors name lines, not contents."""
+"""Files with ``NAME=VALUE`` lines, for ``--env-file``. They hold secrets: errors name lines, never contents."""
 
 from __future__ import annotations
 
@@ -14,18 +14,25 @@ NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
 def read_env_file(file: str) -> dict[str, str]:
-    """Read a file, ``-`` for stdin. Of two values for one name the later wins; nothing in them is expanded.
+    """Read a file. Of two values for one name the later wins; nothing in them is expanded.
+
+    Args:
+        file: its path, or ``-`` for stdin.
 
     Raises:
-        ConfigurationError: it can't be read, or a line of it isn't understood; then none of it is used.
+        ConfigurationError: it can't be read, or a line of it isn't ``NAME=VALUE``; then none of it is used.
     """
     from dotenv.parser import parse_stream
 
     try:
-        text = sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "not UTF-8 text"
-        raise ConfigurationError(f"--env-file {file}: can't be read: {reason}") from None
+        content = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
+    except OSError as error:
+        raise ConfigurationError(f"--env-file {file}: can't be read: {error.strerror}") from None
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content[: error.start].count(b"\n") + 1
+        raise ConfigurationError(f"--env-file {file}: line {line} isn't UTF-8 text") from None
     values = {}
     for binding in parse_stream(io.StringIO(text)):
         if binding.key is None and not binding.error:

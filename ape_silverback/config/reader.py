@@ -12,48 +12,65 @@ import os
 import re
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ape_silverback.config.models import (
+from ape_silverback.config.models import Section, TargetConfig
+from ape_silverback.config.overlays import Overlays, merge
+from ape_silverback.config.validation import (
     PlaceOf,
-    Section,
-    TargetConfig,
-    near_match,
-    refuse_doubles,
+    Places,
+    in_one_spelling,
     spelling,
     validate_section,
 )
-from ape_silverback.exceptions import ConfigurationError
+from ape_silverback.exceptions import ConfigurationError, ResolutionError
+from ape_silverback.project.discovery import discover_bots
+from ape_silverback.suggestions import did_you_mean
 from ape_silverback.toml_lines import toml_lines
 
 KEY = "silverback"
-VARIABLE_PREFIX = "APE_SILVERBACK_"
 FILES = ("ape-config.yaml", "ape-config.yml", "ape-config.json")
 """A project's configuration files, in the order in which Ape looks for them."""
 
-Places = dict[tuple[str, ...], str]
-"""Place of each key below the section, in one spelling → where it was written."""
+_VARIABLE = re.compile(r"\$(?:\{(?P<braced>[^}]*)\}|(?P<plain>\w+))")
 
 
 @dataclass(frozen=True)
 class SectionReading:
-    """The section with where each of its keys was written.
+    """The section, with where each of its keys was written.
 
     Attributes:
         file: the project's configuration file, with a section or without; None when there is no file.
-        only_set: bots that nothing names but a setting of this run, which changes bots and makes none.
+        declared: names of the bots that the files declare, in order, not counting those of targets.
+        unknown_bots: bots that only an overlay names and the project doesn't have → that overlay.
+        warnings: what is worth knowing, a line each.
     """
 
     section: Section
     file: Path | None
     places: Places = field(default_factory=dict)
-    only_set: frozenset[str] = frozenset()
+    declared: tuple[str, ...] = ()
+    unknown_bots: Mapping[str, str] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
 
     def place_of(self, *path: str) -> str | None:
-        """Tell where a key was written, as ``ape-config.yaml:12``, or None when it wasn't given."""
+        """Return where a key was written, as ``ape-config.yaml:12``, or None when it wasn't given."""
         return self.places.get(spelling(path))
+
+    def target(self, name: str | None) -> TargetConfig | None:
+        """Return a target of the section; None for no name.
+
+        Raises:
+            ResolutionError: the section has no such target.
+        """
+        if name is None:
+            return None
+        if name not in self.section.targets:
+            raise _no_target(name, self.section.targets)
+        return self.section.targets[name]
 
 
 def read_section(project: Path, settings: Sequence[str] = (), target: str | None = None) -> SectionReading:
@@ -66,22 +83,10 @@ def read_section(project: Path, settings: Sequence[str] = (), target: str | None
 
     Raises:
         ConfigurationError: a file can't be read, or a key or a value isn't right. Names file, line and key.
+        ResolutionError: the section has no such target.
     """
     file = configuration_file(project)
-    data, places = _read_files(file)
-    data = _overlay(data, os.environ, places)
-    section = validate_section(data, _finder(places)) if data is not None else Section()
-    named = _bot_names(section)
-    for setting in settings:
-        data = _lay_over(data or {}, setting, target, places)
-    if settings:
-        section = validate_section(data, _finder(places))
-    return SectionReading(section, file, places, frozenset(_bot_names(section) - named))
-
-
-def _bot_names(section: Section) -> set[str]:
-    """Give the names of the bots of a section and of all its targets."""
-    return {name for place in (section, *section.targets.values()) for name in place.bots}
+    return _read(*_read_files(file), file, project, settings, target)
 
 
 def check_section(data: Any, project: Path | None) -> Section:
@@ -89,17 +94,49 @@ def check_section(data: Any, project: Path | None) -> Section:
 
     Args:
         data: what Ape found under ``silverback``, merged from its files and from code.
-        project: the project's folder, to tell where keys were written.
+        project: the project's folder, to find its bots and where keys were written.
 
     Raises:
         ConfigurationError: as ``read_section``; keys that code set have no place.
     """
-    try:
-        _, places = _read_files(configuration_file(project) if project else None)
-    except ConfigurationError:
-        places = {}
-    data = _overlay(data, os.environ, places)
-    return validate_section(data, _finder(places))
+    file, places = None, Places()
+    with suppress(ConfigurationError):
+        file = configuration_file(project) if project else None
+        _, places = _read_files(file)
+    return _read(in_one_spelling(data, _finder(places), twice=True), places, file, project).section
+
+
+def _read(
+    data: Any,
+    places: Places,
+    file: Path | None,
+    project: Path | None,
+    settings: Sequence[str] = (),
+    target: str | None = None,
+) -> SectionReading:
+    """Lay the environment and settings over what was read from files, and check the whole."""
+    bots = data.get("bots") if isinstance(data, Mapping) else None
+    declared = tuple(map(str, bots)) if isinstance(bots, Mapping) else ()
+    overlays = Overlays(data, places, lambda: discover_bots(project) if project else ())
+    overlays.environment(os.environ)
+    section = validate_section(overlays.data, _finder(places)) if overlays.data is not None else Section()
+    if target is not None and target not in section.targets:
+        raise _no_target(target, section.targets)  # before a setting could make one of this name
+    for setting in settings:
+        overlays.setting(setting, target)
+    if settings:
+        section = validate_section(overlays.data, _finder(places))
+    return SectionReading(section, file, places, declared, overlays.unknown_bots, tuple(overlays.warnings))
+
+
+def _no_target(name: str, targets: Mapping[str, TargetConfig]) -> ResolutionError:
+    hint = did_you_mean(name, targets) if targets else "it has no targets"
+    return ResolutionError(f"no target '{name}' in the silverback section; {hint}")
+
+
+def unset_variables(text: str) -> list[str]:
+    """Return the names of the shell variables that a text of the section still refers to: they aren't set."""
+    return [match["braced"] or match["plain"] or "" for match in _VARIABLE.finditer(text)]
 
 
 def _finder(places: Places) -> PlaceOf:
@@ -116,11 +153,16 @@ def configuration_file(project: Path) -> Path | None:
 
 def _read_files(file: Path | None) -> tuple[Any, Places]:
     """Read the section of the project's file over that of Ape's global one. None when neither has it."""
-    data_folder = Path(os.environ.get("APE_DATA_FOLDER") or Path.home() / ".ape")
+    files: list[tuple[Path, str]] = []
+    with suppress(RuntimeError):  # a user without a home folder has no global file
+        data_folder = Path(os.environ.get("APE_DATA_FOLDER") or Path.home() / ".ape")
+        files.append((data_folder / FILES[0], f"{data_folder / FILES[0]}"))
+    if file is not None:
+        files.append((file, file.name))
     data: Any = None
     places: Places = {}
-    for path, label in ((data_folder / FILES[0], f"{data_folder / FILES[0]}"), (file, file.name if file else "")):
-        if path is None or not path.is_file():
+    for path, label in files:
+        if not path.is_file():
             continue
         found, its_places = _read_file(path, label)
         if not found:
@@ -129,15 +171,19 @@ def _read_files(file: Path | None) -> tuple[Any, Places]:
         # Here and not after the merge, where one file would hide what is wrong in the other.
         if not isinstance(below, Mapping):
             validate_section(below, _finder(its_places))
-        refuse_doubles(below, _finder(its_places))
-        data = below if data is None else _merge(data, below)
+        below = in_one_spelling(below, _finder(its_places))
+        data = below if data is None else merge(data, below)
         places.update(its_places)
     return data, places
 
 
 def _read_file(path: Path, label: str) -> tuple[list[Any], Places]:
-    """Give what stands under the section's key, in a list that is empty when the file doesn't have it."""
-    text = os.path.expandvars(_text(path, label))
+    """Return what stands under the section's key, in a list that is empty when the file doesn't have it."""
+    written = _text(path, label)
+    text = os.path.expandvars(written)
+    if not _is_utf8(text):
+        names = [name for name in unset_variables(written) if not _is_utf8(os.environ.get(name, ""))]
+        raise ConfigurationError(f"{label}: environment variable {names[0]}, which it refers to, isn't UTF-8 text")
     if path.suffix == ".toml":
         return _read_toml(text, label)
     if path.suffix == ".json":
@@ -149,9 +195,18 @@ def _read_file(path: Path, label: str) -> tuple[list[Any], Places]:
     return _read_yaml(text, label)
 
 
+def _is_utf8(text: str) -> bool:
+    """Return whether a text can be encoded: Python carries bytes that aren't UTF-8 as lone surrogates."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def _text(path: Path, label: str) -> str:
     try:
-        return path.read_text(encoding="utf8")
+        return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         line = path.read_bytes()[: error.start].count(b"\n") + 1
         raise ConfigurationError(f"{label}:{line}: not UTF-8 text") from None
@@ -194,7 +249,7 @@ def _read_yaml(text: str, label: str) -> tuple[list[Any], Places]:
 
 
 def _check_twice(node: Any, label: str) -> None:
-    """Refuse a key that is there twice, of which YAML's loader would quietly take the last."""
+    """Refuse a key that is there twice: YAML's loader would silently take the last."""
     import yaml
 
     seen: dict[str, int] = {}
@@ -208,7 +263,7 @@ def _check_twice(node: Any, label: str) -> None:
 
 
 def _twice(label: str, key: str, first: int, second: int) -> str:
-    return f"{label}:{second}: key '{key}' is there twice, first in line {first}"
+    return f"{label}:{second}: duplicate key '{key}', first in line {first}"
 
 
 def _yaml_places(node: Any, path: tuple[str, ...], label: str, places: Places) -> None:
@@ -239,75 +294,3 @@ def _read_toml(text: str, label: str) -> tuple[list[Any], Places]:
                 if spelling(path[:3]) == ("tool", "ape", KEY)
             }
     return [], {}
-
-
-def _merge(base: Any, over: Any) -> Any:
-    """Lay one section over another as Ape merges its files: mappings key by key, all else replaced."""
-    if not isinstance(base, Mapping) or not isinstance(over, Mapping):
-        return over
-    return {**base, **{key: _merge(base[key], value) if key in base else value for key, value in over.items()}}
-
-
-def _overlay(data: Any, environ: Mapping[str, str], places: Places) -> Any:
-    """Lay the variables ``APE_SILVERBACK_…`` over a section; two underscores lead to a key below."""
-    variables = sorted(name for name in environ if name.startswith(VARIABLE_PREFIX))
-    if not variables or not (data is None or isinstance(data, Mapping)):
-        return data
-    result = _own_spelling(data or {})
-    for variable in variables:
-        path = tuple(variable.removeprefix(VARIABLE_PREFIX).lower().split("__"))
-        _set(result, path, environ[variable], f"environment variable {variable}", places)
-    return result
-
-
-def _lay_over(data: Any, setting: str, target: str | None, places: Places) -> Any:
-    """Lay one setting of the command line over a section, and over the target that would win over it."""
-    if not isinstance(data, Mapping):
-        return data
-    written, is_one, text = setting.partition("=")
-    place = f"option --set {written}"
-    if not is_one or not written:
-        raise ConfigurationError(f"option --set {setting}: expected KEY=VALUE, such as bots.NAME.tag=v2")
-    first, *rest = written.split(".")
-    if first == "bots" and len(rest) > 1:  # the name of a bot may have dots
-        rest = [".".join(rest[:-1]), rest[-1]]
-    path = (first.replace("-", "_"), *rest[:-1], *(key.replace("-", "_") for key in rest[-1:]))
-    result = _own_spelling(data)
-    _set(result, path, text, place, places)
-    if target is not None and path[0] in TargetConfig.model_fields:
-        _set(result, ("targets", target, *path), text, place, places)
-    return result
-
-
-def _set(result: dict[str, Any], path: tuple[str, ...], text: str, place: str, places: Places) -> None:
-    """Set a key of a section, whose mappings on the way to it are copied."""
-    if path[0] not in Section.model_fields:
-        raise ConfigurationError(f"{place}: unknown key '{path[0]}'; {near_match(path[0], Section.model_fields)}")
-    at = result
-    for depth, key in enumerate(path[:-1], start=1):
-        below = at.get(key)
-        if not isinstance(below, Mapping):  # what the file says there is replaced
-            below, places[path[:depth]] = {}, place
-        at[key] = at = dict(below)
-    at[path[-1]] = _value(place, path, text)
-    for known in [known for known in places if known[: len(path)] == path]:
-        del places[known]
-    places[path] = place
-
-
-def _own_spelling(data: Mapping[str, Any]) -> dict[str, Any]:
-    """Give the keys of the section itself their own names where that makes no two of them one."""
-    renamed = {str(key).replace("-", "_"): value for key, value in data.items()}
-    return renamed if len(renamed) == len(data) else dict(data)
-
-
-def _value(place: str, path: tuple[str, ...], text: str) -> Any:
-    """Read a value that is text: mappings and lists as JSON, lists also as words between commas."""
-    if text.lstrip().startswith(("{", "[")):
-        try:
-            return json.loads(text)
-        except json.JSONDecodeError as error:
-            raise ConfigurationError(f"{place}: not JSON: {error.msg}") from None
-    if path[-1] == "environment" or path[-2:-1] == ("variables",):
-        return [word.strip() for word in text.split(",") if word.strip()]
-    return text

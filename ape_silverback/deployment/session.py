@@ -35,7 +35,7 @@ from ape_silverback.exceptions import BuildError, DeployError
 from ape_silverback.images.build import Build, BuiltImage, build_image
 from ape_silverback.images.engine import Engine, image_digests
 from ape_silverback.project.desired import NO_OVERRIDES, DesiredBot, DesiredState, Overrides
-from ape_silverback.project.discovery import discover_bots, module_name, project_name
+from ape_silverback.project.discovery import find_bot_module, project_name
 from ape_silverback.project.git import git_state
 from ape_silverback.project.resolver import resolve, target_of
 from ape_silverback.stream.gate import open_for_writing
@@ -265,7 +265,6 @@ def open_session(request: DeployRequest, warn: Tell = logger.warning) -> Iterato
 
 def own_bots(reading: SectionReading, target: str | None, desired: DesiredState) -> list[DesiredBot]:
     """Leave out the bots that are somebody else's: their image is given, and their code isn't in this project."""
-    here = discover_bots(desired.folder)
     places = [reading.section, target_of(reading, target)]
     given = {name for place in places if place for name, bot in place.bots.items() if bot.image}
-    return [bot for bot in desired.bots if bot.name not in given or module_name(bot.module) in here]
+    return [bot for bot in desired.bots if bot.name not in given or find_bot_module(desired.folder, bot.module)]

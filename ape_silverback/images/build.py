@@ -1,4 +1,4 @@
-"""Makes a bot's image: writes its Containerfile, builds it, and pushes it where that is wanted."""
+"""Builds a bot's image: writes its Containerfile, runs the engine, and pushes the image if asked to."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from ape_silverback.project.desired import DesiredBot
 
 @dataclass(frozen=True)
 class Build:
-    """How images are made.
+    """How images are built.
 
     Attributes:
         push: whether each is pushed to its registry once it is built.
         base: image to start from.
-        engine: ``podman`` or ``docker``; None for the one that ``Engine.find`` finds.
+        engine: ``podman`` or ``docker``; None for what ``Engine.find`` chooses.
     """
 
     push: bool = False
@@ -30,13 +30,13 @@ class Build:
 
 @dataclass(frozen=True)
 class BuiltImage:
-    """What became of a bot's image.
+    """The outcome of building a bot's image.
 
     Attributes:
-        name: of the bot.
+        name: the bot's name.
         image: the reference that it is built as.
-        containerfile: where that was written to, relative to the project; None when it can't be described.
-        digest: the registry's where it was pushed to, else the engine's own; None when the engine doesn't tell.
+        containerfile: path of the Containerfile, relative to the project; None when it couldn't be made.
+        digest: the registry's when it was pushed, else the engine's; None when the engine doesn't know it.
         error: why it failed.
     """
 
@@ -58,14 +58,14 @@ def build_image(
     engine: Engine | None,
     tell: Callable[[str], None],
 ) -> BuiltImage:
-    """Make a bot's image. What fails is told and given, not raised.
+    """Build a bot's image. A failure is part of the result, not raised.
 
     Args:
         project: the project's folder.
         image: the reference that it is built as.
         config: the configuration file that Ape reads there, if any.
-        engine: what builds; None to write the Containerfile only.
-        tell: takes the engine's lines while it works.
+        engine: what builds; None to write only the Containerfile.
+        tell: called with each line of the engine while it works.
     """
     file, built, digest = None, False, None
     try:
@@ -74,21 +74,21 @@ def build_image(
         if engine is None:
             return BuiltImage(bot.name, image, file)
         if "@" in image:
-            raise BuildError(f"image '{image}' is pinned to a digest, which what is built here wouldn't have")
+            raise BuildError(f"image '{image}' is pinned to a digest, which a new build can't have")
         tell(f"{bot.name}: building {image} with {engine.name}")
-        digest = _told(engine.build(project, recipe, image), tell)
+        digest = _pass_on(engine.build(project, recipe, image), tell)
         built = True
         if build.push:
             tell(f"{bot.name}: pushing {image}")
-            digest = _told(engine.push(image), tell)
+            digest = _pass_on(engine.push(image), tell)
     except BuildError as error:
         return BuiltImage(bot.name, image, file, built, False, digest, str(error))
     return BuiltImage(bot.name, image, file, built, build.push, digest)
 
 
-def _told(output: Output, tell: Callable[[str], None]) -> str | None:
-    """Tell the lines of an engine while it works; give the digest that it ends with."""
-    with closing(output):  # when nobody takes more lines, the engine is ended at once
+def _pass_on(output: Output, tell: Callable[[str], None]) -> str | None:
+    """Pass on the lines of an engine while it works; return the digest that it ends with."""
+    with closing(output):  # when no more lines are taken, the engine is ended at once
         while True:
             try:
                 line = next(output)

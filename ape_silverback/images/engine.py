@@ -1,4 +1,4 @@
-"""The container engine of this machine: it builds images, pushes them and tells their digests."""
+"""The container engine of this machine: it builds and pushes images, and knows their digests."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ENGINES = ("podman", "docker")
 ENGINE_VARIABLE = "SILVERBACK_CONTAINER_ENGINE"
 
 PATIENCE = 10.0
-"""Seconds that an engine gets for a question."""
+"""Seconds that an engine gets to answer a query."""
 
 Output = Generator[str, None, "str | None"]
 """Lines of an engine while it works, and then the digest of the image."""
@@ -32,7 +32,7 @@ class Engine:
 
     Attributes:
         name: ``podman`` or ``docker``.
-        program: where it is.
+        program: path of its command.
     """
 
     name: str
@@ -47,13 +47,13 @@ class Engine:
             environ: the process's environment (default: the real one).
 
         Raises:
-            BuildError: it isn't there, or no name of an engine.
+            BuildError: it isn't on PATH, or isn't one of ``ENGINES``.
         """
         environ = os.environ if environ is None else environ
         origin = "--engine" if name else ENGINE_VARIABLE
         name = name or environ.get(ENGINE_VARIABLE)
         if name and name not in ENGINES:
-            raise BuildError(f"{origin}: '{name}' is no engine; there is: {', '.join(ENGINES)}")
+            raise BuildError(f"{origin}: unknown container engine '{name}'; use {' or '.join(ENGINES)}")
         for candidate in [name] if name else ENGINES:
             if program := shutil.which(candidate, path=environ.get("PATH")):
                 return cls(candidate, program)
@@ -61,7 +61,7 @@ class Engine:
         raise BuildError(f"no container engine: {looked_for} isn't on PATH")
 
     def build(self, project: Path, recipe: Recipe, image: str) -> Output:
-        """Build an image; gives the engine's lines, and at the end its digest as ``digest`` does.
+        """Build an image; yield the engine's lines, and return its digest as ``digest`` does.
 
         Raises:
             BuildError: the engine failed.
@@ -73,7 +73,7 @@ class Engine:
         return self.digest(image)
 
     def push(self, image: str) -> Output:
-        """Push an image to its registry; gives the engine's lines, and at the end the registry's digest.
+        """Push an image to its registry; yield the engine's lines, and return the registry's digest.
 
         Raises:
             BuildError: the engine failed.
@@ -81,14 +81,14 @@ class Engine:
         if self.name == "docker":
             yield from self._run("push", image)
             return self.digest(image)
-        # Podman compresses while it pushes, and doesn't keep the digest that this makes.
+        # Podman compresses while it pushes, and doesn't keep the resulting digest.
         with tempfile.TemporaryDirectory(prefix="silverback-image-") as folder:
             file = Path(folder, "digest")
             yield from self._run("push", "--digestfile", str(file), image)
             return file.read_text(encoding="utf8").strip() or None
 
     def digest(self, image: str) -> str | None:
-        """Give the digest of an image that the engine has, as ``sha256:…``; None when it can't tell.
+        """Return the digest of an image that the engine has, as ``sha256:…``; None when it doesn't know it.
 
         It is the registry's for an image that was pulled, or pushed by Docker. Else it is the engine's own, which no
         registry knows.
@@ -109,19 +109,21 @@ class Engine:
         return f"sha256:{found['Id'].removeprefix('sha256:')}"
 
     def having(self, images: Collection[str]) -> set[str]:
-        """Give those of some images that the engine has, in one question; none when it can't tell."""
-        asked = [self.program, "image", "ls", "--format", "{{.Repository}}:{{.Tag}}"]
+        """Return which of some images the engine has, with one query; none when it fails."""
+        command = [self.program, "image", "ls", "--format", "{{.Repository}}:{{.Tag}}"]
         try:
-            said = subprocess.run(asked, capture_output=True, timeout=PATIENCE, check=True, stdin=subprocess.DEVNULL)
+            result = subprocess.run(
+                command, capture_output=True, timeout=PATIENCE, check=True, stdin=subprocess.DEVNULL
+            )
         except (OSError, subprocess.SubprocessError):
             return set()
-        there = said.stdout.decode(errors="replace").splitlines()
+        there = result.stdout.decode(errors="replace").splitlines()
         # Podman writes the registry before names that have none, and a reference without a tag means `latest`.
         ends = {name[at:] for name in there for at in [0, *(match.end() for match in re.finditer("/", name))]}
         return {image for image in images if (image if re.search(r":[^/]+$", image) else f"{image}:latest") in ends}
 
     def _run(self, *arguments: str) -> Iterator[str]:
-        """Run the engine and give its lines. It is ended when nobody wants more of them."""
+        """Run the engine and yield its lines. It is ended when no more of them are taken."""
         last = ""
         try:
             process = subprocess.Popen(
@@ -145,11 +147,11 @@ class Engine:
                 raise
         if process.returncode:
             said = f": {last}" if last else ""
-            raise BuildError(f"`{self.name} {arguments[0]}` ended with exit code {process.returncode}{said}")
+            raise BuildError(f"`{self.name} {arguments[0]}` failed with exit code {process.returncode}{said}")
 
 
 def image_digests(images: Iterable[str]) -> dict[str, str]:
-    """Give the digests of images where they can be told without a registry: by the reference, or by an engine here.
+    """Return the digests of images that are known without a registry: from the reference, or from an engine here.
 
     What isn't known is left out, and so is ``project:…``, which is a folder.
     """

@@ -1,7 +1,7 @@
-"""What goes into a bot's image, as a Containerfile.
+"""The Containerfile of a bot's image.
 
-It copies named parts of the project, nothing else, and never what looks like a secret. That doesn't depend on the
-engine: it gets a folder with just these parts, because Docker's classic builder reads no ignore file beside a
+It copies named parts of the project, nothing else, and never what looks like a secret. This doesn't depend on the
+engine, which gets a folder with just these parts: Docker's classic builder doesn't read an ignore file beside a
 Containerfile. For builds by hand there is such a file, which BuildKit and Podman read.
 """
 
@@ -24,20 +24,20 @@ from typing import Any
 
 from ape_silverback.exceptions import BuildError
 from ape_silverback.project.desired import DesiredBot
+from ape_silverback.project.discovery import find_bot_module
 
 BASE = "ghcr.io/apeworx/silverback:stable"
-"""Image of the bot SDK, which the public ``silverback build`` starts from too: user and folder below are its own."""
+"""Image of the bot SDK, which the public ``silverback build`` starts from too. Its user and folder are used below."""
 
 USER = "harambe"
 WORKDIR = f"/home/{USER}/project"
 
 FOLDER = ".silverback-images"
-"""Where Containerfiles are written to in a project; the public tool writes its own there under other names."""
+"""Folder for Containerfiles in a project; the public tool writes its own there under other names."""
 
 NEVER = (".*", "__pycache__", "*.pyc", "*.env", "*.pem", "*.key", "venv", "node_modules")
-"""What is never copied, at any depth. The first takes in .env, .git, .venv, .ape, .ssh and the like."""
+"""What is never copied, at any depth. The first covers .env, .git, .venv, .ape, .ssh and the like."""
 
-_MODULE = re.compile(r"(?P<name>[^\W\d]\w*(?:\.[^\W\d]\w*)*)(?::(?P<attribute>[^\W\d]\w*))?")
 _REQUIREMENTS = ("requirements-bot.txt", "requirements.txt")
 _INCLUDED = re.compile(r"\s*(?:-r|-c|--requirement|--constraint)[\s=]+(?P<file>[^\s#]+)")
 
@@ -57,9 +57,9 @@ class Recipe:
     paths: tuple[str, ...]
 
     def write(self, project: Path) -> Path:
-        """Write the Containerfile and its ignore file into the project; give the former.
+        """Write the Containerfile and its ignore file into the project; return the former.
 
-        A folder that this makes is none of git's business, or an image would never be one of a clean commit.
+        A folder that this creates is ignored by git, or no image could be built from a clean commit.
 
         Raises:
             BuildError: it can't be written.
@@ -79,7 +79,7 @@ class Recipe:
 
     @contextmanager
     def context(self, project: Path) -> Iterator[Path]:
-        """Give a temporary folder with what is copied of the project.
+        """Yield a temporary folder with what is copied of the project.
 
         Raises:
             BuildError: something can't be read.
@@ -93,7 +93,7 @@ class Recipe:
                         shutil.copytree(source, copy, symlinks=True, ignore=shutil.ignore_patterns(*NEVER))
                     else:
                         shutil.copy2(source, copy)
-            except OSError as error:  # of a tree, all that failed
+            except OSError as error:  # shutil names all files of a tree that failed
                 raise BuildError(f"the project can't be read: {error}") from error
             yield Path(name)
 
@@ -103,7 +103,7 @@ class _Layer:
     """A part of a Containerfile.
 
     Attributes:
-        about: says what it is for, as a comment.
+        about: what it is for, as a comment.
         paths: what it copies of the project.
     """
 
@@ -112,15 +112,10 @@ class _Layer:
     paths: tuple[str, ...] = ()
 
 
-def containerfile(project: Path, bot: DesiredBot, *, config: Path | None = None, base: str = BASE) -> str:
-    """Give the text of a bot's Containerfile; see ``make_recipe``."""
-    return make_recipe(project, bot, config=config, base=base).text
-
-
 def make_recipe(project: Path, bot: DesiredBot, *, config: Path | None = None, base: str = BASE) -> Recipe:
-    """Say how a bot's image is made: what seldom changes first, so that the engine's cache keeps it.
+    """Return how a bot's image is made: what seldom changes comes first, so that the engine's cache keeps it.
 
-    Without arguments the image runs its bot. As in the images of the public tool the entry point is ``silverback`` and
+    Without arguments the image runs its bot. As in the images of the public tool, the entry point is ``silverback`` and
     ``run`` alone finds the bot, in ``bot.py``, so that a cluster may pass its own arguments.
 
     Args:
@@ -150,7 +145,7 @@ def make_recipe(project: Path, bot: DesiredBot, *, config: Path | None = None, b
 
 def _base(base: str) -> _Layer:
     return _Layer(
-        f"Everything runs as {USER}, who is made in a base that doesn't have this user.",
+        f"Everything runs as {USER}, a user that is added to a base without it.",
         (
             f"FROM {base}",
             "USER root",
@@ -164,7 +159,7 @@ def _base(base: str) -> _Layer:
 
 
 def _requirements(project: Path) -> Iterator[_Layer]:
-    """Install what the project's requirements say, else the dependencies of its ``pyproject.toml``."""
+    """Install the project's requirements, else the dependencies of its ``pyproject.toml``."""
     file = next((name for name in _REQUIREMENTS if (project / name).is_file()), None)
     if file:
         paths = tuple(_with_included(project, file))
@@ -177,8 +172,8 @@ def _requirements(project: Path) -> Iterator[_Layer]:
     about = data.get("project", {})
     if "dependencies" in about.get("dynamic", ()) or data.get("tool", {}).get("poetry", {}).get("dependencies"):
         raise BuildError(
-            "pyproject.toml: its dependencies can't be read from it; write them to requirements-bot.txt, "
-            "an empty one if the base image has them all"
+            "pyproject.toml: its dependencies are dynamic or Poetry's, which can't be read here; write them to "
+            "requirements-bot.txt, or leave that file empty if the base image has them all"
         )
     # Written out, so that a change of anything else in that file keeps the layer.
     if dependencies := about.get("dependencies"):
@@ -186,7 +181,7 @@ def _requirements(project: Path) -> Iterator[_Layer]:
 
 
 def _with_included(project: Path, file: str) -> Iterator[str]:
-    """Give a file of requirements and those of the project that it refers to."""
+    """Return a file of requirements and those of the project that it refers to."""
     queue, seen = [file], set()
     while queue:
         name = queue.pop(0)
@@ -205,7 +200,7 @@ def _plugins(plugins: Sequence[Any]) -> Iterator[_Layer]:
     """Install Ape's plugins as Ape asks pip for them, in the minor version of the Ape that is used here.
 
     Not with ``ape plugins install``: it fails on a plugin that the base has already, with ``-U`` on one with a version,
-    and it asks GitHub's API for a list, which has a limit.
+    and it asks GitHub's API, which has a rate limit, for a list.
     """
     if plugins:
         from importlib.metadata import version
@@ -216,7 +211,7 @@ def _plugins(plugins: Sequence[Any]) -> Iterator[_Layer]:
 
 
 def _plugin(plugin: Any, default: str) -> str:
-    """Give what pip is asked for."""
+    """Return the requirement that pip gets for a plugin."""
     if not isinstance(plugin, Mapping) or "name" not in plugin:
         raise BuildError(f"plugins of Ape's configuration: expected `- name: NAME`, got {plugin!r}")
     name, asked = str(plugin["name"]), str(plugin.get("version") or "")
@@ -248,17 +243,14 @@ def _contracts(project: Path, config: Path | None, settings: Mapping[str, Any]) 
 
 
 def _code(project: Path, bot: DesiredBot) -> Iterator[_Layer]:
-    """Copy the bot, what it imports of the project, and what else lies in ``bots/`` and is no Python."""
-    match = _MODULE.fullmatch(bot.module)
-    name = match["name"] if match else bot.module
-    at_root = name == "bot" and _place(project, "bot") is not None
-    if (project / "bots").is_dir() and not at_root and not name.startswith("bots."):
-        name = f"bots.{name}"
-    if match is None or _place(project, name) is None:
+    """Copy the bot, what it imports of the project, and whatever in ``bots/`` isn't Python."""
+    module = find_bot_module(project, bot.module)
+    if module is None:
         raise BuildError(
-            f"no module '{bot.module}' in this project: a bot is bots/NAME.py or a package in bots/, "
-            "and `module:` says where one of another name is"
+            f"no module '{bot.module}' in this project: a bot is bots/NAME.py or a package in bots/; "
+            "set `module:` for one with another name"
         )
+    name = module.name
     needed = _needed(project, name)
     if (project / "bots").is_dir() and name.startswith("bots."):
         others = {path for path in (project / "bots").iterdir() if not _is_python(path) and not _is_never(path)}
@@ -268,16 +260,15 @@ def _code(project: Path, bot: DesiredBot) -> Iterator[_Layer]:
     if any(path.startswith("src/") for path in paths):
         lines.append(f'ENV PYTHONPATH="{WORKDIR}/src"')
     if _place(project, "bot") not in needed:
-        attribute = match["attribute"] or "bot"
-        imported = attribute if attribute == "bot" else f"{attribute} as bot"
+        imported = "bot" if module.attribute == "bot" else f"{module.attribute} as bot"
         lines.append(f"RUN echo 'from {name} import {imported}' > bot.py")
     yield _Layer("The bot, and what it needs of the project.", tuple(lines), paths)
     command = json.dumps(["run", bot.module])
-    yield _Layer("How it is run.", ('ENTRYPOINT ["silverback"]', f"CMD {command}"))
+    yield _Layer("How to run it.", ('ENTRYPOINT ["silverback"]', f"CMD {command}"))
 
 
 def _needed(project: Path, module: str) -> set[Path]:
-    """Follow the imports of a module through the project: the files and packages that it needs."""
+    """Return the files and packages of the project that a module needs, following its imports."""
     needed: set[Path] = set()
     queue = [module]
     while queue:
@@ -291,7 +282,7 @@ def _needed(project: Path, module: str) -> set[Path]:
 
 
 def _place(project: Path, name: str) -> Path | None:
-    """Give the file or package that holds a module; a package as a whole, but of ``bots`` the part in it."""
+    """Return the file or package that holds a module; a package as a whole, but of ``bots`` only the part in it."""
     first, _, below = name.partition(".")
     if not first:
         return None
@@ -314,7 +305,7 @@ def _place(project: Path, name: str) -> Path | None:
 
 
 def _imports(project: Path, file: Path) -> Iterator[str]:
-    """Give the absolute names of what a file imports; none of one that isn't Python."""
+    """Return the absolute names of what a file imports; nothing for one that isn't Python."""
     root = project / "src" if file.is_relative_to(project / "src") else project
     package = file.parent.relative_to(root).parts
     try:
@@ -341,24 +332,24 @@ def _is_never(path: Path) -> bool:
 
 
 def _has_files(folder: Path) -> bool:
-    """Say whether there is something to copy in a folder."""
+    """Return whether there is something to copy in a folder."""
     return any(path.is_file() and not _is_never(path) for path in folder.rglob("*")) if folder.is_dir() else False
 
 
 def _inside(project: Path, path: str, says: str) -> str:
-    """Give a path relative to the project.
+    """Return a path relative to the project.
 
     Raises:
         BuildError: it leads out of the project, or is the whole of it, which may hold anything.
     """
     whole = project.resolve()
     if whole not in (project / path).resolve().parents:
-        raise BuildError(f"{says} can't be copied into an image: it is no folder or file inside of the project")
+        raise BuildError(f"{says} can't be copied into an image: it isn't a file or folder inside the project")
     return Path(os.path.relpath(project / path, project)).as_posix()
 
 
 def _unique(paths: Iterable[str]) -> tuple[str, ...]:
-    """Give each path once, without those inside of another."""
+    """Return each path once, without those inside another."""
     paths = list(dict.fromkeys(paths))
     return tuple(path for path in paths if not any(path.startswith(f"{other}/") for other in paths))
 
@@ -378,7 +369,7 @@ def _copies(project: Path, paths: Iterable[str]) -> list[str]:
 
 
 def _pip(*arguments: str) -> str:
-    """Install with pip, which the virtual environment of the base may lack."""
+    """Install with pip, which the base's virtual environment may lack."""
     quoted = " ".join(map(shlex.quote, arguments))
     return (
         f"RUN (python -m pip --version || python -m ensurepip) \\\n    && python -m pip install --no-cache-dir {quoted}"

@@ -1,8 +1,8 @@
 """A network choice, resolved by Ape's own rules without connecting to anything.
 
 A choice is ``ecosystem:network:provider`` with any part left out, as Ape's ``--network`` takes it. What is left out
-comes from the next place that says something, and at last from Ape: the default ecosystem, its default network, that
-network's default provider. Every part tells where it came from. Nothing here knows bots or clusters.
+comes from the next place that gives it, and at last from Ape: the default ecosystem, its default network, that
+network's default provider. Every part has its origin. Nothing here knows bots or clusters.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ class Sourced:
 
 @dataclass(frozen=True)
 class ResolvedNetwork:
-    """Where a bot runs, part by part, with what a deployment has to know of it.
+    """Where a bot runs, part by part, with what a deployment must know about it.
 
     Attributes:
-        is_local: the ``local`` network, a development chain of one machine.
+        is_local: the ``local`` network, a development chain on one machine.
         is_fork: a fork, which lives inside the provider that makes it.
         is_adhoc: the provider is a URL or an IPC path instead of a name, or the network is Ape's ``custom``.
-        warnings: what is worth knowing but doesn't stop a deployment, a line each.
+        warnings: what doesn't stop a deployment but is worth knowing, a line each.
     """
 
     ecosystem: Sourced
@@ -56,7 +56,7 @@ class ResolvedNetwork:
 
 @dataclass(frozen=True)
 class ConfigurationFiles:
-    """What Ape's configuration files declare, to tell a declared default from one of Ape's own.
+    """What Ape's configuration files declare, to tell a declared default from Ape's own.
 
     Attributes:
         contents: (name to show, parsed content) of each file, the one that wins first.
@@ -78,7 +78,7 @@ class ConfigurationFiles:
         return cls(tuple((name, load_config(path)) for name, path in files), environ)
 
     def declaring(self, *path: str) -> str | None:
-        """Name the place that declares a key, as ``ethereum.default_network in ape-config.yaml``, or None."""
+        """Return the place that declares a key, as ``ethereum.default_network in ape-config.yaml``, or None."""
         for name, content in self.contents:
             if _follow(content, path) is not None:
                 return f"{'.'.join(path)} in {name}"
@@ -86,7 +86,7 @@ class ConfigurationFiles:
         return f"environment variable {variable}" if self.environ.get(variable) else None
 
     def declared(self, *path: str) -> Any:
-        """Give the declared value of a key, or None."""
+        """Return the declared value of a key, or None."""
         for _, content in self.contents:
             if (value := _follow(content, path)) is not None:
                 return value
@@ -106,7 +106,7 @@ def split_choice(given: Sourced) -> tuple[str, str, str]:
     """Split a choice into ecosystem, network and provider; a part left out is empty.
 
     Raises:
-        ResolutionError: it is no choice, or it names a process of this machine.
+        ResolutionError: it isn't a valid choice, or it names a process of this machine.
     """
     text = given.value.strip()
     if text.startswith("pid://"):
@@ -119,7 +119,7 @@ def split_choice(given: Sourced) -> tuple[str, str, str]:
     if provider.startswith(ADHOC_SCHEMES):
         network = network or "custom"
     elif ":" in provider or any(character.isspace() for character in text):
-        raise ResolutionError(f"{text!r} ({given.origin}) is no network: expected 'ecosystem:network:provider'")
+        raise ResolutionError(f"{text!r} ({given.origin}) isn't a valid network: expected 'ecosystem:network:provider'")
     return ecosystem, network, provider
 
 
@@ -145,11 +145,11 @@ def resolve_network(givens: Sequence[Sourced], files: ConfigurationFiles) -> Res
     """Resolve a network from what is given, the most important first, and Ape's defaults. Connects to nothing.
 
     Args:
-        givens: choices with the place that gave each; may be empty.
+        givens: choices with their origins; may be empty.
         files: what Ape's configuration files declare.
 
     Raises:
-        ResolutionError: Ape doesn't know the ecosystem or the network, or has no provider to choose.
+        ResolutionError: Ape doesn't know the ecosystem or the network, or has no provider for it.
     """
     ecosystem, network, provider = combine(givens)
     ecosystem = ecosystem or _default_ecosystem(files)
@@ -163,13 +163,13 @@ def resolve_network(givens: Sequence[Sourced], files: ConfigurationFiles) -> Res
     if not is_url and provider.value not in network_api.providers:
         warnings.append(
             f"provider '{provider.value}' ({provider.origin}) isn't installed here for "
-            f"{ecosystem_api.name}:{network_api.name}; it has to be where the bot runs "
+            f"{ecosystem_api.name}:{network_api.name}; it must be where the bot runs "
             f"(plugin 'ape-{provider.value}')"
         )
     if network_api.is_local and provider.value == "test":
         warnings.append(
-            f"provider 'test' ({provider.origin}) is a chain inside the bot's own process, where nothing else happens; "
-            "for a chain that it shares, name one in another process, such as 'ethereum:local:foundry'"
+            f"provider 'test' ({provider.origin}) is a chain in the bot's own process, which nothing else can reach; "
+            "use one that runs in another process, such as 'ethereum:local:foundry'"
         )
     return ResolvedNetwork(
         ecosystem=Sourced(ecosystem_api.name, ecosystem.origin),
@@ -208,13 +208,13 @@ def _ecosystem(given: Sourced) -> EcosystemAPI:
             raise
     else:
         return found
-    message = f"Ape knows no ecosystem '{given.value}' ({given.origin}); {did_you_mean(given.value, known)}"
+    message = f"unknown ecosystem '{given.value}' ({given.origin}); {did_you_mean(given.value, known)}"
     if given.value in manager.default_ecosystem.networks:
-        message += f" It is a network of {manager.default_ecosystem_name}: write ':{given.value}'."
+        message += f" ({given.value} is a network of {manager.default_ecosystem_name}: write ':{given.value}')"
     elif given.value in TRUSTED_PLUGINS:
-        message += f" The plugin that brings it: `ape plugins install {given.value}`."
+        message += f" (`ape plugins install {given.value}` adds it)"
     else:
-        message += f" A plugin named 'ape-{given.value}' would bring it, or a custom network (`networks: custom:`)."
+        message += f" (a plugin 'ape-{given.value}' or a custom network, `networks: custom:`, may add it)"
     raise ResolutionError(message)
 
 
@@ -226,10 +226,9 @@ def _default_network(ecosystem: EcosystemAPI, files: ConfigurationFiles) -> Sour
     if place := files.declaring(*key):
         wanted = str(files.declared(*key) or name)
         if wanted != name:
-            # Ape passes silently to `local` here, and a bot would run somewhere that nobody asked for.
+            # Ape silently uses `local` here, and a bot would run where it shouldn't.
             raise ResolutionError(
-                f"Ape knows no network '{wanted}' in {ecosystem.name} ({place}); "
-                f"{did_you_mean(wanted, ecosystem.networks)}"
+                f"unknown network '{wanted}' in {ecosystem.name} ({place}); {did_you_mean(wanted, ecosystem.networks)}"
             )
         return Sourced(name, place)
     if name == "local":
@@ -244,9 +243,9 @@ def _network(ecosystem: EcosystemAPI, given: Sourced) -> NetworkAPI:
         return ecosystem.get_network(given.value)
     except NetworkNotFoundError:
         raise ResolutionError(
-            f"Ape knows no network '{given.value}' in {ecosystem.name} ({given.origin}); "
-            f"{did_you_mean(given.value, ecosystem.networks)} Another plugin or a custom network (`networks: custom:`) "
-            "could bring it."
+            f"unknown network '{given.value}' in {ecosystem.name} ({given.origin}); "
+            f"{did_you_mean(given.value, ecosystem.networks)} (another plugin or a custom network, "
+            "`networks: custom:`, may add it)"
         ) from None
 
 
@@ -255,7 +254,7 @@ def _default_provider(network: NetworkAPI, files: ConfigurationFiles) -> Sourced
     name = network.default_provider_name
     if not name:
         raise ResolutionError(
-            f"Ape has no provider for {choice}: name one, as '{choice}:PROVIDER', or install a plugin that serves it"
+            f"Ape has no provider for {choice}: name one, as '{choice}:PROVIDER', or install a plugin that has one"
         )
     if network._default_provider:
         if not network.is_custom:

@@ -1,6 +1,6 @@
-"""The bots of an Ape project, resolved: project, section and options give a ``DesiredState``.
+"""The bots of an Ape project, resolved: project, section and options make a ``DesiredState``.
 
-Every value says where it came from. Precedence, highest first: command-line option, the target's bot, the target, the
+Every value has its origin. Precedence, highest first: command-line option, the target's bot, the target, the
 bot, the section, the Ape project. Nothing here talks to a chain or to a cluster.
 """
 
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from ape_silverback.cluster.types import BotConfiguration, ClusterKind
 from ape_silverback.exceptions import ResolutionError
 from ape_silverback.project.desired import NO_OVERRIDES, DesiredBot, DesiredGroup, DesiredState, Overrides
-from ape_silverback.project.discovery import discover_bots, module_name, project_name
+from ape_silverback.project.discovery import discover_bots, find_bot_module, project_image, project_name
 from ape_silverback.project.networks import ConfigurationFiles, ResolvedNetwork, Sourced, resolve_network
 from ape_silverback.suggestions import did_you_mean
 
@@ -36,9 +36,9 @@ IMAGE_REFERENCE = re.compile(
 
 @dataclass(frozen=True)
 class _Layer:
-    """One place that may say something about a bot."""
+    """One place that may give values of a bot."""
 
-    values: Any  # a model of the section, or Options
+    values: Any  # a model of the section, or Overrides
     origin: Callable[[str], str]
 
     def get(self, name: str) -> Any:
@@ -47,7 +47,7 @@ class _Layer:
 
 @dataclass(frozen=True)
 class _Layers:
-    """The places that may say something about one bot, the one that wins first."""
+    """The places that may give values of one bot, the one that wins first."""
 
     layers: tuple[_Layer, ...]
 
@@ -59,15 +59,8 @@ class _Layers:
 
 
 def target_of(reading: SectionReading, name: str | None) -> TargetConfig | None:
-    """Give a target of the section; None for no name.
-
-    Raises:
-        ResolutionError: there is none of this name.
-    """
-    targets = reading.section.targets
-    if name is not None and name not in targets:
-        raise ResolutionError(f"no target '{name}' in the section; {did_you_mean(name, targets)}")
-    return targets[name] if name is not None else None
+    """Return a target of the section; see ``SectionReading.target``."""
+    return reading.target(name)
 
 
 def resolve(
@@ -96,9 +89,6 @@ def resolve(
     Raises:
         ResolutionError: with every problem of every bot, a line each.
     """
-    section = reading.section
-    of_target = wanted.bots if (wanted := target_of(reading, target)) else {}
-    declared = [name for name in dict.fromkeys([*section.bots, *of_target]) if name not in reading.only_set]
     resolver = _Resolver(
         folder=folder,
         project=project_name(),
@@ -107,17 +97,12 @@ def resolve(
         found=discover_bots(folder),
         allow_dirty=options.allow_dirty,
     )
-    known = declared or list(resolver.found)
-    if reading.only_set:
-        _choose(sorted(reading.only_set), known)  # a setting that means no bot is a mistake
-    chosen = list(names) if new else _choose(names, known)
-
-    def origin(name: str) -> str:
-        if name in declared:
-            return f"silverback.bots.{name}"
-        return f"found at {resolver.found[name]}" if name in resolver.found else "named on the command line"
-
-    bots = [resolver.bot(name, _layers(reading, name, target, options), origin(name)) for name in chosen]
+    known = known_bots(reading, resolver.found, target)
+    chosen = list(names) if new else _choose(names, list(known))
+    bots = [
+        resolver.bot(name, _layers(reading, name, target, options), known.get(name, "named on the command line"))
+        for name in chosen
+    ]
     if resolver.problems:
         raise ResolutionError("\n".join(resolver.problems))
     resolved = tuple(bot for bot in bots if bot is not None)
@@ -126,14 +111,55 @@ def resolve(
         folder=folder,
         bots=resolved,
         groups=_groups(reading, target, resolved),
-        warnings=tuple(resolver.warnings),
+        warnings=(*reading.warnings, *resolver.warnings),
     )
+
+
+def known_bots(reading: SectionReading, found: Mapping[str, str], target: str | None = None) -> dict[str, str]:
+    """Return the project's bots: those that the section declares, else those that are found in the folder.
+
+    A target's bots, the environment and settings change bots and make none. Only in a project that has none otherwise
+    are they those of the target.
+
+    Args:
+        found: what ``discover_bots`` returns for the project's folder.
+        target: name of one of the section's targets.
+
+    Returns:
+        Name of each bot → its origin.
+
+    Raises:
+        ResolutionError: a target's bot or an overlay isn't one of the project's bots.
+    """
+    wanted = reading.target(target)
+    of_target = wanted.bots if wanted is not None else {}
+    if reading.declared:
+        known = {name: f"silverback.bots.{name}" for name in reading.declared}
+    elif found:
+        known = {name: f"found at {path}" for name, path in found.items()}
+    else:
+        known = {name: f"silverback.targets.{target}.bots.{name}" for name in of_target}
+    problems = []
+    for name in of_target:
+        if name not in known:
+            key = f"silverback.targets.{target}.bots.{name}"
+            place = reading.place_of("targets", str(target), "bots", name)
+            problems.append(
+                f"{key}{f' ({place})' if place else ''}: this project has no bot '{name}'; {did_you_mean(name, known)} "
+                "(a target changes bots; declare new ones under silverback.bots)"
+            )
+    for name, place in reading.unknown_bots.items():
+        if name not in known:
+            problems.append(f"{place}: this project has no bot '{name}'; {did_you_mean(name, known)}")
+    if problems:
+        raise ResolutionError("\n".join(problems))
+    return known
 
 
 def _choose(names: Sequence[str], known: Sequence[str]) -> list[str]:
     if not known:
         raise ResolutionError(
-            "this project has no bots: put one at bots/NAME.py, or name them under `silverback: bots:` "
+            "this project has no bots: put one at bots/NAME.py, or declare them under `silverback: bots:` "
             "in ape-config.yaml. (Ape reads only the current folder.)"
         )
     if not names:
@@ -171,10 +197,10 @@ def _layers(reading: SectionReading, bot: str, target: str | None, options: Over
 
 @dataclass
 class _Resolver:
-    """Resolves bots one by one and collects what is wrong, so that one run tells all of it.
+    """Resolves bots one by one and collects what is wrong, so that one run shows all of it.
 
     Attributes:
-        found: the bots that are in the project's folder, as ``discover_bots`` gives them.
+        found: the bots that are in the project's folder, as ``discover_bots`` returns them.
         warnings: in order, each once.
     """
 
@@ -188,17 +214,17 @@ class _Resolver:
     warnings: dict[str, None] = field(default_factory=dict)
 
     def bot(self, name: str, layers: _Layers, origin: str) -> DesiredBot | None:
-        """Resolve one bot, or note what is wrong with it and give None."""
+        """Resolve one bot; None when something is wrong with it, which is noted."""
         problems_before = len(self.problems)
         network = self._network(name, layers)
-        account, account_origin = layers.first("account", origin="none given: the bot signs nothing")
-        account = account or None  # an empty text takes back what a wider place gives
+        account, account_origin = layers.first("account", origin="not set: the bot signs nothing")
+        account = account or None  # an empty text takes back what a wider place sets
         if account and network:
             self._check_account(name, account, account_origin, network)
         module, module_origin = layers.first("module", default=name, origin=self.found.get(name, "the bot's name"))
         image = self._image(name, layers, module, module_origin)
-        environment, environment_origin = layers.first("environment", default=(), origin="no group is named")
-        credential, credential_origin = layers.first("credential", origin="none given")
+        environment, environment_origin = layers.first("environment", default=(), origin="not set")
+        credential, credential_origin = layers.first("credential", origin="not set")
         access, access_origin = layers.first("cluster_access", default=False)
         if network is None or image is None or len(self.problems) > problems_before:
             return None
@@ -264,19 +290,17 @@ class _Resolver:
             elif not (network.is_local or network.is_fork):
                 self._problem(
                     bot,
-                    f"account '{account}' ({origin}) is a test account, whose key everybody knows; "
-                    f"it is for local networks only, not for {network.ecosystem.value}:{network.network.value}",
+                    f"account '{account}' ({origin}) is a test account, whose key is public; "
+                    f"use it on local networks only, not on {network.ecosystem.value}:{network.network.value}",
                 )
             return
         aliases = set(ManagerAccessMixin.account_manager.aliases)
         if account not in aliases:
             hint = f"; {did_you_mean(account, aliases)}" if aliases else ""
-            self._warn(
-                bot, f"Ape knows no account '{account}' here ({origin}); it has to exist where the bot runs{hint}"
-            )
+            self._warn(bot, f"no account '{account}' ({origin}) in Ape here; it must exist where the bot runs{hint}")
 
     def _image(self, bot: str, layers: _Layers, module: str, module_origin: str) -> Sourced | None:
-        """Give a bot's image, or note what is wrong."""
+        """Return a bot's image; None when something is wrong, which is noted."""
         image, image_origin = layers.first("image")
         if self.kind == "local":
             if image and image.startswith("project:"):
@@ -300,7 +324,9 @@ class _Resolver:
             origin = f"registry of {registry_origin}, names of project and bot, tag of {tag_origin}"
             return self._reference(bot, f"{registry.rstrip('/')}/{default}:{tag}", origin)
         if self.kind is None:
-            return self._project_image(bot, module, module_origin, "no registry is set: as a local cluster runs it")
+            return self._project_image(
+                bot, module, module_origin, "no registry is set; this is how a local cluster runs it"
+            )
         self._problem(
             bot,
             f"has no image: set `registry:` (for '{{registry}}/{default}:{{tag}}') or `bots.{bot}.image` in the "
@@ -309,18 +335,19 @@ class _Resolver:
         return None
 
     def _commit(self, bot: str, origin: str) -> str | None:
-        """Give the commit that the project is at, or note why it can't be told."""
-        from ape_silverback.project.git import git_state
+        """Return the commit that the project is at; None when there is none, which is noted."""
+        from ape_silverback.project.git import read_git_state
 
-        state = git_state(self.folder)
-        if state is None:
-            self._problem(bot, f"tag 'git' ({origin}) is the commit, but this project is in no git repository with one")
+        try:
+            state = read_git_state(self.folder)
+        except ResolutionError as error:
+            self._problem(bot, f"tag 'git' ({origin}) stands for the commit, which isn't known: {error}")
             return None
         if state.dirty and not self.allow_dirty:
             self._problem(
                 bot,
                 f"tag 'git' ({origin}) is commit {state.short}, but there are changes that aren't committed: commit "
-                "them, or say --allow-dirty",
+                "them, or pass --allow-dirty",
             )
             return None
         return state.short
@@ -328,31 +355,31 @@ class _Resolver:
     def _reference(self, bot: str, image: str, origin: str) -> Sourced | None:
         if IMAGE_REFERENCE.fullmatch(image):
             return Sourced(image, origin)
-        self._problem(bot, f"image '{image}' ({origin}) is no reference that a registry would take")
+        self._problem(bot, f"image '{image}' ({origin}) isn't a valid image reference")
         return None
 
     def _project_image(self, bot: str, module: str, module_origin: str, origin: str) -> Sourced | None:
-        if module_name(module) in self.found:
-            return Sourced(f"project:{self.folder}#{module}", origin)
+        if found := find_bot_module(self.folder, module):
+            return Sourced(project_image(self.folder, found.argument), origin)
         self._problem(
             bot,
             f"has no module '{module}' ({module_origin}) in this project; {did_you_mean(module, self.found)} "
-            "A bot is bots/NAME.py or a package in bots/; `module:` says where one of another name is",
+            "(a bot is bots/NAME.py or a package in bots/; set `module:` for one with another name)",
         )
         return None
 
 
 def _out_of_reach(network: ResolvedNetwork) -> str | None:
-    """Say why a network is none that a bot on another machine could reach, and what to do; None if it is one."""
+    """Return why a bot on another machine can't reach a network, and what to do; None when it can."""
     name, provider = network.network, network.provider
     if network.is_adhoc:
         return (
-            f"provider '{provider.value}' ({provider.origin}) is an address of its own; name a provider, and give its "
-            "address to the bot through a variable group"
+            f"provider '{provider.value}' ({provider.origin}) is an address, not a provider; name a provider, and pass "
+            "the address to the bot through a variable group"
         )
     if network.is_local:
         return (
-            f"network '{name.value}' ({name.origin}) is a chain of one machine; "
+            f"network '{name.value}' ({name.origin}) is a chain on one machine; "
             f"name a public one, such as '{network.ecosystem.value}:mainnet'"
         )
     if network.is_fork:
@@ -365,7 +392,7 @@ def _out_of_reach(network: ResolvedNetwork) -> str | None:
 
 
 def _groups(reading: SectionReading, target: str | None, bots: Iterable[DesiredBot]) -> tuple[DesiredGroup, ...]:
-    """Give the declared groups that these bots use; a target's declaration of a group replaces the section's."""
+    """Return the declared groups that these bots use; a target's declaration of a group replaces the section's."""
     used = dict.fromkeys(group for bot in bots for group in bot.configuration.environment)
     places: dict[str, tuple[tuple[str, ...], Any]] = {
         name: (("variables", name), names) for name, names in (reading.section.variables or {}).items()

@@ -193,12 +193,13 @@ class LocalCluster:
             create_runtime,
             read_choice,
             settings_of,
+            settled,
             write_choice,
         )
 
         before = choice = read_choice(self.folder)
         if name is not None:
-            choice = replace(choice, name=name, options=dict(options or {}))
+            choice = replace(choice, name=name, options=settled(name, options or {}))
         create_runtime(choice.name, settings_of(self.folder, choice)).close()  # whether its engine answers
         if choice != before:
             write_choice(self.folder, choice)
@@ -209,10 +210,10 @@ class LocalCluster:
         Raises:
             LocalClusterError: it has another one.
         """
-        from ape_silverback.server.runtimes.loading import read_choice
+        from ape_silverback.server.runtimes.loading import read_choice, settled
 
         choice = read_choice(self.folder)
-        if name is not None and (name, dict(options or {})) != (choice.name, dict(choice.options)):
+        if name is not None and (name, settled(name, options or {})) != (choice.name, dict(choice.options)):
             raise LocalClusterError(
                 f"the local cluster is running with runtime '{choice.name}'; run `ape silverback cluster down` first, "
                 f"then `up --runtime {name}`"

@@ -223,7 +223,11 @@ class Supervisor:
         elif bot.status is SHUTDOWN:
             if time.monotonic() > self._kill_at.get(bot.id, 0.0):
                 self.runtime.kill(bot.id, self.store.runtime_state(bot.id))
-        elif bot.status is STARTUP and (seen.ready or _seconds_since(bot.task.started_at) > self.ready_after):
+        elif bot.status is STARTUP and seen.note != bot.task.reason:
+            self._rewrite(bot, STARTUP, reason=seen.note)  # how far the pull of its image is
+        elif bot.status is STARTUP and (
+            seen.ready or (seen.note is None and _seconds_since(seen.started_at) > self.ready_after)
+        ):
             self._enter(bot, RUNNING)
 
     def _take_up(self, bot: BotRecord, seen: Observation) -> None:
@@ -294,11 +298,14 @@ class Supervisor:
         code = bot.task.stop_code if bot.status is SHUTDOWN else None
         reason = {BY_USER: "stopped by its user", BY_CLUSTER: "the cluster was taken down"}.get(code or "")
         last_error = None
-        if reason is None:
+        if seen.failure and reason is None:
+            code, reason = NEVER_RAN, f"can't be started: {seen.failure}"
+        elif reason is None:
             code = BY_SIGNAL if seen.exit_code is not None and seen.exit_code > 128 else BY_ITSELF
             log, started = self.runtime.log_file(bot.id), bot.task.started_at
             last_error = last_error_line(errors_of_run(log, started) or [last_lines_of_run(log, started)])
-            reason = _end_text(seen.exit_code) + (f": {last_error}" if last_error and code == BY_ITSELF else "")
+            end = f"{seen.note}: {_end_text(seen.exit_code)}" if seen.note else _end_text(seen.exit_code)
+            reason = end + (f": {last_error}" if last_error and code == BY_ITSELF else "")
         self._enter(
             bot,
             STOPPED,

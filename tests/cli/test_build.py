@@ -134,7 +134,7 @@ def test_one_failure_doesnt_stop_the_others(build: Build, project: Path) -> None
     section(project, "  bots:\n    blocks:\n      image: ghcr.io/me/broken:1\n    prices:\n    absent:\n")
     result = build("--format", "json", code=1)
     found = {one.name: one for one in documents(list[ImageDocument], result.stdout)}
-    assert found["blocks"].error == "`podman build` ended with exit code 3: no space left"
+    assert found["blocks"].error == "`podman build` failed with exit code 3: no space left"
     assert (found["absent"].error or "").startswith("no module 'absent' in this project")
     assert (found["prices"].built, found["prices"].error) == (True, None)
     assert (found["blocks"].built, found["absent"].containerfile) == (False, None)
@@ -146,7 +146,7 @@ def test_a_push_that_is_refused_leaves_a_built_image(build: Build, project: Path
     result = build("blocks", "--push", "--engine", "docker", "--format", "json", code=1)
     [found] = documents(list[ImageDocument], result.stdout)
     assert (found.built, found.pushed, found.digest) == (True, False, "sha256:1d")
-    assert found.error == "`docker push` ended with exit code 1: denied"
+    assert found.error == "`docker push` failed with exit code 1: denied"
 
 
 def test_the_engine_can_be_chosen(build: Build, asked: Callable[[], list[str]]) -> None:
@@ -154,7 +154,7 @@ def test_the_engine_can_be_chosen(build: Build, asked: Callable[[], list[str]]) 
     assert asked()[0].startswith("docker build")
     build("blocks", SILVERBACK_CONTAINER_ENGINE="docker")
     assert [line for line in asked() if line.startswith("podman")] == []
-    assert "'nerdctl' is no engine" in build("blocks", code=1, SILVERBACK_CONTAINER_ENGINE="nerdctl").stderr
+    assert "unknown container engine 'nerdctl'" in build("blocks", code=1, SILVERBACK_CONTAINER_ENGINE="nerdctl").stderr
 
 
 def test_without_an_engine_it_is_one_error_and_nothing_is_written(build: Build, project: Path, tmp_path: Path) -> None:
@@ -171,10 +171,10 @@ def test_without_an_engine_it_is_one_error_and_nothing_is_written(build: Build, 
     ("arguments", "code", "says"),
     [
         (["block"], 1, "this project has no bot 'block'; did you mean 'blocks'?"),
-        (["--target", "production"], 1, "no target 'production' in the section"),
+        (["--target", "production"], 1, "no target 'production' in the silverback section"),
         (["--push"], 1, "nowhere to push blocks, prices to: set `registry:` in the silverback section"),
         (["--push", "--file-only"], 2, "--file-only builds nothing that --push could push"),
-        (["--tag", "a b"], 1, "is no reference that a registry would take"),
+        (["--tag", "a b"], 1, "isn't a valid image reference"),
     ],
 )
 def test_what_cant_be_built_is_told_before_anything_is_done(
@@ -195,7 +195,7 @@ def test_somebody_elses_image_is_left_out_unless_it_is_named(build: Build, proje
 
 def test_an_image_that_is_pinned_to_a_digest_cant_be_built(build: Build, project: Path) -> None:
     section(project, f"  bots:\n    blocks:\n      image: ghcr.io/me/x@sha256:{'a' * 64}\n")
-    assert "is pinned to a digest, which what is built here wouldn't have" in build(code=1).stderr
+    assert "is pinned to a digest, which a new build can't have" in build(code=1).stderr
 
 
 def test_the_commit_names_images_and_building_leaves_it_clean(build: Build, project: Path) -> None:

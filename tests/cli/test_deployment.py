@@ -197,7 +197,7 @@ def test_many_bots_take_a_request_each_and_a_few_more_and_the_second_time_only_a
 @pytest.mark.parametrize("command", ["plan", "deploy", "history", "rollback"])
 def test_a_target_that_isnt_there_is_named(run: Run, command: str) -> None:
     assert (
-        "no target 'stagin' in the section; did you mean 'staging'?"
+        "no target 'stagin' in the silverback section; did you mean 'staging'?"
         in run(command, "--target", "stagin", code=1).stderr
     )
 
@@ -287,7 +287,7 @@ def test_an_image_that_cant_be_built_stops_everything_before_the_first_write(
     run: Run, client: ClusterClient, engine: Callable[[], list[str]]
 ) -> None:
     result = run("deploy", "--build", "--tag", "broken", "--yes", code=1)
-    assert "prices: `docker build` ended with exit code 3: no space left" in result.stderr
+    assert "prices: `docker build` failed with exit code 3: no space left" in result.stderr
     assert "nothing was changed on the cluster" in result.stderr
     assert client.bots == {}
     assert json.loads(run("history", "--format", "json").stdout) == []

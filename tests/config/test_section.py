@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from datetime import timedelta
 from pathlib import Path
@@ -16,7 +17,7 @@ from pydantic import BaseModel
 
 from ape_silverback.config.models import BotConfig, Section
 from ape_silverback.config.reader import SectionReading, read_section
-from ape_silverback.exceptions import ConfigurationError
+from ape_silverback.exceptions import ConfigurationError, SilverbackError
 from tests.conftest import ROOT, Ape
 
 pytestmark = pytest.mark.usefixtures("home")
@@ -60,11 +61,11 @@ def error_of(project: Path, text: str, name: str = "ape-config.yaml") -> str:
         ),
         (
             "silverback:\n  tag: a\n  account: x\n  tag: b",
-            "ape-config.yaml:4: key 'tag' is there twice, first in line 2",
+            "ape-config.yaml:4: duplicate key 'tag', first in line 2",
         ),
         (
             "silverback:\n  tag: a\nname: x\nsilverback:\n  tag: b",
-            "ape-config.yaml:4: key 'silverback' is there twice, first in line 1",
+            "ape-config.yaml:4: duplicate key 'silverback', first in line 1",
         ),
         ("\n- a", "ape-config.yaml:2: expected keys and values"),
         ("text", "ape-config.yaml:1: expected keys and values"),
@@ -88,12 +89,36 @@ def error_of(project: Path, text: str, name: str = "ape-config.yaml") -> str:
         ("silverback:\n  bots:\n    'a/b': {}", "ape-config.yaml:3: silverback.bots.a/b: expected a name"),
         (
             "silverback:\n  variables:\n    rpc: [KEY=secret-value]",
-            "ape-config.yaml:3: silverback.variables.rpc: 'KEY' is no name of a variable; "
+            "ape-config.yaml:3: silverback.variables.rpc: 'KEY' isn't a valid variable name; "
             "a value never belongs in this file",
         ),
         (
             "silverback:\n  variables:\n    rpc:\n      KEY: secret-value",
             "expected a list of names; values never belong in this file",
+        ),
+        (
+            "silverback:\n  tag: 2026-01-02",
+            "ape-config.yaml:2: silverback.tag: expected text, got the date 2026-01-02; put it in quotes",
+        ),
+        (
+            "silverback:\n  environment: [2026-01-02]",
+            "expected a name (letters, digits, '-', '_', '.'), got the date 2026-01-02; put it in quotes",
+        ),
+        *(
+            (
+                f"silverback:\n  stream:\n    minimum-time-left: {span}",
+                f"ape-config.yaml:3: silverback.stream.minimum_time_left: expected a time span such as '3 days', '12h' "
+                f"or seconds, got {shown}: that isn't between 0 and 100 years",
+            )
+            for span, shown in (
+                ("9999999999999999999 weeks", "'9999999999999999999 weeks'"),
+                ("'99999999999999999999'", "'99999999999999999999'"),
+                ("99999999999999999999", "99999999999999999999"),
+                ("P99999999999D", "'P99999999999D'"),
+                (".inf", "inf"),
+                ("-1", "-1"),
+                ("200 weeks 99000 days", "'200 weeks 99000 days'"),
+            )
         ),
         (
             "silverback:\n  stream:\n    minimum-time-left: soon",
@@ -116,7 +141,7 @@ def error_of(project: Path, text: str, name: str = "ape-config.yaml") -> str:
             "ape-config.yaml:4: silverback.stream.managers.mainnet: expected a whole number (a chain id)",
         ),
         # The section itself
-        ("silverback:", "ape-config.yaml:1: silverback: is empty: give it keys or take it out"),
+        ("silverback:", "ape-config.yaml:1: silverback: is empty; add keys or remove it"),
         ("name: x\nsilverback: yes please", "ape-config.yaml:2: silverback: is 'yes please', not keys and values"),
         ("silverback: [a]", "ape-config.yaml:1: silverback: is a list, not keys and values"),
         # The file
@@ -193,12 +218,15 @@ def test_the_environment_wins_over_the_file(project: Path, monkeypatch: pytest.M
     monkeypatch.setenv("APE_SILVERBACK_STREAM__REQUIRE", "true")
     monkeypatch.setenv("APE_SILVERBACK_ENVIRONMENT", "rpc, db")
     monkeypatch.setenv("APE_SILVERBACK_BOTS", '{"a": {"cluster-access": true}}')
+    (project / "bots").mkdir()
+    (project / "bots" / "a.py").touch()
     reading = read(project, "silverback:\n  profile: local\n  tag: v1\n  stream: {minimum-time-left: 1h}")
     section = reading.section
     assert (section.profile, section.tag, section.environment) == ("ci", "v1", ("rpc", "db"))
     assert section.stream.require
     assert section.stream.minimum_time_left == timedelta(hours=1)
     assert section.bots == {"a": BotConfig(cluster_access=True)}
+    assert reading.declared == ()
     assert reading.place_of("profile") == "environment variable APE_SILVERBACK_PROFILE"
     assert reading.place_of("tag") == "ape-config.yaml:3"
 
@@ -224,6 +252,104 @@ def test_a_wrong_variable_is_named(
 ) -> None:
     monkeypatch.setenv(variable, value)
     assert error in error_of(project, "silverback:\n  tag: v1")
+
+
+def test_somebody_elses_variable_stops_nothing(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("APE_SILVERBACK_VERSION", "0.8.0")
+    reading = read(project, "silverback:\n  tag: v1")
+    assert reading.section.tag == "v1"
+    assert reading.warnings == (
+        "environment variable APE_SILVERBACK_VERSION isn't used: the section has no key 'version'",
+    )
+
+
+NAMES = "silverback:\n  bots: {price-feed: {}, KeeperBot: {}, a.b: {}, x__y: {}}\n  variables: {main-rpc: [A]}\n"
+TARGETS = "  targets: {my-prod: {bots: {price-feed: {tag: old}}}}\n"
+
+
+@pytest.mark.parametrize(
+    ("variable", "path"),
+    [
+        ("BOTS__PRICE_FEED__TAG", "bots.price-feed.tag"),
+        ("BOTS__KEEPERBOT__TAG", "bots.KeeperBot.tag"),
+        ("BOTS__A_B__TAG", "bots.a.b.tag"),
+        ("BOTS__X__Y__TAG", "bots.x__y.tag"),
+        ("TARGETS__MY_PROD__TAG", "targets.my-prod.tag"),
+        ("TARGETS__MY_PROD__BOTS__PRICE_FEED__TAG", "targets.my-prod.bots.price-feed.tag"),
+    ],
+)
+def test_a_variable_and_a_setting_reach_every_name(
+    project: Path, monkeypatch: pytest.MonkeyPatch, variable: str, path: str
+) -> None:
+    (project / "ape-config.yaml").write_text(NAMES + TARGETS)
+    before = read_section(project).section
+    with monkeypatch.context() as patch:
+        patch.setenv(f"APE_SILVERBACK_{variable}", "new")
+        by_variable = read_section(project).section
+    by_setting = read_section(project, [f"{path}=new"]).section
+    assert by_variable == by_setting != before
+    assert list(by_setting.bots) == ["price-feed", "KeeperBot", "a.b", "x__y"]
+    assert "'new'" in repr(by_setting)
+
+
+def test_a_variable_that_means_two_names_is_an_error(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("APE_SILVERBACK_BOTS__A_B__TAG", "x")
+    assert error_of(project, "silverback:\n  bots: {a-b: {}, A_b: {}}") == (
+        "environment variable APE_SILVERBACK_BOTS__A_B__TAG: means 'A_b' and 'a-b'; use --set bots.NAME.KEY=VALUE, "
+        "or rename one"
+    )
+
+
+@pytest.mark.parametrize("settings", [["targets.prodution.tag=v2"], ["tag=v2"]])
+def test_an_unknown_target_is_refused_before_a_setting_could_make_it(project: Path, settings: list[str]) -> None:
+    (project / "ape-config.yaml").write_text("silverback:\n  targets: {production: {}}\n")
+    with pytest.raises(SilverbackError, match="no target 'prodution' in the silverback section; did you mean 'prod"):
+        read_section(project, settings, "prodution")
+
+
+def test_a_variable_makes_no_target(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("APE_SILVERBACK_TARGETS__PRODUTION__TAG", "v2")
+    assert "no target 'prodution' in the silverback section; did you mean" in error_of(
+        project, "silverback:\n  targets: {production: {}}\n"
+    )
+
+
+@pytest.mark.parametrize("name", ["cluster-access", "cluster_access"])
+@pytest.mark.parametrize("other", ["cluster-access", "cluster_access"])
+def test_the_spelling_of_a_key_doesnt_change_what_wins(
+    project: Path, home: Path, monkeypatch: pytest.MonkeyPatch, name: str, other: str
+) -> None:
+    (home / ".ape").mkdir()
+    (home / ".ape" / "ape-config.yaml").write_text(f"silverback: {{{other}: true, bots: {{a: {{{other}: true}}}}}}\n")
+    text = f"silverback: {{{name}: false, bots: {{a: {{{name}: false}}}}}}\n"
+    section = read(project, text).section
+    assert (section.cluster_access, section.bots["a"].cluster_access) == (False, False)
+    section = read_section(project, [f"{other}=true", f"bots.a.{other}=true"]).section
+    assert (section.cluster_access, section.bots["a"].cluster_access) == (True, True)
+    monkeypatch.setenv("APE_SILVERBACK_CLUSTER_ACCESS", "true")
+    monkeypatch.setenv("APE_SILVERBACK_BOTS__A__CLUSTER_ACCESS", "true")
+    section = read_section(project).section
+    assert (section.cluster_access, section.bots["a"].cluster_access) == (True, True)
+    assert as_ape_reads_it(project, home / ".ape").cluster_access is True
+
+
+def test_text_that_is_not_utf8_is_refused_by_name(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    broken = os.fsdecode(b"caf\xe9")
+    (project / "ape-config.yaml").write_text("silverback:\n  tag: $BROKEN\n")
+    monkeypatch.setenv("BROKEN", broken)
+    with pytest.raises(ConfigurationError, match=r"ape-config\.yaml: environment variable BROKEN, .* isn't UTF-8 text"):
+        read_section(project)
+    monkeypatch.delenv("BROKEN")
+    with pytest.raises(ConfigurationError, match=r"option --set tag: silverback\.tag: isn't UTF-8 text"):
+        read_section(project, [f"tag={broken}"])
+    monkeypatch.setenv("APE_SILVERBACK_ACCOUNT", broken)
+    with pytest.raises(ConfigurationError, match=r"APE_SILVERBACK_ACCOUNT: silverback\.account: isn't UTF-8 text"):
+        read_section(project)
+
+
+def test_a_byte_order_mark_is_no_part_of_a_file(project: Path) -> None:
+    (project / "ape-config.yaml").write_bytes(b"\xef\xbb\xbfsilverback:\n  tag: x\n")
+    assert read_section(project).section.tag == "x"
 
 
 # Where it may stand, and what it may say

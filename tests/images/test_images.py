@@ -28,7 +28,7 @@ import pytest
 from ape_silverback.cluster.types import BotConfiguration
 from ape_silverback.exceptions import BuildError
 from ape_silverback.images.engine import ENGINE_VARIABLE, Engine, image_digests
-from ape_silverback.images.recipe import BASE, Recipe, containerfile, make_recipe
+from ape_silverback.images.recipe import BASE, Recipe, make_recipe
 from ape_silverback.project.desired import DesiredBot
 from tests.conftest import Ape
 
@@ -79,7 +79,7 @@ def position(text: str, *parts: str) -> list[int]:
 
 def test_a_bot_alone_needs_no_more_than_its_file(project: Path, files: Files) -> None:
     files(**{"bots/blocks.py": "bot = 1\n"})
-    text = containerfile(project, bot())
+    text = make_recipe(project, bot()).text
     assert re.findall(r"^FROM (.*)", text, re.MULTILINE) == [BASE]
     assert re.findall(r"^COPY .*", text, re.MULTILINE) == ["COPY --chown=harambe:harambe bots/blocks.py bots/"]
     assert "pip" not in text
@@ -96,7 +96,7 @@ def test_what_seldom_changes_comes_first(project: Path, files: Files) -> None:
             "bots/blocks.py": "",
         }
     )
-    text = containerfile(project, bot(), config=project / "ape-config.yaml", base="registry.example/base:2")
+    text = make_recipe(project, bot(), config=project / "ape-config.yaml", base="registry.example/base:2").text
     places = position(
         *(text, "FROM registry.example/base:2", "USER harambe\n", " requirements.txt ./", "-r requirements.txt"),
         *("ape-vyper", " ape-config.yaml ./", " contracts contracts/", "RUN ape compile", "bots/blocks.py bots/"),
@@ -107,7 +107,7 @@ def test_what_seldom_changes_comes_first(project: Path, files: Files) -> None:
 
 def test_nothing_runs_as_root_but_what_makes_the_user(project: Path, files: Files) -> None:
     files(**{"requirements.txt": "web3\n", "bots/blocks.py": "", "contracts/A.json": "[]"})
-    text = containerfile(project, bot())
+    text = make_recipe(project, bot()).text
     assert re.findall(r"^USER (.*)", text, re.MULTILINE) == ["root", "harambe"]
     as_root = text[text.index("USER root") : text.index("USER harambe")]
     assert re.findall(r"^(?!USER)[A-Z]+", as_root, re.MULTILINE) == ["WORKDIR", "RUN"]
@@ -126,7 +126,7 @@ def test_nothing_runs_as_root_but_what_makes_the_user(project: Path, files: File
 )
 def test_a_plugin_is_asked_for_as_ape_asks(project: Path, files: Files, plugin: str, asked: str) -> None:
     files(**{"bots/blocks.py": "", "ape-config.yaml": f"plugins:\n  - {plugin}\n"})
-    text = containerfile(project, bot(), config=project / "ape-config.yaml")
+    text = make_recipe(project, bot(), config=project / "ape-config.yaml").text
     assert f"pip install --no-cache-dir {asked}\n" in text
 
 
@@ -141,16 +141,16 @@ def test_the_installed_requirements_are_those_of_the_project(project: Path, file
     assert "rich" not in recipe.text
     assert copied(recipe, project) == {"bots/blocks.py", "requirements.txt", "more/base.txt", "more/pins.txt"}
     files(**{"requirements-bot.txt": ""})
-    assert "-r requirements-bot.txt\n" in containerfile(project, bot())
+    assert "-r requirements-bot.txt\n" in make_recipe(project, bot()).text
 
 
 @pytest.mark.parametrize("text", ['[project]\ndynamic = ["dependencies"]', '[tool.poetry.dependencies]\nweb3 = "7"'])
 def test_dependencies_that_cant_be_read_are_an_error(project: Path, files: Files, text: str) -> None:
     files(**{"bots/blocks.py": "", "pyproject.toml": text})
     with pytest.raises(BuildError, match="write them to requirements-bot"):
-        containerfile(project, bot())
+        make_recipe(project, bot())
     files(**{"requirements-bot.txt": ""})
-    containerfile(project, bot())
+    make_recipe(project, bot())
 
 
 def test_the_configuration_in_pyproject_counts_too(project: Path, files: Files) -> None:
@@ -178,7 +178,7 @@ def test_an_empty_contracts_folder_is_not_compiled(project: Path, files: Files) 
 def test_a_folder_that_would_take_in_everything_is_refused(project: Path, files: Files, folder: str) -> None:
     files(**{"bots/blocks.py": "", "../elsewhere/A.json": "", "ape-config.yaml": f"contracts_folder: {folder}\n"})
     with pytest.raises(BuildError, match="'contracts_folder' of Ape's configuration can't be copied"):
-        containerfile(project, bot(), config=project / "ape-config.yaml")
+        make_recipe(project, bot(), config=project / "ape-config.yaml")
 
 
 def test_secrets_stay_out_of_what_the_engine_gets(project: Path, files: Files, tmp_path: Path) -> None:
@@ -207,7 +207,7 @@ def test_a_build_by_hand_finds_an_ignore_file_that_allows_only_what_is_copied(pr
 def test_an_unreadable_configuration_is_one_error(project: Path, files: Files) -> None:
     files(**{"bots/blocks.py": "", "ape-config.yaml": "a: [\n"})
     with pytest.raises(BuildError, match=r"ape-config\.yaml: can't be read"):
-        containerfile(project, bot(), config=project / "ape-config.yaml")
+        make_recipe(project, bot(), config=project / "ape-config.yaml")
 
 
 # Which code a bot needs
@@ -287,7 +287,7 @@ def test_every_module_is_run_by_its_name_and_by_run_alone(
 def test_a_module_that_isnt_there_is_an_error(project: Path, files: Files, module: str) -> None:
     files(**{"bots/blocks.py": "", "lib.py": "", "__init__.py": ""})
     with pytest.raises(BuildError, match=f"no module '{re.escape(module)}' in this project"):
-        containerfile(project, bot(module))
+        make_recipe(project, bot(module))
 
 
 def test_names_with_spaces_are_copied_too(project: Path, files: Files) -> None:
@@ -323,7 +323,9 @@ def test_the_engine_is_the_one_that_is_named_or_the_first(programs: Callable[...
     assert Engine.find(environ=both).name == "podman"
     assert Engine.find(environ={**both, ENGINE_VARIABLE: "docker"}).name == "docker"
     assert Engine.find("podman", environ={**both, ENGINE_VARIABLE: "docker"}).name == "podman"
-    with pytest.raises(BuildError, match=f"{ENGINE_VARIABLE}: 'nerdctl' is no engine; there is: podman, docker"):
+    with pytest.raises(
+        BuildError, match=f"{ENGINE_VARIABLE}: unknown container engine 'nerdctl'; use podman or docker"
+    ):
         Engine.find(environ={**both, ENGINE_VARIABLE: "nerdctl"})
 
 
@@ -550,7 +552,7 @@ def test_a_base_that_cant_be_had_is_the_engines_error(built: Built, files: Files
     files(**{"bots/blocks.py": "", "ape-config.yaml": "name: first\n"})
     document = built("--base", "127.0.0.1:9/absent:1", code=1)["blocks"]
     assert (document["built"], document["digest"]) == (False, None)
-    assert re.match("`docker build` ended with exit code 1: .*127.0.0.1:9", document["error"])
+    assert re.match("`docker build` failed with exit code 1: .*127.0.0.1:9", document["error"])
 
 
 @dataclass

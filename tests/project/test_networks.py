@@ -118,11 +118,11 @@ def test_local_fork_and_adhoc_networks_are_told_apart(choice: str, flags: tuple[
 @pytest.mark.parametrize(
     ("choice", "texts"),
     [
-        ("etherum:mainnet", ["no ecosystem 'etherum'", "did you mean 'ethereum'", "ape-etherum", "place 0"]),
-        ("polygon-zkevmm", ["no ecosystem 'polygon-zkevmm'", "polygon-zkevm"]),
-        ("cairo:mainnet", ["no ecosystem 'cairo'", "ape plugins install cairo"]),
-        ("sepolia", ["no ecosystem 'sepolia'", "write ':sepolia'"]),
-        ("ethereum:sepola", ["no network 'sepola' in ethereum", "did you mean 'sepolia'", "place 0"]),
+        ("etherum:mainnet", ["unknown ecosystem 'etherum'", "did you mean 'ethereum'", "ape-etherum", "place 0"]),
+        ("polygon-zkevmm", ["unknown ecosystem 'polygon-zkevmm'", "polygon-zkevm"]),
+        ("cairo:mainnet", ["unknown ecosystem 'cairo'", "ape plugins install cairo"]),
+        ("sepolia", ["unknown ecosystem 'sepolia'", "write ':sepolia'"]),
+        ("ethereum:sepola", ["unknown network 'sepola' in ethereum", "did you mean 'sepolia'", "place 0"]),
     ],
 )
 def test_what_ape_does_not_know_is_an_error_with_near_matches(choice: str, texts: list[str]) -> None:

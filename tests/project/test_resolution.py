@@ -174,6 +174,7 @@ def test_empty_text_takes_back_what_a_wider_place_gives(project: Path) -> None:
         (["bot.py"], {"bot": "bot.py"}),
         (["bot/__init__.py"], {"bot": "bot"}),
         (["bots/a.py", "bot.py"], {"a": "bots/a.py"}),
+        (["bots/bot.py"], {"bot": "bots/bot.py"}),
         (["scripts/a.py"], {}),
     ],
 )
@@ -196,11 +197,18 @@ def test_a_declared_bot_may_have_another_module(project: Path) -> None:
     assert "did you mean" in problems(project, {"bots": {"watcher": {"module": "wacher"}}})
 
 
-def test_a_setting_changes_a_bot_and_takes_no_other_away(project: Path) -> None:
+def test_a_setting_changes_a_bot_and_takes_no_other_away(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     add_bots(project, "left", "right")
     reading = read_section(project, ["bots.left.account=me"])
     bots = resolve(reading, project, kind="local", environ={}).bots
     assert {bot.name: bot.configuration.account for bot in bots} == {"left": "me", "right": None}
+    monkeypatch.setenv("APE_SILVERBACK_BOTS__RIGHT__ACCOUNT", "you")
+    bots = resolve(read_section(project), project, kind="local", environ={}).bots
+    assert {bot.name: bot.configuration.account for bot in bots} == {"left": None, "right": "you"}
+    monkeypatch.setenv("APE_SILVERBACK_BOTS__RIGTH__ACCOUNT", "you")
+    with pytest.raises(ResolutionError, match="BOTS__RIGTH__ACCOUNT: this project has no bot 'rigth'; did you mean"):
+        resolve(read_section(project), project, kind="local", environ={})
+    monkeypatch.delenv("APE_SILVERBACK_BOTS__RIGTH__ACCOUNT")
     mistyped = read_section(project, ["bots.lefft.account=me"])
     with pytest.raises(ResolutionError, match="this project has no bot 'lefft'; did you mean 'left'"):
         resolve(mistyped, project, kind="local", environ={})
@@ -214,15 +222,18 @@ def test_names_and_globs_choose(project: Path) -> None:
     assert "did you mean" in problems(project, names=("alpa",))
 
 
-def test_a_target_may_add_a_bot_and_an_unknown_one_is_named(project: Path) -> None:
+def test_a_target_changes_bots_and_neither_hides_nor_makes_any(project: Path) -> None:
     add_bots(project, "a", "b")
-    section = {"bots": {"a": {}}, "targets": {"prod": {"bots": {"b": {"account": "me"}}}}}
+    section: dict[str, Any] = {"targets": {"prod": {"bots": {"b": {"account": "me"}}}}}
+    accounts = {bot.name: bot.configuration.account for bot in resolved(project, section, target="prod").bots}
+    assert accounts == {"a": None, "b": "me"}
+    section["bots"] = {"a": {}}
     assert [bot.name for bot in resolved(project, section).bots] == ["a"]
-    assert [(bot.name, bot.configuration.account) for bot in resolved(project, section, target="prod").bots] == [
-        ("a", None),
-        ("b", "me"),
-    ]
-    assert "no target 'prd' in the section; did you mean 'prod'?" in problems(project, section, target="prd")
+    assert problems(project, section, target="prod") == (
+        "silverback.targets.prod.bots.b (ape-config.yaml:5): this project has no bot 'b'; known: a "
+        "(a target changes bots; declare new ones under silverback.bots)"
+    )
+    assert "no target 'prd' in the silverback section; did you mean 'prod'?" in problems(project, section, target="prd")
 
 
 # Networks and accounts, by where the bot will run
@@ -231,10 +242,10 @@ def test_a_target_may_add_a_bot_and_an_unknown_one_is_named(project: Path) -> No
 @pytest.mark.parametrize(
     ("network", "reason"),
     [
-        ("ethereum:local", "is a chain of one machine; name a public one, such as 'ethereum:mainnet'"),
+        ("ethereum:local", "is a chain on one machine; name a public one, such as 'ethereum:mainnet'"),
         ("ethereum:sepolia-fork", "is a fork, which lives in the process of its provider; name 'ethereum:sepolia'"),
-        ("ethereum:mainnet:https://rpc.example/key", "is an address of its own"),
-        ("https://rpc.example", "is an address of its own"),
+        ("ethereum:mainnet:https://rpc.example/key", "is an address, not a provider"),
+        ("https://rpc.example", "is an address, not a provider"),
     ],
 )
 def test_a_network_of_one_machine_is_refused_for_a_hosted_cluster(project: Path, network: str, reason: str) -> None:
@@ -278,13 +289,13 @@ def test_a_provider_that_isnt_here_is_a_warning(project: Path) -> None:
 def test_an_unknown_alias_is_a_warning(project: Path) -> None:
     add_bots(project, "a")
     [warning] = resolved(project, {"account": "deployer", "network": "ethereum:sepolia:node"}).warnings
-    assert "Ape knows no account 'deployer' here (account (ape-config.yaml:2))" in warning
+    assert "no account 'deployer' (account (ape-config.yaml:2)) in Ape here" in warning
 
 
 @pytest.mark.parametrize(
     ("section", "says"),
     [
-        ({"account": "TEST::0", "network": "ethereum:sepolia"}, "whose key everybody knows"),
+        ({"account": "TEST::0", "network": "ethereum:sepolia"}, "whose key is public"),
         ({"account": "TEST::0", "network": "ethereum:local"}, None),
         ({"account": "TEST::0", "network": "ethereum:sepolia-fork"}, None),
         ({"account": "TEST::99", "network": "ethereum:local"}, "the test accounts are TEST::0 to TEST::9"),
@@ -336,9 +347,7 @@ def test_a_whole_image_wins_over_the_registry(project: Path) -> None:
 @pytest.mark.parametrize("image", ["UPPER/case", "a b", "https://ghcr.io/a", "a:", "a@sha256:12", ":tag"])
 def test_what_no_registry_would_take_is_refused(project: Path, image: str) -> None:
     add_bots(project, "a")
-    assert "is no reference that a registry would take" in problems(
-        project, {"bots": {"a": {"image": image}}}, kind="direct"
-    )
+    assert "isn't a valid image reference" in problems(project, {"bots": {"a": {"image": image}}}, kind="direct")
 
 
 def test_the_local_cluster_runs_the_folder_and_says_what_it_ignores(project: Path) -> None:

@@ -254,7 +254,7 @@ def _configuration(tier: str, updates: tuple[tuple[str, str], ...]) -> ClusterCo
     from pydantic import ValidationError
 
     from ape_silverback.cluster.types import ClusterConfiguration, ClusterTier
-    from ape_silverback.config.models import near_match
+    from ape_silverback.config.validation import near_match
 
     known = [name for name in ClusterConfiguration.model_fields if name != "version"]
     for key, _ in updates:

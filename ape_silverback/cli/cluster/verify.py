@@ -64,15 +64,10 @@ def verify(
     """
     from ape_silverback.cli.shared.documents import VerificationDocument
     from ape_silverback.config.reader import read_section
-    from ape_silverback.suggestions import did_you_mean
 
     if every and clusters:
         raise click.UsageError("Name each cluster, or say --all, not both.")
-    reading = read_section(Path.cwd())
-    if target is not None and target not in reading.section.targets:
-        raise click.ClickException(
-            f"no target '{target}' in the section; {did_you_mean(target, reading.section.targets)}"
-        )
+    reading = read_section(Path.cwd(), target=target)
     trust = reading.section.stream_of(target)
     with messages_on_stderr():
         reports = _reports(reading, clusters, every, profile, target, trust, network)

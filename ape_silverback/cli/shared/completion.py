@@ -118,7 +118,7 @@ def _project_bots(_: click.Context) -> Iterable[str]:
     from ape_silverback.config.reader import read_section
     from ape_silverback.project.discovery import discover_bots
 
-    return read_section(Path.cwd()).section.bots or discover_bots(Path.cwd())
+    return read_section(Path.cwd()).declared or discover_bots(Path.cwd())
 
 
 complete_project_bots = _completer(_project_bots)

@@ -92,7 +92,9 @@ class Observation:
         alive: it runs, or is about to: its image is being pulled, or its node doesn't answer.
         ready: its log shows that its start is complete.
         exit_code: as a shell shows it, 128 + n for signal n; None while it runs, and when its end wasn't seen.
-        note: what there is to know beyond that: how far a pull is, why it couldn't be started, out of memory.
+        note: what there is to know beyond that: how far a pull is, or that it ran out of memory.
+        failure: why it couldn't be started.
+        interrupted: the engine ended it, not the bot itself nor anybody who asked for that.
         unreachable_since: since when its node doesn't answer, so that nobody knows whether it runs.
         node: name of the machine that it runs on, where there are several.
         state: what to keep in place of the state that was given; None to keep that.
@@ -104,6 +106,8 @@ class Observation:
     exit_code: int | None = None
     stopped_at: datetime | None = None
     note: str | None = None
+    failure: str | None = None
+    interrupted: bool = False
     unreachable_since: datetime | None = None
     node: str | None = None
     state: State | None = None
@@ -122,6 +126,18 @@ class Runtime(Protocol):
     A server can be killed at any point, so a state can be older than what really runs: each method that gets one finds
     the run of a bot by the bot's id as well.
     """
+
+    @classmethod
+    def settle(cls, options: Mapping[str, str]) -> dict[str, str]:
+        """Return the options that a cluster keeps: those given, and what the environment says now."""
+
+    @classmethod
+    def create(cls, settings: RuntimeSettings) -> Runtime:
+        """Return the runtime of a cluster.
+
+        Raises:
+            EngineError: its engine doesn't answer.
+        """
 
     @property
     def name(self) -> str:

@@ -74,22 +74,36 @@ def runtime_names() -> list[str]:
     return sorted({DEFAULT, *(found.name for found in entry_points(group=GROUP))})
 
 
+def settled(name: str, options: Mapping[str, str]) -> dict[str, str]:
+    """Return the options that a cluster with this runtime keeps.
+
+    Raises:
+        LocalClusterError: no such runtime is installed, or it lacks a package.
+    """
+    return _class(name).settle(options)
+
+
 def create_runtime(name: str, settings: RuntimeSettings) -> Runtime:
     """Return the runtime of a cluster.
 
     Raises:
         LocalClusterError: no such runtime is installed, it lacks a package, or its engine doesn't answer.
     """
+    try:
+        return _class(name).create(settings)
+    except EngineError as error:
+        raise LocalClusterError(f"runtime '{name}': {error}") from error
+
+
+def _class(name: str) -> type[Runtime]:
     if name == DEFAULT:  # without a look at every package that is installed
-        return ProcessRuntime.create(settings)
+        return ProcessRuntime
     for found in entry_points(group=GROUP, name=name):
         try:
-            runtime: Runtime = found.load().create(settings)
+            loaded: type[Runtime] = found.load()
         except ModuleNotFoundError as error:
             raise LocalClusterError(
                 f"runtime '{name}' needs the package {error.name}: pip install \"ape-silverback[{name}]\""
             ) from error
-        except EngineError as error:
-            raise LocalClusterError(f"runtime '{name}': {error}") from error
-        return runtime
+        return loaded
     raise LocalClusterError(f"no runtime '{name}' is installed; there is: {', '.join(runtime_names())}")

@@ -18,10 +18,8 @@ from uuid import UUID
 
 import psutil
 
+from ape_silverback.project.discovery import find_bot_module, split_project_image
 from ape_silverback.server.runtimes import GONE, Capabilities, ImageError, Observation, Run, RuntimeSettings, State
-
-IMAGE = re.compile(r"project:(?P<folder>/[^#]*)#(?P<module>[A-Za-z_][\w.]*(?::[A-Za-z_]\w*)?)")
-"""``project:PATH#MODULE``: a folder, and a bot as ``silverback run`` takes it."""
 
 SDK = (sys.executable, "-c", "from ape_silverback.server.runtimes.sdk import main; main()", "run")
 """The bot SDK's own command, run by the interpreter that runs the server."""
@@ -54,6 +52,11 @@ class ProcessRuntime:
         self._children: dict[int, subprocess.Popen[bytes]] = {}
 
     @classmethod
+    def settle(cls, options: Mapping[str, str]) -> dict[str, str]:
+        """Return the options: there are none."""
+        return dict(options)
+
+    @classmethod
     def create(cls, settings: RuntimeSettings) -> ProcessRuntime:
         """Return the runtime of a cluster."""
         return cls(settings.folder)
@@ -64,20 +67,7 @@ class ProcessRuntime:
         Raises:
             ImageError: it doesn't.
         """
-        match = IMAGE.fullmatch(image)
-        if not match:
-            raise ImageError(
-                f"'{image}' can't be run here: this cluster runs bots as processes, from images 'project:FOLDER#MODULE'"
-            )
-        project, module = Path(match["folder"]), match["module"].partition(":")[0].removeprefix("bots.")
-        if not project.is_dir():
-            raise ImageError(f"'{image}' can't be run here: there is no folder {project}")
-        places = [project / "bots" / module] if (project / "bots").is_dir() else []
-        places += [project / module] if module == "bot" else []
-        if not any(
-            place.with_name(f"{place.name}.py").is_file() or (place / "__init__.py").is_file() for place in places
-        ):
-            raise ImageError(f"'{image}' can't be run here: {project} has no bot '{module}'")
+        _project_bot(image)
 
     def start(self, run: Run, state: State) -> State:
         """Start a bot.
@@ -85,17 +75,15 @@ class ProcessRuntime:
         Raises:
             ImageError: the image can't be run.
         """
-        self.check(run.image)
-        match = IMAGE.fullmatch(run.image)
-        assert match  # noqa: S101 - just checked
+        project, module = _project_bot(run.image)
         folder = self._folder(run.bot)
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         for name in ("run.json", "bot.json", "ready", "exit.json"):
             (folder / name).unlink(missing_ok=True)
         inherited = {name: value for name, value in os.environ.items() if INHERITED.fullmatch(name)}
         process = subprocess.Popen(
-            [sys.executable, "-I", "-S", SHIM, folder, *self.command, match["module"]],
-            cwd=match["folder"],
+            [sys.executable, "-I", "-S", SHIM, folder, *self.command, module],
+            cwd=project,
             env={**inherited, "PYTHONUNBUFFERED": "1", **run.variables},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
@@ -190,6 +178,26 @@ class ProcessRuntime:
             return process if same and process.status() != psutil.STATUS_ZOMBIE else None
         except psutil.NoSuchProcess:
             return None
+
+
+def _project_bot(image: str) -> tuple[Path, str]:
+    """Return the folder that an image names and what ``silverback run`` takes to run its bot.
+
+    Raises:
+        ImageError: it isn't ``project:FOLDER#MODULE``, or there is no such folder or bot.
+    """
+    parts = split_project_image(image)
+    if parts is None:
+        raise ImageError(
+            f"'{image}' can't be run here: this cluster runs bots as processes, from images 'project:FOLDER#MODULE'"
+        )
+    folder, module = parts
+    if not folder.is_dir():
+        raise ImageError(f"'{image}' can't be run here: there is no folder {folder}")
+    found = find_bot_module(folder, module)
+    if found is None:
+        raise ImageError(f"'{image}' can't be run here: {folder} has no bot '{module}'")
+    return folder, found.argument
 
 
 def _is_in_group(pid: int, group: int) -> bool:

@@ -1,0 +1,67 @@
+#!/bin/sh
+# A bot that does what BEHAVIOUR says, the same in every runtime. It logs as the bot SDK does.
+beat() {
+    number=0
+    while :; do
+        echo "INFO:     beat $number"
+        number=$((number + 1))
+        sleep 0.1 &
+        wait $!
+    done
+}
+
+echo "INFO:     command $*"
+case "$BEHAVIOUR" in
+    crash)
+        echo "ERROR:    the pool has no such token"
+        exit 3
+        ;;
+    unready)
+        trap 'exit 0' TERM
+        while :; do sleep 0.1; done
+        ;;
+esac
+echo "SUCCESS:  Startup complete"
+case "$BEHAVIOUR" in
+    crash-later)
+        sleep 0.5
+        echo "ERROR:    the price is gone"
+        exit 4
+        ;;
+    finish) exit 0 ;;
+    suicide)
+        sleep 0.3
+        kill -KILL $$
+        ;;
+    deaf)
+        trap '' TERM
+        beat
+        ;;
+    hungry) # more than its limit, all of it in memory
+        head -c 200000000 /dev/zero | tail | cat > /dev/null
+        sleep 600
+        ;;
+    show)
+        trap 'exit 0' TERM
+        env
+        id
+        ls -d /root/.ape /var/run/docker.sock 2>/dev/null
+        if (echo x > /root-is-writable) 2>/dev/null; then echo "root is writable"; else echo "root is read-only"; fi
+        beat
+        ;;
+    remember)
+        trap 'exit 0' TERM
+        mkdir -p .silverback-sessions/one
+        echo run >> .silverback-sessions/one/runs
+        cat .silverback-sessions/one/runs
+        beat
+        ;;
+    long)
+        head -c 40000 /dev/zero | tr '\0' x
+        echo
+        ;;
+    *)
+        trap 'echo "INFO:     goodbye"; exit 0' TERM
+        beat
+        ;;
+esac
