@@ -222,22 +222,22 @@ class _Application:
                 yield Event("state", action.name, "stopping", ResourceStatus.SHUTDOWN)
             else:
                 yield self._noted(outcome)
-        starting: dict[Future[Event], str] = {}
+        starting: set[Future[Event]] = set()
         for event in wait_until_stopped(self.client, list(stopping), self.options.timing):
-            action, stopped = stopping.get(event.name, (None, None))
-            if action is None or stopped is None or event.kind == "state":
+            if event.kind == "state":
                 continue
+            action, stopped = stopping[event.name]
             if event.kind == "applied" and event.status is not None:
-                starting[pool.submit(self._start, action, stopped)] = action.name
+                starting.add(pool.submit(self._start, action, stopped))
             else:
                 text = event.text if event.status is not None else f"it was removed in the meantime; {AGAIN}"
                 self._end(action, failed=True)
                 yield self._noted(Event("failed", action.name, text))
-            for future in [one for one in starting if one.done()]:
-                del starting[future]
-                yield self._noted(future.result())
-        for future in as_completed(starting):
-            yield self._noted(future.result())
+            for started in [one for one in starting if one.done()]:
+                starting.remove(started)
+                yield self._noted(started.result())
+        for started in as_completed(starting):
+            yield self._noted(started.result())
 
     def _noted(self, event: Event) -> Event:
         if event.kind == "failed":
@@ -379,9 +379,7 @@ class _Application:
             yield from (Event("skipped", name, "not waited for: another failed") for name in begun)
             return
         kept = frozenset(bot.name for bot in self.plan.of(KeepBot))
-        yield from map(
-            self._noted, wait_until_ready(self.client, begun, self.options.timing, self._halted, kept)
-        )
+        yield from map(self._noted, wait_until_ready(self.client, begun, self.options.timing, self._halted, kept))
 
     # Going back
 

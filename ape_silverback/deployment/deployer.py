@@ -185,7 +185,9 @@ class Deployer:
                 (
                     record
                     for record in reversed(of_target)
-                    if record.id < before and record.succeeded and _chosen(record, names) != _chosen(history[-1], names)
+                    if record.id < before
+                    and record.succeeded
+                    and _chosen(record, names, target) != _chosen(history[-1], names, target)
                 ),
                 None,
             )
@@ -227,8 +229,5 @@ class Deployer:
         return read_live_state(self.client, self.cluster, self.cluster_identity, names)
 
 
-def _chosen(record: Record, names: Collection[str]) -> dict[str, object]:
-    bots = record.of_target(record.target)
-    return {bot.name: bot.configuration for bot in bots if not names or bot.name in names}
-
-
+def _chosen(record: Record, names: Collection[str], target: str | None) -> dict[str, object]:
+    return {bot.name: bot.configuration for bot in record.of_target(target) if not names or bot.name in names}

@@ -264,8 +264,14 @@ def _bots_left(
             yield bot  # the change may have been made
         elif any(one.kind == "rolled-back" for one in (event, events.get(str(renamed.get(bot.name)))) if one):
             name = str(renamed.get(bot.name, bot.name))
-            yield bot.model_copy(update={"name": name, "configuration": bot.previous or bot.configuration,
-                                         "previous": None, "code": None})
+            yield bot.model_copy(
+                update={
+                    "name": name,
+                    "configuration": bot.previous or bot.configuration,
+                    "previous": None,
+                    "code": None,
+                }
+            )
         else:
             yield bot.model_copy(update={"previous": None})
     for bot in record.leaving:
@@ -289,9 +295,7 @@ def _groups_left(
 
 
 def _pending(owed: Mapping[UUID, str], record: Record) -> dict[UUID, PendingRestart]:
-    return {
-        identity: record.owes.get(identity, PendingRestart(reason=reason)) for identity, reason in owed.items()
-    }
+    return {identity: record.owes.get(identity, PendingRestart(reason=reason)) for identity, reason in owed.items()}
 
 
 # Files

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, overload
 from uuid import UUID
 
 from pydantic import Field
@@ -222,7 +222,7 @@ class RemoveBot(Frozen):
 GroupAction = CreateGroup | UpdateGroup | RemoveGroup
 BotAction = CreateBot | UpdateBot | RestartBot | StartBot | KeepBot | RemoveBot
 Action = GroupAction | BotAction
-ActionT = TypeVar("ActionT", bound=Frozen)
+A, B, C, D = TypeVar("A"), TypeVar("B"), TypeVar("C"), TypeVar("D")
 
 
 class PlanScope(Frozen):
@@ -291,7 +291,16 @@ class Plan(Frozen):
     state: str = ""
     """Fingerprint of that, and of the record, when the plan was made."""
 
-    def of(self, *kinds: type[ActionT]) -> tuple[ActionT, ...]:
+    @overload
+    def of(self, kind: type[A], /) -> tuple[A, ...]: ...
+    @overload
+    def of(self, kind: type[A], other: type[B], /) -> tuple[A | B, ...]: ...
+    @overload
+    def of(self, kind: type[A], other: type[B], third: type[C], /) -> tuple[A | B | C, ...]: ...
+    @overload
+    def of(self, kind: type[A], other: type[B], third: type[C], fourth: type[D], /) -> tuple[A | B | C | D, ...]: ...
+
+    def of(self, *kinds: Any) -> tuple[Any, ...]:
         """Return the actions of some kinds."""
         return tuple(action for action in self.actions if isinstance(action, kinds))
 
@@ -303,14 +312,16 @@ class Plan(Frozen):
     @property
     def bot_actions(self) -> tuple[CreateBot | UpdateBot | RestartBot | StartBot, ...]:
         """The actions after which a bot runs that didn't, or with something newer."""
-        kinds = (CreateBot, UpdateBot, RestartBot, StartBot)
-        return tuple(action for action in self.actions if isinstance(action, kinds))
+        return self.of(CreateBot, UpdateBot, RestartBot, StartBot)
 
     @property
     def watched(self) -> tuple[str, ...]:
         """Names of the bots that run and are healthy when it is done."""
-        kinds = (CreateBot, UpdateBot, RestartBot, StartBot, KeepBot)
-        return tuple(action.name for action in self.actions if isinstance(action, kinds))
+        return tuple(
+            action.name
+            for action in self.actions
+            if isinstance(action, CreateBot | UpdateBot | RestartBot | StartBot | KeepBot)
+        )
 
     @property
     def needs(self) -> frozenset[str]:

@@ -288,7 +288,7 @@ def _reasons(match: Match, live: LiveBot, touched: set[str], inputs: Inputs) -> 
 def pending_restart(live: LiveBot, inputs: Inputs) -> str | None:
     """Return why a bot has to be restarted since an earlier change; None once it was."""
     pending = inputs.recorded.pending_restarts.get(live.id)
-    if pending is None or None not in (live.started_at, pending.started_at) and live.started_at != pending.started_at:
+    if pending is None or (None not in (live.started_at, pending.started_at) and live.started_at != pending.started_at):
         return None
     return pending.reason
 
@@ -428,9 +428,7 @@ def _kept_users(group: str, gone: set[UUID], inputs: Inputs) -> list[LiveBot]:
     ]
 
 
-def _orphans(
-    matches: Iterable[Match], removals: Iterable[RemoveBot | RemoveGroup], inputs: Inputs
-) -> Iterator[Orphan]:
+def _orphans(matches: Iterable[Match], removals: Iterable[RemoveBot | RemoveGroup], inputs: Inputs) -> Iterator[Orphan]:
     """Name what the project deployed before for this target and no longer has, where it isn't removed."""
     removed = {(type(action), action.name) for action in removals}
     for live, bot in _left_over_bots(matches, inputs):
@@ -457,9 +455,7 @@ def _conflicts(matches: Iterable[Match], inputs: Inputs) -> Iterator[str]:
             if old in desired.every_name:
                 yield f"{bot.name}: renamed-from '{old}', which is a bot of the project"
     sources = [old for bot in desired.bots for old in bot.renamed_from]
-    yield from (
-        f"two bots are renamed-from '{old}'" for old in dict.fromkeys(sources) if sources.count(old) > 1
-    )
+    yield from (f"two bots are renamed-from '{old}'" for old in dict.fromkeys(sources) if sources.count(old) > 1)
     matched = [match.live.id for match in matches if match.live is not None]
     for match in matches:
         bot, found = match.bot, match.live
@@ -506,9 +502,7 @@ def _missing(groups: Iterable[CreateGroup | UpdateGroup], inputs: Inputs) -> Ite
                 )
 
 
-def _still_used(
-    removals: Iterable[RemoveBot | RemoveGroup], matches: Iterable[Match], inputs: Inputs
-) -> Iterator[str]:
+def _still_used(removals: Iterable[RemoveBot | RemoveGroup], matches: Iterable[Match], inputs: Inputs) -> Iterator[str]:
     """Find variable groups that others use, so that they can't be removed."""
     removals = list(removals)
     gone = {action.id for action in removals if isinstance(action, RemoveBot)}
@@ -563,9 +557,7 @@ def _drift(inputs: Inputs) -> Iterator[Drift]:
             yield Drift(name=name, kind="group-changed", field="variables", recorded=group.variables, live=now)
 
 
-def _unknown(
-    matches: Iterable[Match], groups: Iterable[CreateGroup | UpdateGroup], inputs: Inputs
-) -> Iterator[str]:
+def _unknown(matches: Iterable[Match], groups: Iterable[CreateGroup | UpdateGroup], inputs: Inputs) -> Iterator[str]:
     """Name what a plan can't know."""
     sent = {action.name: set(_sent(action)) for action in groups}
     for group in inputs.desired.groups:

@@ -179,7 +179,7 @@ def wait_until_ready(
         for name, sight in sights.items():
             before = watched[name]
             watched[name], decided = verdict(before, sight, elapsed, timing)
-            yield from _seen(name, before, watched[name], decided, timing)
+            yield from _seen(name, before, watched[name], decided)
             if decided is not None:
                 status = watched.pop(name).status
                 if decided.ready:
@@ -193,7 +193,7 @@ def wait_until_ready(
             time.sleep(delay)
 
 
-def _seen(name: str, before: Watched, now: Watched, decided: Verdict | None, timing: Timing) -> Iterator[Event]:
+def _seen(name: str, before: Watched, now: Watched, decided: Verdict | None) -> Iterator[Event]:
     """Return what is worth telling of a look: another state, and the begin or the break of the settling."""
     if now.status is not None and now.status is not before.status:
         yield Event("state", name, str(now.status).lower(), now.status)

@@ -251,7 +251,7 @@ def _code(project: Path, bot: DesiredBot) -> Iterator[_Layer]:
             "set `module:` for one with another name"
         )
     name = module.name
-    needed = _needed(project, name)
+    needed = needed_by(project, name)
     if (project / "bots").is_dir() and name.startswith("bots."):
         others = {path for path in (project / "bots").iterdir() if not _is_python(path) and not _is_never(path)}
         needed |= {path for path in others if path.is_file() or _has_files(path)}
@@ -267,7 +267,7 @@ def _code(project: Path, bot: DesiredBot) -> Iterator[_Layer]:
     yield _Layer("How to run it.", ('ENTRYPOINT ["silverback"]', f"CMD {command}"))
 
 
-def _needed(project: Path, module: str) -> set[Path]:
+def needed_by(project: Path, module: str) -> set[Path]:
     """Return the files and packages of the project that a module needs, following its imports."""
     needed: set[Path] = set()
     queue = [module]

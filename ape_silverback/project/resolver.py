@@ -112,7 +112,20 @@ def resolve(
         bots=resolved,
         groups=_groups(reading, target, resolved),
         warnings=(*reading.warnings, *resolver.warnings),
+        target=target,
+        selected=tuple(names),
+        names=frozenset(known),
+        group_names=frozenset(
+            [*(reading.section.variables or {}), *((target and reading.section.targets[target].variables) or {})]
+        ),
     )
+
+
+def _listed(value: str | Sequence[str] | None) -> tuple[str, ...]:
+    """Return one text or several as several."""
+    if value is None:
+        return ()
+    return (value,) if isinstance(value, str) else tuple(value)
 
 
 def known_bots(reading: SectionReading, found: Mapping[str, str], target: str | None = None) -> dict[str, str]:
@@ -253,7 +266,7 @@ class _Resolver:
                 "cluster_access": access_origin,
             },
             protect=layers.first("protect", default=False)[0],
-            renamed_from=layers.first("renamed_from")[0],
+            renamed_from=_listed(layers.first("renamed_from")[0]),
         )
 
     def _problem(self, bot: str, text: str) -> None:

@@ -153,7 +153,7 @@ def update(
         ape silverback cluster bots update blocks --account deployer --restart
     """
     from ape_silverback.cli.shared.documents import BotDocument
-    from ape_silverback.deployment.plan import ACTIVE
+    from ape_silverback.deployment.state import ACTIVE
 
     if groups and clear_vars:
         raise click.UsageError("Name groups, or say --clear-vars, not both.")
