@@ -7,11 +7,13 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 TOOLS := .tools/.anvil-$(ANVIL_VERSION)-oidc-provider-$(OIDC_PROVIDER_VERSION)
 
-.PHONY: help install demo test lint format clean
+.PHONY: help install demo test trials bench lint format clean
 
 help:
 	@echo "make demo    deploy this repository's bots to a local cluster on a real chain, then stop everything"
 	@echo "make test    lint, types and tests"
+	@echo "make trials  the tests that take minutes"
+	@echo "make bench   how long commands and deployments take"
 	@echo "make install what both need: a virtual environment in $(VENV), anvil and oidc-provider in .tools"
 
 install: $(INSTALLED) $(TOOLS)
@@ -41,6 +43,13 @@ lint: $(INSTALLED)
 
 test: install lint
 	$(BIN)/python -m pytest -n auto --dist loadgroup
+
+trials: install
+	$(BIN)/python -m pytest -n auto --dist loadgroup -m trial
+
+bench: install
+	$(BIN)/python benchmarks/commands.py
+	$(BIN)/python benchmarks/deploy.py
 
 format: $(INSTALLED)
 	$(BIN)/ruff format .

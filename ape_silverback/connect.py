@@ -105,7 +105,7 @@ class Connection:
 
     def kind(self) -> ClusterKind:
         """Say what kind of cluster it is; unless it is hosted, it is asked whether it runs folders from here."""
-        from ape_silverback.cluster.http_errors import is_loopback
+        from ape_silverback.transport import is_loopback
 
         if self.is_platform and not is_loopback(self.client.base_url):
             return "platform"

@@ -4,27 +4,31 @@ All of them are Ape errors, so that code written for Ape catches them and ``ape`
 
     SilverbackError (ape.exceptions.ApeException)
     ├── ConfigurationError (ape.exceptions.ConfigError)   the `silverback:` section or its environment variables
+    ├── EnvironmentVariableError   a variable for proxies or certificates can't be used
     ├── ResolutionError       a bot's network, account or image can't be resolved from the project
     ├── ProfileError          the profile file, or the choice of a profile or cluster
-    │   └── NoClusterError    nothing says which cluster to talk to
+    │   └── NoClusterError        no cluster is configured
     ├── FileError             a file of `~/.silverback` can't be locked or written
     │   └── FileLocked            another process holds its lock
-    ├── LocalClusterError     the local cluster can't start, stop or be reached
+    ├── LocalClusterError     the local cluster can't be started, stopped or reached
     ├── BuildError            an image can't be described, built or pushed
-    ├── DeployError           a plan can't be made or carried out
-    │   └── DeployFailed          not all of a plan went well
+    ├── DeployError           a plan can't be made or applied
+    │   └── DeployFailed          parts of a plan failed
     ├── ChainError            a node of a chain doesn't answer, or refuses
-    ├── StreamError           a payment stream isn't to be trusted, or can't be paid
+    ├── StreamError           a payment stream can't be trusted, or can't be paid
     └── ClusterError          a request to a cluster or to the platform failed: method, URL, status
         ├── ConnectionFailed      no answer
-        │   ├── ConnectionRefused     nothing listens there
+        │   ├── ConnectionRefused     nothing listens at the address
         │   ├── NameNotResolved       the host name has no address
+        │   ├── ProxyFailed           the proxy can't be reached, or refused
         │   ├── TLSFailed             the certificate or the handshake was refused
         │   ├── RequestTimeout        no answer in time
-        │   └── ConnectionBroken      the connection ended in the middle
+        │   └── ConnectionBroken      the connection ended before the answer was complete
         ├── RedirectRefused       a redirect to another origin, which must not get the key
-        ├── LoginFailed           a login that was refused, given up, or answered by somebody else
-        ├── UnexpectedAnswer      an answer that is not what the API promises
+        ├── LoginFailed           a login was refused, cancelled, or answered by another login's redirect
+        ├── UnexpectedAnswer      an answer that the API doesn't promise
+        │   ├── AnswerTooLarge        more bytes than any cluster has to tell
+        │   └── TooManyPages          a list whose pages don't end
         ├── NotOffered            an extension that this cluster doesn't have
         ├── ServerError           5xx
         └── ClientError           4xx; the name that the public SDK uses
@@ -61,16 +65,20 @@ class ConfigurationError(SilverbackError, ConfigError):
     """The section, or a variable ``APE_SILVERBACK_…``, can't be used. Names file and line where they are known."""
 
 
+class EnvironmentVariableError(SilverbackError):
+    """An environment variable for proxies or certificates can't be used. Names the variable."""
+
+
 class ResolutionError(SilverbackError):
     """A value of a bot can't be resolved from the Ape project."""
 
 
 class ProfileError(SilverbackError):
-    """The profile file is broken, or the profile or cluster that was asked for isn't in it."""
+    """The profile file is broken, or lacks the profile or cluster that was asked for."""
 
 
 class NoClusterError(ProfileError):
-    """Nothing says which cluster to talk to: no option, no section, no environment, no profile."""
+    """No cluster is configured: by no option, section, environment variable or profile."""
 
 
 class FileError(SilverbackError):
@@ -97,18 +105,18 @@ class LocalClusterError(SilverbackError):
 
 
 class BuildError(SilverbackError):
-    """An image of a bot can't be described, built or pushed, or there is no engine for it."""
+    """A bot's image can't be described, built or pushed, or there is no engine for it."""
 
 
 class DeployError(SilverbackError):
-    """A deployment can't be planned or carried out."""
+    """A deployment can't be planned or applied."""
 
 
 class DeployFailed(DeployError):
-    """Not all of a deployment went well; what did is done.
+    """Parts of a deployment failed; the rest is done.
 
     Attributes:
-        failures: name of each bot and variable group that failed → why.
+        failures: name of each bot and variable group that failed → the reason.
     """
 
     def __init__(self, message: str, failures: Mapping[str, str]) -> None:
@@ -121,7 +129,7 @@ class ChainError(SilverbackError):
 
 
 class StreamError(SilverbackError):
-    """The payment stream of a cluster isn't what it should be, or can't be made, extended or cancelled."""
+    """A cluster's payment stream can't be trusted, or can't be created, extended or cancelled."""
 
 
 class ClusterError(SilverbackError):
@@ -159,6 +167,10 @@ class NameNotResolved(ConnectionFailed):
     """The host name has no address."""
 
 
+class ProxyFailed(ConnectionFailed):
+    """The proxy that the environment names can't be reached, or refused the connection."""
+
+
 class TLSFailed(ConnectionFailed):
     """The certificate or the TLS handshake was refused."""
 
@@ -168,15 +180,23 @@ class RequestTimeout(ConnectionFailed):
 
 
 class ConnectionBroken(ConnectionFailed):
-    """The connection ended before the answer was whole."""
+    """The connection ended before the answer was complete."""
 
 
 class RedirectRefused(ClusterError):
-    """A redirect to another origin. The key belongs to the configured origin only, so it isn't followed."""
+    """A redirect to another origin. It isn't followed: the key is for the configured origin only."""
 
 
 class UnexpectedAnswer(ClusterError):
-    """An answer that is not what the API promises: HTML from a proxy, truncated JSON, wrong types."""
+    """An answer that the API doesn't promise: HTML from a proxy, truncated JSON, wrong types."""
+
+
+class AnswerTooLarge(UnexpectedAnswer):
+    """An answer has more bytes, decompressed, than any cluster has to tell."""
+
+
+class TooManyPages(UnexpectedAnswer):
+    """A list has more pages than any cluster needs, or pages that repeat."""
 
 
 class NotOffered(ClusterError):
@@ -184,11 +204,11 @@ class NotOffered(ClusterError):
 
 
 class LoginFailed(ClusterError):
-    """A login that didn't end well: refused, given up, out of time, or answered by somebody else."""
+    """A login was refused, cancelled, ran out of time, or was answered by the redirect of another login."""
 
 
 class ServerError(ClusterError):
-    """The cluster failed to answer (5xx)."""
+    """The cluster failed while answering (5xx)."""
 
 
 class ClientError(ClusterError):
@@ -204,11 +224,11 @@ class Forbidden(ClientError):
 
 
 class NotFound(ClientError):
-    """There is no such thing on the cluster (404)."""
+    """The cluster has no such resource (404)."""
 
 
 class Conflict(ClientError):
-    """It clashes with what the cluster holds, a name taken or a thing still in use (409)."""
+    """The request conflicts with what is on the cluster: a name is taken, or a resource is still in use (409)."""
 
 
 class ValidationFailed(ClientError):

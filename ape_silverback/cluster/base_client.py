@@ -1,4 +1,4 @@
-"""One place for what every request needs: its headers, its time, retries and redirects.
+"""What every request of the API needs: headers, time-outs, retries, redirects, and what to do about a lost answer.
 
 Secrets go to the origin that they were configured for and nowhere else: what leads to another origin is refused before
 anything is sent there.
@@ -8,21 +8,21 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn, Protocol, TypeVar
 
 import httpx
 
 from ape_silverback.cluster.http_errors import (
     error_of,
-    is_loopback,
     mapped_errors,
     public_url,
     read_answer,
+    sendable,
+    too_large,
     validated,
     where_of,
 )
@@ -33,42 +33,57 @@ from ape_silverback.exceptions import (
     ConnectionRefused,
     NameNotResolved,
     NotFound,
+    ProxyFailed,
     RedirectRefused,
     ServerError,
     TLSFailed,
+    TooManyPages,
     UnexpectedAnswer,
+    ValidationFailed,
 )
+from ape_silverback.transport import MAX_BYTES, Transport, deadline, is_loopback
 from ape_silverback.version import __version__
 
 T = TypeVar("T")
 
+
+class _Created(Protocol):
+    @property
+    def created(self) -> datetime: ...
+
+
+CreatedT = TypeVar("CreatedT", bound=_Created)
+
 USER_AGENT = f"ape-silverback/{__version__}"
 DEFAULT_TIMEOUT = httpx.Timeout(5.0)
-"""Seconds to connect and to each byte."""
+"""Seconds to connect, and to wait for each part of an answer."""
 
 SLOW_TIMEOUT = httpx.Timeout(5.0, read=10.0)
 """For the calls that are slow on a hosted cluster: create, update, start, stop and remove of a bot, its logs."""
 
 IDEMPOTENT_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE"})
 RETRIED_STATUSES = frozenset({429, 502, 503, 504})
-NEVER_ARRIVED = (ConnectionRefused, NameNotResolved, TLSFailed)
+NEVER_ARRIVED = (ConnectionRefused, NameNotResolved, ProxyFailed, TLSFailed)
 """Errors after which the server certainly did nothing."""
 
-_end_of_call: ContextVar[float | None] = ContextVar("end of the call that is being worked on", default=None)
-"""Time, as ``time.monotonic`` has it, at which a call has to be over with its retries and look-ups."""
+CLOCK_TOLERANCE = 5.0
+"""Seconds by which the clocks behind a cluster's ``Date`` and its ``created`` may differ."""
+
+MOST_PAGES = 200
+"""Pages of one list: a cluster has up to 250 bots."""
 
 MOST_REDIRECTS = 5
 
 
 @dataclass(frozen=True)
 class Retries:
-    """How often and how long a request is tried again.
+    """How often and for how long a request is retried.
 
     Attributes:
         attempts: most requests for one call.
-        deadline: seconds that a call has for all of it: attempts, the waits between them, and look-ups.
+        deadline: seconds for a whole call: attempts, the waits between them, and look-ups.
         first_delay: seconds before the second attempt; doubled each time, with jitter.
-        longest_delay: most seconds between two attempts, also where the server asks for more.
+        longest_delay: most seconds between two attempts, even where the server asks for more.
         sleep: waits for some seconds.
     """
 
@@ -79,10 +94,10 @@ class Retries:
     sleep: Callable[[float], None] = time.sleep
 
     def delays(self, end: float | None = None) -> Iterator[float]:
-        """Give the seconds to wait before each further attempt, until attempts or time are used up.
+        """Yield the seconds to wait before each further attempt, until attempts or time are used up.
 
         Args:
-            end: when the time is used up; None for ``deadline`` seconds after the first failure.
+            end: when the time is used up; None for ``deadline`` seconds from now.
         """
         end = time.monotonic() + self.deadline if end is None else end
         for attempt in range(self.attempts - 1):
@@ -93,19 +108,28 @@ class Retries:
 
 
 class ApiClient(httpx.Client):
-    """An ``httpx.Client`` for the API: constructed like one, safer in what it sends.
+    """An ``httpx.Client`` for the API: constructed like one, safer in what it sends and in what it accepts.
 
     Args:
-        retries: how often a request is tried again that may be.
+        retries: how often a request is retried that may be.
         hint: what to do when the key or the session isn't accepted, for the error.
+
+    Raises:
+        ProfileError: a header holds characters that can't be sent.
     """
 
     def __init__(self, *args: Any, retries: Retries | None = None, hint: str | None = None, **kwargs: Any) -> None:
-        kwargs["headers"] = {"User-Agent": USER_AGENT, **(kwargs.get("headers") or {})}
+        given = kwargs.get("headers") or {}
+        headers = given.items() if isinstance(given, Mapping) else given
+        kwargs["headers"] = [("User-Agent", USER_AGENT), *((name, sendable(value, name)) for name, value in headers)]
         kwargs.setdefault("timeout", DEFAULT_TIMEOUT)
+        if not {"transport", "mounts", "proxy", "cert", "http1", "http2", "limits"} & kwargs.keys():
+            chosen = {name: kwargs[name] for name in ("verify", "trust_env") if name in kwargs}
+            kwargs["transport"] = Transport(**chosen)
         super().__init__(*args, **kwargs)
         self.retries = retries or Retries()
         self.hint = hint
+        self._clock: tuple[float, str] | None = None
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {public_url(self.base_url)}>"
@@ -114,7 +138,7 @@ class ApiClient(httpx.Client):
         raise TypeError(f"a {type(self).__name__} can't be pickled: it holds a key")
 
     def send(self, request: httpx.Request, *args: Any, **kwargs: Any) -> httpx.Response:
-        """Send a request; follow redirects within its origin, and try again what may be tried again.
+        """Send a request; follow redirects within its origin, and retry what may be retried.
 
         Raises:
             ConnectionFailed: no answer came.
@@ -123,8 +147,9 @@ class ApiClient(httpx.Client):
         self._refuse_other_origin(request)
         kwargs["follow_redirects"] = False
         repeatable = request.extensions.get("idempotent", request.method in IDEMPOTENT_METHODS)
-        with self._in_time() as end:
-            kwargs["end"] = end
+        if kwargs.get("stream"):
+            request.extensions.setdefault("max_bytes", None)
+        with deadline(self.retries.deadline) as end:
             delays = self.retries.delays(end)
             while True:
                 try:
@@ -133,7 +158,7 @@ class ApiClient(httpx.Client):
                     if not repeatable or not _is_temporary(error) or (delay := next(delays, None)) is None:
                         raise
                 else:
-                    # Who has too many requests did nothing with this one.
+                    # A request that was one too many has had no effect.
                     again = repeatable or response.status_code == httpx.codes.TOO_MANY_REQUESTS
                     if not again or response.status_code not in RETRIED_STATUSES:
                         return response
@@ -145,18 +170,6 @@ class ApiClient(httpx.Client):
                     response.close()
                 self.retries.sleep(delay)
 
-    @contextmanager
-    def _in_time(self) -> Iterator[float]:
-        """Give the time at which a call has to be over; what it calls in turn has no more time than it has."""
-        if (end := _end_of_call.get()) is not None:
-            yield end
-            return
-        token = _end_of_call.set(end := time.monotonic() + self.retries.deadline)
-        try:
-            yield end
-        finally:
-            _end_of_call.reset(token)
-
     def _refuse_other_origin(self, request: httpx.Request) -> None:
         """Keep the key from an address that isn't the configured one, such as that of a next page.
 
@@ -165,8 +178,8 @@ class ApiClient(httpx.Client):
         """
         if self.base_url.host and origin(request.url) != origin(self.base_url):
             raise RedirectRefused(
-                f"{request.method} {public_url(request.url)} isn't at {public_url(self.base_url)}, and the key is only "
-                "for that",
+                f"{request.method} {public_url(request.url)} isn't below {public_url(self.base_url)}, which alone "
+                "gets the key",
                 method=request.method,
                 url=public_url(request.url),
             )
@@ -181,8 +194,8 @@ class ApiClient(httpx.Client):
             same_origin = origin(following.url) == origin(request.url)
             if not same_origin or (request.method not in ("GET", "HEAD") and following.method != request.method):
                 raise RedirectRefused(
-                    f"{request.method} {public_url(request.url)} was redirected to {public_url(following.url)}; "
-                    "the key is only for the configured address: correct `host` in the profile if that moved",
+                    f"{request.method} {public_url(request.url)} was redirected to {public_url(following.url)}, "
+                    "which doesn't get the key; if the cluster has moved, correct `host` in the profile",
                     **where_of(response),
                 )
             following.extensions = request.extensions
@@ -192,28 +205,14 @@ class ApiClient(httpx.Client):
             **where_of(response),
         )
 
-    def _send_once(
-        self, request: httpx.Request, *args: Any, end: float, stream: bool = False, **kwargs: Any
-    ) -> httpx.Response:
-        """Send a request once; read its answer until the end of the time for the whole call, unless it is a stream."""
-        if not stream:
-            left = max(0.001, end - time.monotonic())
-            timeouts = request.extensions.get("timeout", {})
-            request.extensions["timeout"] = {
-                what: left if seconds is None else min(seconds, left) for what, seconds in timeouts.items()
-            }
+    def _send_once(self, request: httpx.Request, *args: Any, **kwargs: Any) -> httpx.Response:
         with mapped_errors(request):
-            response = super().send(request, *args, stream=True, **kwargs)
-            if not stream:
-                try:
-                    response.stream = _Timed(response.stream, request, end)
-                    response.read()
-                finally:
-                    response.close()
-            return response
+            response = super().send(request, *args, **kwargs)
+        self._clock = (time.time(), response.headers.get("Date", ""))
+        return response
 
     def call(self, method: str, path: str, *, idempotent: bool | None = None, **kwargs: Any) -> httpx.Response:
-        """Make a request and give its answer if it is a good one.
+        """Make a request and return its successful answer.
 
         Args:
             method: HTTP method.
@@ -222,9 +221,12 @@ class ApiClient(httpx.Client):
             kwargs: as for ``httpx.Client.build_request``.
 
         Raises:
-            ClusterError: no answer, or none that says yes.
+            ClusterError: no answer, or one that isn't a success.
         """
-        request = self.build_request(method, path, **kwargs)
+        try:
+            request = self.build_request(method, path, **kwargs)
+        except UnicodeEncodeError:
+            raise ValidationFailed(f"{method} {path}: a value isn't text that can be sent as UTF-8") from None
         if idempotent is not None:
             request.extensions["idempotent"] = idempotent
         response = self.send(request)
@@ -232,10 +234,10 @@ class ApiClient(httpx.Client):
         return response
 
     def get_as(self, kind: type[T], path: str, **kwargs: Any) -> T:
-        """GET something and give it as the type that the API promises.
+        """GET something and return it as the type that the API promises.
 
         Raises:
-            ClusterError: no answer, none that says yes, or one that isn't what the API promises.
+            ClusterError: no answer, one that isn't a success, or one that the API doesn't promise.
         """
         return read_answer(kind, self.call("GET", path, **kwargs))
 
@@ -243,32 +245,43 @@ class ApiClient(httpx.Client):
         """GET a list, over as many pages as it has.
 
         Raises:
-            ClusterError: as ``ask``.
+            ClusterError: as ``get_as``.
+            TooManyPages: the pages don't end.
+            AnswerTooLarge: all pages together are too large.
         """
         found: list[T] = []
-        seen = set()
+        seen: set[str] = set()
+        size = 0
         following: str | None = path
-        while following is not None and following not in seen:
-            seen.add(following)
-            response = self.call("GET", following, **kwargs)
-            content = read_answer(Any, response)
-            page = content.get("items") if isinstance(content, dict) else content
-            found += validated(list[kind], page, response)  # type: ignore[valid-type]
-            following = response.links.get("next", {}).get("url")
-            if following is None and isinstance(content, dict) and isinstance(content.get("next"), str):
-                following = content["next"]
-            following = following and self._next_page(following, response)
-            kwargs.pop("params", None)  # the next page's address has them
+        with deadline(self.retries.deadline):
+            while following is not None and following not in seen:
+                seen.add(following)
+                response = self.call("GET", following, **kwargs)
+                size += len(response.content)
+                if len(seen) > MOST_PAGES:
+                    raise TooManyPages(
+                        f"GET {public_url(response.request.url)} has more than {MOST_PAGES} pages", **where_of(response)
+                    )
+                if size > MAX_BYTES:
+                    raise too_large(response.request)
+                content = read_answer(Any, response)
+                page = content.get("items") if isinstance(content, dict) else content
+                found += validated(list[kind], page, response)  # type: ignore[valid-type]
+                following = response.links.get("next", {}).get("url")
+                if following is None and isinstance(content, dict) and isinstance(content.get("next"), str):
+                    following = content["next"]
+                following = following and self._next_page(following, response)
+                kwargs.pop("params", None)  # the next page's address has them
         return found
 
     def _next_page(self, link: str, response: httpx.Response) -> str:
-        """Give the whole address of a next page.
+        """Return the whole address of a next page.
 
         A link counts from the page that holds it (RFC 3986). A cluster behind the platform may not know under which
         path it is there, and then counts from its own root.
 
         Raises:
-            UnexpectedAnswer: it is no address.
+            UnexpectedAnswer: it isn't an address.
         """
         base = self.base_url.path.rstrip("/")
         try:
@@ -278,48 +291,93 @@ class ApiClient(httpx.Client):
         except (httpx.InvalidURL, ValueError) as error:
             where = where_of(response)
             raise UnexpectedAnswer(
-                f"{where['method']} {where['url']} names no address of a next page", **where
+                f"the answer to {where['method']} {where['url']} links to a next page that isn't an address", **where
             ) from error
         return str(url)
 
-    def create(self, kind: type[T], path: str, find: Callable[[], T | None], **kwargs: Any) -> T:
-        """POST something new, never twice: what a lost answer left behind is looked up before it is sent again.
+    def create(
+        self,
+        kind: type[CreatedT],
+        path: str,
+        what: str,
+        find: Callable[[], CreatedT | None],
+        wanted: Mapping[str, Any],
+        **kwargs: Any,
+    ) -> CreatedT:
+        """POST something new, never twice: after a lost answer it is looked up before it is sent again.
+
+        What is found is ours only if it wasn't there before and is what was asked for.
 
         Args:
             kind: what the API answers.
             path: below the base URL.
-            find: looks the thing up by its name.
+            what: how errors call it, such as ``bot 'a'``.
+            find: looks it up by its name.
+            wanted: field → the value that it has if it is ours; a frozenset for a list in any order.
+            kwargs: as for ``httpx.Client.build_request``.
 
         Raises:
-            ClusterError: as ``ask``; Conflict when there was one of this name before.
+            ClusterError: as ``get_as``.
+            Conflict: there was one of this name before.
         """
-        maybe_there = False
-        with self._in_time() as end:
+        lost: ClusterError | None = None
+        begun = time.time()
+        with deadline(self.retries.deadline) as end:
             delays = self.retries.delays(end)
             while True:
                 try:
                     return read_answer(kind, self.call("POST", path, **kwargs))
-                except Conflict:
-                    if maybe_there and (found := find()) is not None:
-                        return found
-                    raise
+                except Conflict as error:
+                    if lost is None or (found := find()) is None:
+                        raise
+                    return self._ours(found, what, begun, wanted, error)
                 except (ConnectionFailed, ServerError) as error:
                     if not isinstance(error, NEVER_ARRIVED):
-                        maybe_there = True
+                        lost = error
                         if (found := find()) is not None:
-                            return found
+                            return self._ours(found, what, begun, wanted, error)
                     if not _is_temporary(error) or (delay := next(delays, None)) is None:
                         raise
                     self.retries.sleep(delay)
 
-    def delete_thing(self, path: str, **kwargs: Any) -> None:
-        """DELETE something. Gone is gone: that it isn't there any more after a lost answer is no error.
+    def _ours(
+        self, found: CreatedT, what: str, begun: float, wanted: Mapping[str, Any], error: ClusterError
+    ) -> CreatedT:
+        """Return what a look-up found, if a request of ours whose answer was lost made it.
 
         Raises:
-            ClusterError: as ``call``; NotFound when it wasn't there at first.
+            Conflict: it didn't.
+        """
+        where: dict[str, Any] = {"method": error.method, "url": error.url, "status": error.status}
+        other = [name for name, value in wanted.items() if not _is_same(value, getattr(found, name))]
+        created = found.created if found.created.tzinfo else found.created.replace(tzinfo=timezone.utc)
+        if created.timestamp() - self._ahead() < begun - CLOCK_TOLERANCE:
+            raise Conflict(f"{what} was there before, and stays as it is; nothing was created ({error})", **where)
+        if other:
+            raise Conflict(
+                f"another {what} has been created meanwhile, with other values of {', '.join(other)}; it stays as it "
+                f"is ({error})",
+                **where,
+            )
+        return found
+
+    def _ahead(self) -> float:
+        """Return the seconds by which the cluster's clock is ahead of ours, as its last answer tells."""
+        here, date = self._clock or (0.0, "")
+        try:
+            return parsedate_to_datetime(date).timestamp() - here
+        except (TypeError, ValueError, OverflowError):
+            return 0.0
+
+    def delete_resource(self, path: str, **kwargs: Any) -> None:
+        """DELETE something. That it is gone after a lost answer isn't an error.
+
+        Raises:
+            ClusterError: as ``call``.
+            NotFound: it wasn't there in the first place.
         """
         maybe_gone = False
-        with self._in_time() as end:
+        with deadline(self.retries.deadline) as end:
             delays = self.retries.delays(end)
             while True:
                 try:
@@ -329,7 +387,7 @@ class ApiClient(httpx.Client):
                         return
                     raise
                 except (ConnectionFailed, ServerError) as error:
-                    maybe_gone = True
+                    maybe_gone = maybe_gone or not isinstance(error, NEVER_ARRIVED)
                     if not _is_temporary(error) or (delay := next(delays, None)) is None:
                         raise
                     self.retries.sleep(delay)
@@ -337,56 +395,42 @@ class ApiClient(httpx.Client):
                     return
 
     def check(self, response: httpx.Response) -> None:
-        """Raise the error that an answer stands for, if it stands for one.
+        """Raise the error that an answer stands for, unless it is a success.
 
         Raises:
-            ClusterError: the answer doesn't say yes.
+            ClusterError: the answer isn't a success.
         """
         if response.is_success:
             return
-        with mapped_errors(response.request):
+        with deadline(self.retries.deadline), mapped_errors(response.request):
             response.read()
         raise error_of(response, self.hint)
 
 
-class _Timed(httpx.SyncByteStream):
-    """The body of an answer that has to be whole by some time: httpx's time-outs are for each byte."""
-
-    def __init__(self, stream: Any, request: httpx.Request, end: float) -> None:
-        self._stream = stream
-        self._request = request
-        self._end = end
-
-    def __iter__(self) -> Iterator[bytes]:
-        for chunk in self._stream:
-            if time.monotonic() > self._end:
-                raise httpx.ReadTimeout("the whole answer took too long", request=self._request)
-            yield chunk
-
-    def close(self) -> None:
-        self._stream.close()
-
-
 def retry_after(response: httpx.Response) -> float:
-    """Give the seconds that a server asks to wait, from ``Retry-After`` (RFC 9110); 0 without or with a bad one."""
+    """Return the seconds that a server asks to wait, from ``Retry-After`` (RFC 9110); 0 without or with a bad one."""
     value = response.headers.get("Retry-After", "").strip()
-    if value.isdecimal():
-        return float(value)
     try:
+        if value.isdecimal():
+            return float(value)
         return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return 0.0
 
 
 def origin(url: httpx.URL) -> tuple[str, str, int | None]:
-    """Give scheme, host and port, which say who gets the key."""
+    """Return scheme, host and port, which decide who gets the key."""
     default = {"http": 80, "https": 443}.get(url.scheme)
     return url.scheme, url.host, url.port or default
 
 
+def _is_same(wanted: Any, found: Any) -> bool:
+    return bool(wanted == (frozenset(found) if isinstance(wanted, frozenset) else found))
+
+
 def _is_temporary(error: ClusterError) -> bool:
-    """Say whether another attempt makes sense: a bad name, a bad certificate and a local cluster that is down stay."""
-    if isinstance(error, NameNotResolved | TLSFailed):
+    """Return whether another attempt makes sense: not for a bad name or certificate, or a local server that is down."""
+    if isinstance(error, NameNotResolved | ProxyFailed | TLSFailed):
         return False
     if isinstance(error, ConnectionRefused):
         return error.url is None or not is_loopback(httpx.URL(error.url))

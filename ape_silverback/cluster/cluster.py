@@ -6,7 +6,7 @@ it works here. A property of a client asks the cluster each time.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from functools import cached_property
@@ -31,7 +31,7 @@ from ape_silverback.cluster.types import (
     ServiceHealth,
     VariableGroupInfo,
 )
-from ape_silverback.exceptions import NotOffered, UnexpectedAnswer
+from ape_silverback.exceptions import NotOffered, UnexpectedAnswer, ValidationFailed
 
 NO_CHANGE = "<no-change>"
 """What keeps ``account`` and ``credential_name`` of a bot; null clears them."""
@@ -62,20 +62,25 @@ class RegistryCredentials(RegistryCredentialsInfo, _OfCluster):
 
     def remove(self) -> None:
         """Remove them. Refused while a bot uses them."""
-        self.cluster.delete_thing(f"/credentials/{self.name}")
+        self.cluster.delete_resource(f"/credentials/{self.name}")
 
 
 class VariableGroup(VariableGroupInfo, _OfCluster):
     """A group of environment variables of a cluster."""
 
     def update(self, **variables: str | None) -> VariableGroup:
-        """Set variables, and remove those that are None. Gives the group's new revision."""
+        """Set variables, remove those that are None, and return the group's new revision.
+
+        Raises:
+            ValidationFailed: a value isn't text.
+        """
+        _check_text(f"variable group '{self.name}'", variables)
         response = self.cluster.call("PATCH", f"/vars/{self.id}", json={"variables": variables}, idempotent=True)
         return read_answer(VariableGroup, response)._bind(self.cluster)
 
     def remove(self) -> None:
         """Remove it. Refused while a bot uses any revision of it."""
-        self.cluster.delete_thing(f"/vars/{self.id}")
+        self.cluster.delete_resource(f"/vars/{self.id}")
 
 
 class Listing:
@@ -172,7 +177,7 @@ class Bot(BotInfo, _OfCluster):
 
     def remove(self) -> None:
         """Remove it; a running one is shut down first."""
-        self.cluster.delete_thing(f"/bots/{self.id}", timeout=SLOW_TIMEOUT)
+        self.cluster.delete_resource(f"/bots/{self.id}", timeout=SLOW_TIMEOUT)
 
     @property
     def errors(self) -> list[str]:
@@ -284,7 +289,14 @@ class ClusterClient(ApiClient):
             Conflict: there are some of this name.
         """
         content = {"name": name, "hostname": hostname, "email": email, "username": username, "password": password}
-        found = self.create(RegistryCredentials, "/credentials", lambda: self.credentials.get(name), json=content)
+        found = self.create(
+            RegistryCredentials,
+            "/credentials",
+            f"registry credential '{name}'",
+            lambda: self.credentials.get(name),
+            {"hostname": hostname},
+            json=content,
+        )
         return found._bind(self)
 
     @property
@@ -298,8 +310,16 @@ class ClusterClient(ApiClient):
         Raises:
             Conflict: there is one of this name.
         """
+        group = f"variable group '{name}'"
+        _check_text(group, variables)
         found = self.create(
-            VariableGroup, "/vars", lambda: self.variable_groups.get(name), params={"name": name}, json=variables
+            VariableGroup,
+            "/vars",
+            group,
+            lambda: self.variable_groups.get(name),
+            {"variables": frozenset(variables)},
+            params={"name": name},
+            json=variables,
         )
         return found._bind(self)
 
@@ -338,7 +358,11 @@ class ClusterClient(ApiClient):
             "credential_name": credential_name,
             "cluster_access": cluster_access,
         }
-        found = self.create(Bot, "/bots", lambda: self.bots.get(name), json=content, timeout=SLOW_TIMEOUT)
+        # A cluster answers with a credential's id where it takes the name: only whether there is one can be compared.
+        wanted = {key: value for key, value in content.items() if key != "credential_name" or value is None}
+        found = self.create(
+            Bot, "/bots", f"bot '{name}'", lambda: self.bots.get(name), wanted, json=content, timeout=SLOW_TIMEOUT
+        )
         return found._bind(self)
 
     def _logs(
@@ -387,3 +411,18 @@ class ClusterClient(ApiClient):
             raise UnexpectedAnswer(f"{self!r} answered a metric that isn't one") from None
         finally:
             response.close()
+
+
+def _check_text(group: str, variables: Mapping[str, str | None]) -> None:
+    """Refuse values that no JSON can carry, which come from an environment that isn't UTF-8.
+
+    Raises:
+        ValidationFailed: names the variable.
+    """
+    for name, value in variables.items():
+        try:
+            f"{name}{value}".encode()
+        except UnicodeEncodeError:
+            text = "isn't text: it has bytes that aren't UTF-8"
+            shown = name.encode(errors="replace").decode()
+            raise ValidationFailed(f"{group}: variable {shown} {text}", fields={shown: text}) from None

@@ -1,6 +1,7 @@
-"""What can go wrong with a request, as one error each: no answer, one that says no, one that the API doesn't promise.
+"""What can go wrong with a request, as one error each: no answer, a refusal, an answer that the API doesn't promise.
 
-What a server says is shown without the key that it was sent and without what could steer a terminal.
+A server's text is shown without the key that it was sent, without what could steer a terminal, and not at any length.
+No text of a library's exception is passed on: it may quote what was sent or received.
 """
 
 from __future__ import annotations
@@ -10,14 +11,15 @@ import socket
 import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
-from ipaddress import ip_address
 from typing import Any, TypeVar
 
 import httpx
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import from_json
 
+from ape_silverback.cluster.header_values import header_value
 from ape_silverback.exceptions import (
+    AnswerTooLarge,
     ClientError,
     ClusterError,
     Conflict,
@@ -27,6 +29,8 @@ from ape_silverback.exceptions import (
     Forbidden,
     NameNotResolved,
     NotFound,
+    ProfileError,
+    ProxyFailed,
     RateLimited,
     RequestTimeout,
     ServerError,
@@ -35,11 +39,18 @@ from ape_silverback.exceptions import (
     UnexpectedAnswer,
     ValidationFailed,
 )
+from ape_silverback.transport import MAX_BYTES, BodyTooLarge, is_loopback
 
 T = TypeVar("T")
 
 SHORTEST_SECRET = 6
 """Letters from which on a key is taken out of texts; a shorter one would take ordinary words apart."""
+
+MAX_TEXT = 1000
+"""Most characters of a server's text in an error."""
+
+MAX_FIELDS = 20
+"""Most refused values that an error names."""
 
 _STATUS_ERRORS: dict[int, type[ClientError]] = {
     401: Unauthorized,
@@ -51,7 +62,7 @@ _STATUS_ERRORS: dict[int, type[ClientError]] = {
 
 
 def error_of(response: httpx.Response, hint: str | None) -> ClusterError:
-    """Give the error that an answer stands for which doesn't say yes. The answer has been read.
+    """Return the error for an answer that isn't a success. The answer has been read.
 
     Args:
         response: the answer.
@@ -63,10 +74,11 @@ def error_of(response: httpx.Response, hint: str | None) -> ClusterError:
     what = f"{response.request.method} {public_url(response.request.url)}: {said}"
     if status == httpx.codes.UNAUTHORIZED:
         hint = hint or "check the key or log in again"
-        return Unauthorized(f"the cluster doesn't accept who asks ({said}); {hint}", **where)
+        return Unauthorized(f"authentication failed ({said}); {hint}", **where)
     if fields:
-        lines = "\n".join(f"  {name}: {text}" for name, text in fields.items())
-        return ValidationFailed(f"the cluster refused values:\n{lines}", fields=fields, **where)
+        lines = [f"  {name}: {text}" for name, text in list(fields.items())[:MAX_FIELDS]]
+        lines += [f"  … and {len(fields) - MAX_FIELDS} more"] if len(fields) > MAX_FIELDS else []
+        return ValidationFailed("\n".join(["the cluster refused these values:", *lines]), fields=fields, **where)
     if status == httpx.codes.UNPROCESSABLE_ENTITY:
         return ValidationFailed(said, **where)
     if error := _STATUS_ERRORS.get(status):
@@ -82,14 +94,14 @@ def read_answer(kind: type[T], response: httpx.Response) -> T:
     """Read the JSON of an answer as a type.
 
     Raises:
-        UnexpectedAnswer: it is none, or of another type.
+        UnexpectedAnswer: it isn't JSON, or of another type.
     """
     try:
         content = read_json(response)
     except ValueError:
         start = " ".join(_safe(response.text[:80], response.request).split())
         raise UnexpectedAnswer(
-            f"{response.request.method} {public_url(response.request.url)} answered no JSON but {start!r}; "
+            f"the answer to {response.request.method} {public_url(response.request.url)} isn't JSON but {start!r}; "
             "is it the address of a Silverback cluster?",
             **where_of(response),
         ) from None
@@ -97,13 +109,13 @@ def read_answer(kind: type[T], response: httpx.Response) -> T:
 
 
 def read_json(response: httpx.Response) -> Any:
-    """Read the JSON of an answer, which may come from anybody.
+    """Read the JSON of an answer that can't be trusted.
 
-    The reader of Python's library goes as deep as the recursion limit; where something has raised that, as py-evm
-    does, Python 3.10 and 3.11 crash.
+    The standard library's reader goes as deep as the recursion limit; where something has raised that, as py-evm does,
+    Python 3.10 and 3.11 crash.
 
     Raises:
-        ValueError: it is none, or too deep.
+        ValueError: it isn't JSON, or too deep.
     """
     return from_json(response.content)
 
@@ -122,19 +134,20 @@ def validated(kind: type[T], content: Any, response: httpx.Response) -> T:
         first = error.errors(include_url=False, include_input=False)[0]
         place = ".".join(map(str, first["loc"])) or "the answer"
         raise UnexpectedAnswer(
-            f"{response.request.method} {public_url(response.request.url)} answered what the API doesn't promise: "
-            f"{place}: {first['msg']}",
+            f"the answer to {response.request.method} {public_url(response.request.url)} isn't what the API promises: "
+            + _safe(f"{place}: {first['msg']}", response.request),
             **where_of(response),
         ) from None
 
 
 @contextmanager
 def mapped_errors(request: httpx.Request) -> Iterator[None]:
-    """Turn what httpx raises into errors of this package.
+    """Raise errors of this package in place of httpx's.
 
     Raises:
         ConnectionFailed: of the kind that fits.
-        UnexpectedAnswer: the answer could not be decoded.
+        UnexpectedAnswer: the answer couldn't be decoded, or is too large.
+        ProfileError: the key can't be sent.
     """
     address = public_url(request.url)
     where: dict[str, Any] = {"method": request.method, "url": address}
@@ -144,38 +157,77 @@ def mapped_errors(request: httpx.Request) -> Iterator[None]:
         did = "connect" if isinstance(error, httpx.ConnectTimeout) else "answer"
         raise RequestTimeout(f"{address} didn't {did} in time", **where) from error
     except httpx.ConnectError as error:
-        causes = list(_causes(error))
-        if any(isinstance(cause, socket.gaierror) for cause in causes):
-            raise NameNotResolved(f"the host name of {address} has no address", **where) from error
-        if any(isinstance(cause, ssl.SSLError) for cause in causes):
-            raise TLSFailed(f"no safe connection to {address}: {error}", **where) from error
-        if any(isinstance(cause, ConnectionRefusedError) for cause in causes):
-            raise ConnectionRefused(f"nothing listens at {address}{_local_hint(request.url)}", **where) from error
-        raise ConnectionFailed(f"can't connect to {address}: {error}", **where) from error
+        raise _connect_error(request, error) from error
+    except httpx.ProxyError as error:
+        raise ProxyFailed(
+            f"{error}; correct or unset that variable, or add {request.url.host} to NO_PROXY", **where
+        ) from (error)
     except (httpx.ReadError, httpx.WriteError, httpx.CloseError, httpx.RemoteProtocolError) as error:
-        raise ConnectionBroken(f"the connection to {address} broke: {error}", **where) from error
+        raise ConnectionBroken(f"the connection to {address} broke{_reason(error)}", **where) from error
     except httpx.DecodingError as error:
-        raise UnexpectedAnswer(f"the answer of {address} can't be decoded: {error}", **where) from error
-    except (httpx.UnsupportedProtocol, httpx.InvalidURL, httpx.ProxyError, httpx.TransportError) as error:
-        raise ConnectionFailed(f"can't ask {address}: {error}", **where) from error
+        raise UnexpectedAnswer(f"the answer of {address} can't be decompressed", **where) from error
+    except BodyTooLarge:
+        raise too_large(request) from None
+    except httpx.LocalProtocolError:
+        raise ConnectionFailed(f"{address} can't be asked: the request can't be sent as HTTP", **where) from None
+    except (httpx.UnsupportedProtocol, httpx.InvalidURL, httpx.TransportError) as error:
+        raise ConnectionFailed(f"{address} can't be asked ({type(error).__name__})", **where) from error
+
+
+def _connect_error(request: httpx.Request, error: httpx.ConnectError) -> ConnectionFailed:
+    address = public_url(request.url)
+    where: dict[str, Any] = {"method": request.method, "url": address}
+    for cause in _causes(error):
+        if isinstance(cause, socket.gaierror):
+            return NameNotResolved(f"the host name of {address} has no address", **where)
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return TLSFailed(f"no secure connection to {address}: certificate: {cause.verify_message}", **where)
+        if isinstance(cause, ssl.SSLError):
+            reason = (cause.reason or "the handshake failed").replace("_", " ").lower()
+            return TLSFailed(f"no secure connection to {address}: {reason}", **where)
+        if isinstance(cause, ConnectionRefusedError):
+            return ConnectionRefused(f"nothing listens at {address}{_local_hint(request.url)}", **where)
+    return ConnectionFailed(f"can't connect to {address}{_reason(error)}", **where)
+
+
+def _reason(error: BaseException) -> str:
+    """Return what the operating system gave as the reason, if it did: its texts never quote what was sent."""
+    reasons = (cause.strerror for cause in _causes(error) if isinstance(cause, OSError) and cause.strerror)
+    return next((f": {reason}" for reason in reasons), "")
+
+
+def too_large(request: httpx.Request) -> AnswerTooLarge:
+    """Return the error for an answer of too many bytes."""
+    address = public_url(request.url)
+    return AnswerTooLarge(
+        f"{address} answered more than {MAX_BYTES >> 20} MiB, which no cluster has to tell; is it the address of one?",
+        method=request.method,
+        url=address,
+    )
+
+
+def sendable(value: Any, name: Any) -> Any:
+    """Return the value of a header without the white space around it.
+
+    Raises:
+        ProfileError: it has characters that can't be sent.
+    """
+    if not isinstance(value, str) or not value:
+        return value
+    try:
+        return header_value(value)
+    except ValueError as error:
+        raise ProfileError(f"the value of header {name} {error}") from None
 
 
 def public_url(url: httpx.URL) -> str:
-    """Give a URL without what could be secret: user info, query, fragment, and the id of a cluster."""
+    """Return a URL without what could be secret: user info, query, fragment, and the id of a cluster."""
     path = re.sub(r"(?<=/clusters/)[^/]+", "...", url.path)
     return str(url.copy_with(userinfo=b"", path=path, query=None, fragment=None))
 
 
-def is_loopback(url: httpx.URL) -> bool:
-    """Say whether an address is of this machine only."""
-    try:
-        return url.host == "localhost" or ip_address(url.host).is_loopback
-    except ValueError:  # another name, such as 127.example.org
-        return False
-
-
 def where_of(response: httpx.Response) -> dict[str, Any]:
-    """Give what an error says of the request that was answered."""
+    """Return what an error tells of the request that was answered."""
     request = response.request
     return {"method": request.method, "url": public_url(request.url), "status": response.status_code}
 
@@ -191,7 +243,7 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _detail(response: httpx.Response) -> tuple[str, dict[str, str]]:
-    """Give what an error's answer says, and for refused values what is wrong with each."""
+    """Return the text of a refusal, and for refused values what is wrong with each."""
     reason = f"{response.status_code} {response.reason_phrase}".strip()
     try:
         content = read_json(response)
@@ -203,7 +255,9 @@ def _detail(response: httpx.Response) -> tuple[str, dict[str, str]]:
     if isinstance(detail, list):
         entries = [entry for entry in detail if isinstance(entry, dict)]
         return reason, {
-            _place(entry.get("loc")): _safe(str(entry.get("msg", "not accepted")), response.request)
+            _safe(_place(entry.get("loc")), response.request): _safe(
+                str(entry.get("msg", "not accepted")), response.request
+            )
             for entry in entries
         }
     return reason, {}
@@ -216,9 +270,11 @@ def _place(loc: Any) -> str:
 
 
 def _safe(text: str, request: httpx.Request) -> str:
-    """Give a server's text without the key that it was sent, and without what could steer a terminal."""
+    """Return a server's text, cut, without the key that it was sent and without what could steer a terminal."""
     cookies = (pair.partition("=")[2].strip() for pair in request.headers.get("Cookie", "").split(";"))
+    cut = text[: 2 * MAX_TEXT]  # so that a key at the end of what is shown is still found whole
     for secret in (request.headers.get("X-API-Key", ""), *cookies):
         if len(secret) >= SHORTEST_SECRET:
-            text = text.replace(secret, "…")
-    return "".join(letter for letter in text if letter.isprintable() or letter == "\n")
+            cut = cut.replace(secret, "…")
+    shown = "".join(letter for letter in cut if letter.isprintable() or letter == "\n")
+    return shown if len(shown) <= MAX_TEXT and len(text) == len(text[: 2 * MAX_TEXT]) else f"{shown[:MAX_TEXT]}… (cut)"

@@ -71,7 +71,9 @@ class Workspace(WorkspaceInfo, Resource):
         return self.client.create(
             ClusterInfo,
             "/clusters/",
+            f"cluster '{cluster_slug or cluster_name}'",
             lambda: find_named(self.clusters.values(), cluster_slug, cluster_name),
+            given(slug=cluster_slug, name=cluster_name),
             params=self._of_this(),
             data=given(name=cluster_name, slug=cluster_slug),
         )
@@ -109,7 +111,7 @@ class Workspace(WorkspaceInfo, Resource):
 
     def remove(self) -> None:
         """Remove it. Refused while it holds a cluster."""
-        self.client.delete_thing(f"/workspaces/{self.id}")
+        self.client.delete_resource(f"/workspaces/{self.id}")
 
     def _of_this(self) -> dict[str, str]:
         return {"workspace": str(self.id)}
@@ -128,7 +130,9 @@ class PlatformClient(ApiClient):
         found = self.create(
             Workspace,
             "/workspaces",
+            f"workspace '{workspace_slug or workspace_name}'",
             lambda: find_named(self.workspaces.values(), workspace_slug, workspace_name),
+            given(slug=workspace_slug, name=workspace_name),
             data=given(slug=workspace_slug, name=workspace_name),
         )
         return found._bind(self)

@@ -276,7 +276,7 @@ def danger_of(choice: Choice) -> str | None:
     """
     import httpx
 
-    from ape_silverback.cluster.http_errors import is_loopback
+    from ape_silverback.transport import is_loopback
 
     host = choice.profile.host.rpartition("@")[2]  # before that there could be a password
     try:

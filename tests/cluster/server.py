@@ -95,6 +95,7 @@ class Server(ThreadingHTTPServer):
 class Handler(BaseHTTPRequestHandler):
     server: Server
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # else each small answer waits for an acknowledgement, 40 ms
 
     def handle_any(self) -> None:
         address = urlsplit(self.path)
@@ -104,7 +105,9 @@ class Handler(BaseHTTPRequestHandler):
             self.server.requests.append(request)
         reply = self.server.behave(request)
         time.sleep(reply.wait)
-        self.send_response(reply.status)
+        self.send_response_only(reply.status)
+        if "Date" not in reply.headers:
+            self.send_header("Date", self.date_time_string())
         for name, value in reply.headers.items():
             self.send_header(name, value)
         if reply.chunks is not None:

@@ -58,14 +58,14 @@ FAULTS: dict[str, tuple[Behaviour, str, int, int, str]] = {
     "502 HTML": (in_turn(html(502)), "ServerError", ATTEMPTS, 1, "502"),
     "503": (in_turn(Reply(503)), "ServerError", ATTEMPTS, 1, "503"),
     "504": (in_turn(html(504)), "ServerError", ATTEMPTS, 1, "504"),
-    "HTML from a proxy": (in_turn(html()), "UnexpectedAnswer", 1, 1, "no JSON but '<html>"),
-    "truncated JSON": (in_turn(Reply(200, b'[{"id": "1')), "UnexpectedAnswer", 1, 1, "no JSON"),
-    "empty body": (in_turn(Reply(200, b"")), "UnexpectedAnswer", 1, 1, "no JSON"),
-    "JSON of another type": (in_turn(answer({"bots": 5})), "UnexpectedAnswer", 1, 1, "doesn't promise"),
-    "wrong field": (in_turn(answer([{**BOT, "id": 5}])), "UnexpectedAnswer", 1, 1, "doesn't promise"),
-    "JSON that is too deep": (in_turn(Reply(200, b"[" * 100_000)), "UnexpectedAnswer", 1, 1, "no JSON"),
+    "HTML from a proxy": (in_turn(html()), "UnexpectedAnswer", 1, 1, "isn't JSON but '<html>"),
+    "truncated JSON": (in_turn(Reply(200, b'[{"id": "1')), "UnexpectedAnswer", 1, 1, "isn't JSON"),
+    "empty body": (in_turn(Reply(200, b"")), "UnexpectedAnswer", 1, 1, "isn't JSON"),
+    "JSON of another type": (in_turn(answer({"bots": 5})), "UnexpectedAnswer", 1, 1, "isn't what the API promises"),
+    "wrong field": (in_turn(answer([{**BOT, "id": 5}])), "UnexpectedAnswer", 1, 1, "isn't what the API promises"),
+    "JSON that is too deep": (in_turn(Reply(200, b"[" * 100_000)), "UnexpectedAnswer", 1, 1, "isn't JSON"),
     "an error that is too deep": (in_turn(Reply(400, b"[" * 100_000)), "ClientError", 1, 1, "400 Bad Request"),
-    "a number that is too long": (in_turn(Reply(200, b"1" * 5000)), "UnexpectedAnswer", 1, 1, "no JSON"),
+    "a number that is too long": (in_turn(Reply(200, b"1" * 5000)), "UnexpectedAnswer", 1, 1, "isn't JSON"),
     "422 of a number": (in_turn(answer({"detail": [{"loc": 5}]}, 422)), "ValidationFailed", 1, 1, "5: not accepted"),
     "422 of nothing": (in_turn(answer({"detail": [{}, 1]}, 422)), "ValidationFailed", 1, 1, "?: not accepted"),
     "401 that repeats the key": (in_turn(answer({"detail": f"bad {KEY}"}, 401)), "Unauthorized", 1, 1, "(bad …)"),
@@ -84,13 +84,13 @@ FAULTS: dict[str, tuple[Behaviour, str, int, int, str]] = {
         "'<b>…</b>'",
     ),
     "text for the terminal": (in_turn(answer({"detail": "\x1b[2Jgone\x07"}, 409)), "Conflict", 1, 1, "[2Jgone"),
-    "bytes that are no text": (in_turn(Reply(200, b"\xff\xfe\xfa")), "UnexpectedAnswer", 1, 1, "no JSON"),
+    "bytes that are no text": (in_turn(Reply(200, b"\xff\xfe\xfa")), "UnexpectedAnswer", 1, 1, "isn't JSON"),
     "broken gzip": (
         in_turn(Reply(200, b"no gzip", {"Content-Encoding": "gzip"})),
         "UnexpectedAnswer",
         1,
         1,
-        "can't be decoded",
+        "can't be decompressed",
     ),
     "304": (in_turn(Reply(304)), "UnexpectedAnswer", 1, 1, "304"),
     "endless redirects": (in_turn(Reply(307, headers={"Location": "/again"})), "UnexpectedAnswer", 6, 6, "redirected"),
@@ -161,7 +161,7 @@ def test_plain_http_where_tls_should_be() -> None:
         pytest.raises(ClusterError) as caught,
     ):
         _ = client.bots
-    check(caught.value, "TLSFailed", "no safe connection")
+    check(caught.value, "TLSFailed", "no secure connection")
     assert not server.requests
 
 

@@ -3,19 +3,36 @@
 from __future__ import annotations
 
 import random
+import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
+from datetime import datetime, timedelta, timezone
+from email.utils import format_datetime
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 
 from ape_silverback.cluster.base_client import Retries
-from ape_silverback.cluster.client import Bot, ClusterClient, VariableGroup
+from ape_silverback.cluster.client import Bot, ClusterClient, PlatformClient, VariableGroup, Workspace
 from ape_silverback.exceptions import ClusterError, Conflict, ConnectionBroken, NotFound, RateLimited, ServerError
-from tests.cluster.server import BOT, GROUP, Behaviour, Reply, Request, answer, in_turn, serving
+from tests.cluster.server import (
+    BOT,
+    CLUSTER,
+    CREDENTIAL,
+    GROUP,
+    WORKSPACE,
+    Behaviour,
+    Reply,
+    Request,
+    answer,
+    in_turn,
+    serving,
+)
 from tests.server.machine import KEY, serving_cluster
 
 QUICK = Retries(attempts=12, first_delay=0.001, longest_delay=0.01, deadline=30.0)
@@ -119,9 +136,15 @@ def test_a_name_that_was_taken_before_is_a_conflict(cluster: str) -> None:
             make_bot(client, "a")
 
 
+def ours() -> dict[str, Any]:
+    """Return what the cluster lists once it has made the bot of `make_bot`."""
+    now = datetime.now(timezone.utc).isoformat()
+    return {**BOT, "created": now, "image": "any:1", "network": "local", "provider": "foundry"}
+
+
 def test_a_name_that_our_own_lost_request_took_is_no_conflict() -> None:
     """The look-up came too early: the cluster still worked on the first request."""
-    listing = iter([[], [BOT]])
+    listing = iter([[], [ours()]])
     posts = iter([Reply(503), answer({"detail": "taken"}, 409)])
 
     def behave(request: Request) -> Reply:
@@ -130,6 +153,111 @@ def test_a_name_that_our_own_lost_request_took_is_no_conflict() -> None:
     with serving(behave) as server, ClusterClient(base_url=server.url, retries=QUICK) as client:
         assert make_bot(client, "a").name == "a"
         assert server.lines == ["POST /bots", "GET /bots", "POST /bots", "GET /bots"]
+
+
+def losing(listed: list[dict[str, Any]], **headers: str) -> Behaviour:
+    """Lose the answer of every POST, and list what is given."""
+    return lambda request: Reply(502) if request.method == "POST" else answer(listed, headers=headers)
+
+
+def make_group(client: ClusterClient) -> VariableGroup:
+    return client.new_variable_group("rpc", {"KEY": "new value"})
+
+
+CREATES: dict[str, tuple[Callable[[Any], Any], dict[str, Any]]] = {
+    "bot": (lambda client: make_bot(client, "a"), ours()),
+    "group": (make_group, GROUP),
+    "credential": (lambda client: client.new_credentials("ghcr", "ghcr.io", "e", "u", "p"), CREDENTIAL),
+    "workspace": (lambda client: client.create_workspace("space", "Space"), WORKSPACE),
+    "cluster": (
+        lambda client: Workspace.model_validate(WORKSPACE)._bind(client).create_cluster("cluster", "Cluster"),
+        CLUSTER,
+    ),
+}
+
+
+def client_of(kind: str, url: str, **more: Any) -> ClusterClient | PlatformClient:
+    return (PlatformClient if kind in ("workspace", "cluster") else ClusterClient)(base_url=url, retries=QUICK, **more)
+
+
+@pytest.mark.parametrize("kind", CREATES)
+def test_what_was_there_before_a_lost_create_is_a_conflict_and_not_ours(kind: str) -> None:
+    make, listed = CREATES[kind]
+    before = {**listed, "created": (datetime.now(timezone.utc) - timedelta(minutes=1)).isoformat()}
+    with serving(losing([before])) as server, client_of(kind, server.url) as client:
+        with pytest.raises(Conflict, match=f"{kind}.* was there before, and stays as it is; nothing was created"):
+            make(client)
+        assert len([line for line in server.lines if line.startswith("POST")]) == 1
+
+
+@pytest.mark.parametrize("kind", CREATES)
+@pytest.mark.parametrize("ahead", [0, 3600, -3600])
+def test_what_a_lost_create_made_is_ours_whatever_the_clusters_clock_shows(kind: str, ahead: int) -> None:
+    make, listed = CREATES[kind]
+    there = datetime.now(timezone.utc) + timedelta(seconds=ahead)
+    date = format_datetime(there, usegmt=True)
+    with (
+        serving(losing([{**listed, "created": there.isoformat()}], Date=date)) as server,
+        client_of(kind, server.url) as client,
+    ):
+        assert str(make(client).id) == listed["id"]
+
+
+OTHER = {
+    "bot": {"image": "someone-elses:1"},
+    "group": {"variables": ["KEY", "MORE"]},
+    "credential": {"hostname": "docker.io"},
+    "workspace": {"name": "Another"},
+    "cluster": {"name": "Another"},
+}
+
+
+@pytest.mark.parametrize("kind", OTHER)
+def test_what_somebody_else_made_meanwhile_is_a_conflict_that_names_the_difference(kind: str) -> None:
+    make, listed = CREATES[kind]
+    now = datetime.now(timezone.utc).isoformat()
+    with (
+        serving(losing([{**listed, "created": now, **OTHER[kind]}])) as server,
+        client_of(kind, server.url) as client,
+        pytest.raises(Conflict, match=f"other values of {next(iter(OTHER[kind]))}"),
+    ):
+        make(client)
+
+
+def test_a_removal_that_never_arrived_doesnt_make_a_404_a_success() -> None:
+    with serving(in_turn(answer({"detail": "no such bot"}, 404))) as server, ExitStack() as stack:
+        with socket.socket() as probe:
+            probe.bind(("0.0.0.0", 0))  # not loopback, so that another attempt is made
+            port = probe.getsockname()[1]
+
+        def start(_: float) -> None:
+            stack.enter_context(forwarding(port, server.server_port))
+
+        retries = Retries(attempts=3, first_delay=0.001, sleep=start)
+        with ClusterClient(base_url=f"http://0.0.0.0:{port}", retries=retries) as client, pytest.raises(NotFound):
+            Bot.model_validate(BOT)._bind(client).remove()
+        assert server.lines == [f"DELETE /bots/{BOT['id']}"]
+
+
+@contextmanager
+def forwarding(port: int, to: int) -> Iterator[None]:
+    """Begin to listen, and pass one connection on."""
+
+    def pump(source: socket.socket, target: socket.socket) -> None:
+        with suppress(OSError):
+            while data := source.recv(65536):
+                target.sendall(data)
+
+    with socket.create_server(("0.0.0.0", port)) as listener, socket.create_connection(("127.0.0.1", to)) as inner:
+
+        def forward() -> None:
+            outer, _ = listener.accept()
+            threading.Thread(target=pump, args=(inner, outer), daemon=True).start()
+            pump(outer, inner)
+            outer.close()
+
+        threading.Thread(target=forward, daemon=True).start()
+        yield
 
 
 def test_a_removal_whose_answer_was_lost_is_no_error_and_a_second_one_is(cluster: str) -> None:

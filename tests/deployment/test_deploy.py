@@ -33,11 +33,18 @@ def place(tmp_path_factory: pytest.TempPathFactory, anvil: str) -> Iterator[Plac
     place.cluster("down")
 
 
-@pytest.fixture(autouse=True)
-def _clean(place: Place) -> Iterator[None]:
+@pytest.fixture
+def empty(place: Place) -> None:
+    """No bot is on the cluster."""
     place.configure()
-    yield
     place.cluster("bots", "remove", "--all", "--yes")
+
+
+@pytest.fixture
+def deployed(place: Place) -> None:
+    """Both bots are on the cluster as the project says, and run. Starting one takes seconds: those that run stay."""
+    place.configure()
+    place.cluster("deploy", "--yes")
 
 
 @contextmanager
@@ -78,6 +85,7 @@ def local_profile(place: Place) -> dict[str, str]:
 # Deploy
 
 
+@pytest.mark.usefixtures("empty")
 def test_deploy_twice_and_the_second_time_writes_nothing(place: Place) -> None:
     profile = local_profile(place)
     with recording(profile["host"]) as (address, requests):
@@ -97,8 +105,8 @@ def test_deploy_twice_and_the_second_time_writes_nothing(place: Place) -> None:
         assert [request for request in requests if not request.startswith("GET")] == []
 
 
+@pytest.mark.usefixtures("deployed")
 def test_a_changed_account_is_shown_old_and_new_and_the_bot_restarts(place: Place) -> None:
-    place.cluster("deploy", "left", "--yes")
     old = place.pid_of("left")
     place.configure("silverback:\n  bots:\n    left: {account: 'TEST::1'}\n")
     result = place.cluster("deploy", "--yes")
@@ -108,21 +116,24 @@ def test_a_changed_account_is_shown_old_and_new_and_the_bot_restarts(place: Plac
     assert "TEST::1" in place.cluster("bots", "info", "left").stdout
 
 
+@pytest.mark.usefixtures("deployed")
 def test_a_stopped_bot_is_started_again(place: Place) -> None:
-    place.cluster("deploy", "left", "--yes")
     place.cluster("bots", "stop", "left", "--yes")
     result = place.cluster("deploy", "left", "--yes")
     assert "> start bot left, which is stopped" in result.stdout
     assert "1 of 1 bots running and healthy" in result.stdout
 
 
+@pytest.mark.usefixtures("deployed")
 def test_groups_of_the_section_get_their_values_and_show_none(place: Place, tmp_path: Path) -> None:
     place.configure(
         "silverback:\n  environment: [rpc]\n  variables:\n    rpc: [RPC_KEY, RPC_URL]\n  bots:\n    left:\n"
     )
+    before = place.pid_of("left")
     missing = place.cluster("deploy", "--yes", code=1)
     assert "variable 'RPC_KEY' of group 'rpc' (variables.rpc (ape-config.yaml:10)) has no value" in missing.stderr
-    assert place.cluster("bots", "list").stdout == ""
+    assert place.cluster("vars", "list").stdout == ""
+    assert place.pid_of("left") == before
 
     (tmp_path / "values.env").write_text("RPC_URL=https://rpc.example/from-file\nfrom-file without a name\n")
     wrong = place.cluster("deploy", "--yes", "--env-file", str(tmp_path / "values.env"), code=1)
@@ -139,6 +150,7 @@ def test_groups_of_the_section_get_their_values_and_show_none(place: Place, tmp_
     assert "~ restart bot left: variables of rpc change" in changed.stdout
 
 
+@pytest.mark.usefixtures("empty")
 def test_a_dry_run_shows_bots_origins_and_plan_and_changes_nothing(place: Place) -> None:
     place.configure("silverback:\n  account: TEST::0\n  bots:\n    left:\n")
     result = place.cluster("deploy", "--dry-run")
@@ -149,10 +161,12 @@ def test_a_dry_run_shows_bots_origins_and_plan_and_changes_nothing(place: Place)
     assert place.cluster("bots", "list").stdout == ""
 
 
+@pytest.mark.usefixtures("deployed")
 def test_a_bot_that_fails_shows_its_last_lines_and_the_command_fails(place: Place) -> None:
     (place.project / "bots" / "broken.py").write_text(CRASHING)
     try:
-        result = place.cluster("deploy", "left", "broken", "--yes", code=1)
+        result = place.cluster("deploy", "left", "broken", "--account", "TEST::2", "--yes", code=1)
+        place.cluster("bots", "remove", "broken", "--yes")
     finally:
         (place.project / "bots" / "broken.py").unlink()
     output = result.stdout + result.stderr
@@ -162,8 +176,8 @@ def test_a_bot_that_fails_shows_its_last_lines_and_the_command_fails(place: Plac
     assert "broken failed; 1 of 2 bots running and healthy" in result.stderr
 
 
+@pytest.mark.usefixtures("deployed")
 def test_a_change_that_makes_a_bot_crash_is_taken_back(place: Place) -> None:
-    place.cluster("deploy", "--yes")
     before = place.pid_of("left")
     result = place.cluster("deploy", "--set", "bots.left.network=::nowhere", "--rollback", "--yes", code=1)
     assert "provider: foundry -> nowhere" in result.stdout
@@ -177,20 +191,24 @@ def test_a_change_that_makes_a_bot_crash_is_taken_back(place: Place) -> None:
     assert "Nothing changed: 2 of 2" in place.cluster("deploy", "--yes").stdout
 
 
+@pytest.mark.usefixtures("deployed")
 def test_the_local_cluster_needs_no_image(place: Place) -> None:
-    result = place.cluster("deploy", "left", "--build", "--yes", PATH=str(place.home))
+    result = place.cluster("deploy", "left", "--account", "TEST::3", "--build", "--yes", PATH=str(place.home))
     assert "No image is built: this cluster runs the project's folder." in result.stderr
     assert "1 of 1 bots running and healthy" in result.stdout
 
 
+@pytest.mark.usefixtures("deployed")
 def test_without_yes_and_nobody_to_ask_nothing_is_done(place: Place) -> None:
-    result = place.cluster("deploy", code=2)
+    before = place.pid_of("left")
+    result = place.cluster("deploy", "--account", "TEST::4", code=2)
     assert "say --yes" in result.stderr
-    assert place.cluster("bots", "list").stdout == ""
+    assert place.pid_of("left") == before
+    assert "TEST::4" not in place.cluster("bots", "info", "left").stdout
 
 
+@pytest.mark.usefixtures("deployed")
 def test_a_bot_that_isnt_in_the_project_is_left_alone(place: Place) -> None:
-    place.cluster("deploy", "--yes")
     place.configure("silverback:\n  bots:\n    left:\n")
     result = place.cluster("deploy", "--yes")
     assert "Nothing changed: 1 of 1" in result.stdout
@@ -218,8 +236,8 @@ def test_what_isnt_there_is_named_in_one_clear_error(place: Place, arguments: li
 # Bots
 
 
+@pytest.mark.usefixtures("deployed")
 def test_a_killed_bot_is_shown_as_stopped_with_its_reason_within_five_seconds(place: Place) -> None:
-    place.cluster("deploy", "--yes")
     os.kill(place.pid_of("left"), signal.SIGKILL)
     killed = time.monotonic()
     pattern = r"left +stopped .*killed by signal 9 \(SIGKILL\)"
@@ -232,8 +250,8 @@ def test_a_killed_bot_is_shown_as_stopped_with_its_reason_within_five_seconds(pl
     assert "left: not healthy" in place.cluster("bots", "health", code=1).stdout
 
 
+@pytest.mark.usefixtures("deployed")
 def test_the_life_of_a_bot_by_commands(place: Place) -> None:
-    place.cluster("deploy", "--yes")
     assert "left: healthy" in place.cluster("bots", "health", "left").stdout
     deadline = time.monotonic() + 20
     while "Saw block" not in (log := place.cluster("bots", "logs", "left").stdout):
@@ -250,8 +268,8 @@ def test_the_life_of_a_bot_by_commands(place: Place) -> None:
     assert "left" not in place.cluster("bots", "list").stdout
 
 
+@pytest.mark.usefixtures("deployed")
 def test_a_followed_log_shows_new_lines_and_ends_with_an_interrupt(place: Place) -> None:
-    place.cluster("deploy", "left", "--yes")
     command = [ape_command(), "silverback", "cluster", "bots", "logs", "left", "-f"]
     environment = environment_of(place.home)
     with subprocess.Popen(
@@ -298,8 +316,8 @@ def answer(place: Place, text: str, *arguments: str) -> str:
     return shown
 
 
+@pytest.mark.usefixtures("deployed")
 def test_no_means_no_and_yes_means_yes(place: Place) -> None:
-    place.cluster("deploy", "--yes")
     assert "Stop left on local" in answer(place, "n", "bots", "stop", "left")
     assert re.search(r"left +running", place.cluster("bots", "list").stdout)
     answer(place, "y", "bots", "stop", "left")
@@ -351,8 +369,8 @@ def test_a_cluster_that_went_away_is_named_at_once(place: Place) -> None:
     assert "nothing listens at http://127.0.0.1:9" in result.stderr
 
 
+@pytest.mark.usefixtures("deployed")
 def test_commands_that_only_talk_to_the_cluster_stay_light(place: Place) -> None:
-    place.cluster("deploy", "left", "--yes")
     script = (
         "import atexit, sys; atexit.register(lambda: print(*sys.modules, file=sys.stderr));"
         "from ape._cli import cli; sys.argv[0] = 'ape'; cli()"
@@ -372,23 +390,26 @@ def test_commands_that_only_talk_to_the_cluster_stay_light(place: Place) -> None
         assert not loaded & heavy, command
 
 
+@pytest.mark.usefixtures("deployed")
 def test_the_public_command_line_works_against_it(place: Place) -> None:
-    place.cluster("deploy", "left", "--yes")
-    silverback = [str(Path(sys.executable).with_name("silverback")), "cluster", "bots"]
-    environment = environment_of(place.home)
-
-    def public(*arguments: str) -> str:
-        result = subprocess.run(
-            [*silverback, *arguments, "--profile", "local"],
-            cwd=place.project,
-            env=environment,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert result.returncode == 0, result.stderr + result.stdout
-        return result.stdout
-
-    assert "left" in public("list")
-    assert f"image: project:{place.project}#left" in public("info", "left")
-    assert "Startup complete" in public("logs", "left")
+    script = (  # in one process: its imports take seconds
+        "from click.testing import CliRunner; from silverback._cli import cli\n"
+        "for words in ('list', 'info left', 'logs left'):\n"
+        "    result = CliRunner().invoke(cli, ['cluster', 'bots', *words.split(), '--profile', 'local'])\n"
+        "    assert result.exit_code == 0, result.output + repr(result.exception)\n"
+        "    print(result.output)\n"
+        "    print('----')\n"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=place.project,
+        env=environment_of(place.home),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+    listed, info, logs, _ = result.stdout.split("----")
+    assert "left" in listed
+    assert f"image: project:{place.project}#left" in info
+    assert "Startup complete" in logs

@@ -22,7 +22,6 @@ from tests.deployment.forker import STATES, state, values
 from tests.server.machine import Cluster
 
 pytestmark = pytest.mark.xdist_group("killed")
-KILLS = 100
 
 
 class Forker:
@@ -88,17 +87,18 @@ def check(served: Cluster, client: ClusterClient, deployer: Deployer, number: in
     assert deployer.records.pending_restarts() == {}
 
 
+@pytest.mark.parametrize(("kills", "seed"), [(6, 3), pytest.param(100, 20, marks=pytest.mark.trial)])
 def test_killed_at_any_moment_it_is_finished_by_running_it_again(
-    served: Cluster, client: ClusterClient, deployer: Deployer, forker: Forker
+    served: Cluster, client: ClusterClient, deployer: Deployer, forker: Forker, kills: int, seed: int
 ) -> None:
-    chance = random.Random(20)
+    chance = random.Random(seed)
     begun = time.monotonic()
     assert forker.deploy(0) == 0
     assert forker.deploy(1) == 0
     longest = (time.monotonic() - begun) / 2 * 1.1
     check(served, client, deployer, 1)
     killed = 0
-    while killed < KILLS:
+    while killed < kills:
         number = chance.randrange(STATES)
         code = forker.deploy(number, chance.uniform(0, longest))
         assert code in (0, -signal.SIGKILL)

@@ -13,8 +13,9 @@ import httpx
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from ape_silverback.cluster.auth.tokens import printable
-from ape_silverback.cluster.http_errors import is_loopback, public_url, read_json
+from ape_silverback.cluster.http_errors import public_url, read_json
 from ape_silverback.exceptions import ClusterError, RateLimited, ServerError, UnexpectedAnswer
+from ape_silverback.transport import is_loopback
 
 T = TypeVar("T")
 

@@ -1,0 +1,293 @@
+"""How requests reach an address: never through a proxy on loopback, never for longer or with more than was allowed."""
+
+from __future__ import annotations
+
+import gzip
+import itertools
+import resource
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from ape_silverback.cluster.auth.oidc import Provider
+from ape_silverback.cluster.base_client import MOST_PAGES, Retries
+from ape_silverback.cluster.client import ClusterClient, PlatformClient
+from ape_silverback.exceptions import (
+    AnswerTooLarge,
+    ClusterError,
+    EnvironmentVariableError,
+    ProxyFailed,
+    RequestTimeout,
+    TooManyPages,
+    UnexpectedAnswer,
+)
+from ape_silverback.transport import MAX_BYTES, deadline
+from tests.cluster.server import BOT, Reply, Request, answer, in_turn, serving
+from tests.conftest import run_ape
+
+ONCE = Retries(attempts=1, deadline=20.0)
+FAR = "http://far.example"
+
+
+@pytest.fixture(autouse=True)
+def no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.lower(), raising=False)
+
+
+# Proxies
+
+
+def ask_cluster(url: str) -> None:
+    with ClusterClient(base_url=url, headers={"X-API-Key": "k"}, retries=ONCE) as client:
+        _ = client.bots
+
+
+def ask_platform(url: str) -> None:
+    with PlatformClient(base_url=url, retries=ONCE) as client:
+        _ = client.workspaces
+
+
+def ask_provider(url: str) -> None:
+    with Provider(url, "client"):
+        pass
+
+
+@pytest.mark.parametrize("ask", [ask_cluster, ask_platform, ask_provider])
+@pytest.mark.parametrize("variable", ["HTTP_PROXY", "http_proxy", "ALL_PROXY"])
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+def test_loopback_never_goes_through_a_proxy(
+    ask: Callable[[str], None], variable: str, host: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with serving(in_turn(answer([]))) as proxy, serving(in_turn(answer([]))) as server:
+        monkeypatch.setenv(variable, proxy.url)
+        try:
+            ask(f"http://{host}:{server.server_port}")
+        except UnexpectedAnswer:  # an empty list describes no OpenID provider
+            assert ask is ask_provider
+        assert not proxy.requests
+        assert server.requests
+
+
+@pytest.mark.parametrize("broken", ["socks://x", "socks5://127.0.0.1:9", "nonsense://", "http://", "http://[::1"])
+def test_a_broken_proxy_setting_doesnt_matter_on_loopback(broken: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTP_PROXY", broken)
+    monkeypatch.setenv("ALL_PROXY", broken)
+    monkeypatch.setenv("NO_PROXY", "[::1],*x,,")
+    with serving(in_turn(answer([]))) as server:
+        ask_cluster(server.url)
+
+
+def test_another_address_is_reached_through_the_proxy_unless_it_is_excepted(monkeypatch: pytest.MonkeyPatch) -> None:
+    with serving(in_turn(answer([]))) as proxy:
+        monkeypatch.setenv("HTTP_PROXY", proxy.url.removeprefix("http://"))
+        ask_cluster(FAR)
+        assert [request.headers["Host"] for request in proxy.requests] == ["far.example"]
+        monkeypatch.setenv("NO_PROXY", "far.example")
+        with pytest.raises(ClusterError):  # which has no address
+            ask_cluster(FAR)
+        assert len(proxy.requests) == 1
+
+
+@pytest.mark.parametrize("proxy", ["http://u:very-secret@127.0.0.1:9", "socks5://u:very-secret@127.0.0.1:9"])
+def test_a_proxy_that_cant_be_reached_is_named_with_its_variable(proxy: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ALL_PROXY", proxy)
+    with pytest.raises(ProxyFailed, match=r"the proxy 127\.0\.0\.1:9 \(ALL_PROXY\) can't be reached") as caught:
+        ask_cluster(FAR)
+    assert "very-secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("proxy", ["socks://very-secret", "nonsense://very-secret", "http://"])
+def test_a_proxy_setting_that_cant_be_used_is_an_error_that_names_the_variable(
+    proxy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HTTP_PROXY", proxy)
+    with pytest.raises(EnvironmentVariableError, match="HTTP_PROXY isn't the address of a proxy") as caught:
+        ask_cluster(FAR)
+    assert "very-secret" not in str(caught.value)
+
+
+def test_proxies_of_the_environment_can_be_turned_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "socks://x")
+    with ClusterClient(base_url=FAR, retries=ONCE, trust_env=False) as client, pytest.raises(ClusterError):
+        _ = client.bots
+
+
+# Certificates
+
+
+@pytest.mark.parametrize("variable", ["SSL_CERT_FILE", "SSL_CERT_DIR"])
+@pytest.mark.parametrize("path", ["/nonexistent", __file__])
+def test_certificates_that_cant_be_used_are_an_error_that_names_the_variable(
+    variable: str, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(variable, path)
+    with pytest.raises(EnvironmentVariableError, match=f"{variable}={path} can't be used"):
+        ask_cluster("https://127.0.0.1:9")
+    with serving(in_turn(answer([]))) as server:  # plain HTTP on this machine needs none
+        ask_cluster(server.url)
+
+
+# Time
+
+
+@contextmanager
+def dripping(head: bytes) -> Iterator[str]:
+    """Serve an answer whose every byte comes within any time-out for one byte."""
+
+    def drip() -> None:
+        connection, _ = listener.accept()
+        with connection:
+            connection.recv(65536)
+            for byte in itertools.chain(head, itertools.repeat(ord("x"))):
+                try:
+                    connection.sendall(bytes([byte]))
+                except OSError:
+                    return
+                time.sleep(0.02)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=drip, daemon=True).start()
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+
+
+@pytest.mark.parametrize("head", [b"HTTP/1.1 200 OK\r\nX-Slow: ", b"HTTP/1.1 200 OK\r\nContent-Length: 9999\r\n\r\n"])
+def test_headers_and_bodies_that_drip_end_at_the_deadline(head: bytes) -> None:
+    begun = time.monotonic()
+    with (
+        dripping(head) as url,
+        ClusterClient(base_url=url, retries=Retries(attempts=1, deadline=1.5)) as client,
+        pytest.raises(RequestTimeout),
+    ):
+        _ = client.bots
+    assert 1.0 < time.monotonic() - begun < 6.0
+
+
+def test_the_earlier_of_two_deadlines_holds() -> None:
+    with deadline(1.0) as outer, deadline(60.0) as inner:
+        assert inner == outer
+    with deadline(60.0) as outer, deadline(1.0) as inner:
+        assert inner < outer
+
+
+# Size
+
+
+def endless(compressed: bool) -> Reply:
+    piece = b" " * (1 << 20)
+    headers = {"Content-Type": "application/json"}
+    if not compressed:
+        return Reply(200, headers=headers, chunks=itertools.repeat(piece))
+    bomb = gzip.compress(piece * 64)
+    return Reply(200, headers={**headers, "Content-Encoding": "gzip"}, chunks=itertools.repeat(bomb))
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+@pytest.mark.parametrize("status", [200, 500])
+def test_an_endless_answer_ends_at_its_bound_whatever_it_unpacks_to(compressed: bool, status: int) -> None:
+    reply = endless(compressed)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with (
+        serving(lambda _: Reply(status, headers=reply.headers, chunks=reply.chunks)) as server,
+        ClusterClient(base_url=server.url, retries=ONCE) as client,
+        pytest.raises(AnswerTooLarge, match="more than 8 MiB"),
+    ):
+        _ = client.bots
+    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    assert grown < 3 * 64 * 1024, "KiB: less than three times what the bomb unpacks to"
+
+
+def test_gzip_is_unpacked() -> None:
+    packed = Reply(200, gzip.compress(b"[]" + b" " * 300_000), {"Content-Encoding": "gzip"})
+    with serving(in_turn(packed)) as server, ClusterClient(base_url=server.url) as client:
+        assert client.bots == {}
+        assert server.requests[0].headers["Accept-Encoding"] == "gzip"
+
+
+@pytest.mark.parametrize(
+    ("body", "encoding"), [(gzip.compress(b"[]" * 9999)[:-9], "gzip"), (b"[]", "br"), (b"no gzip", "gzip")]
+)
+def test_what_cant_be_decompressed_is_an_unexpected_answer(body: bytes, encoding: str) -> None:
+    with (
+        serving(in_turn(Reply(200, body, {"Content-Encoding": encoding}))) as server,
+        ClusterClient(base_url=server.url, retries=ONCE) as client,
+        pytest.raises(UnexpectedAnswer, match="can't be decompressed"),
+    ):
+        _ = client.bots
+
+
+def test_pages_that_never_end_are_an_error() -> None:
+    numbers = itertools.count()
+
+    def behave(request: Request) -> Reply:
+        return answer({"items": [], "next": f"/bots?page={next(numbers)}"})
+
+    with (
+        serving(behave) as server,
+        ClusterClient(base_url=server.url, retries=ONCE) as client,
+        pytest.raises(TooManyPages, match=f"more than {MOST_PAGES} pages"),
+    ):
+        _ = client.bots
+    assert len(server.requests) == MOST_PAGES + 1
+
+
+def test_pages_that_are_too_large_together_are_an_error() -> None:
+    numbers = itertools.count()
+    padding = " " * (MAX_BYTES // 3)
+
+    def behave(request: Request) -> Reply:
+        return answer({"items": [BOT], "next": f"/bots?page={next(numbers)}", "padding": padding})
+
+    with (
+        serving(behave) as server,
+        ClusterClient(base_url=server.url, retries=ONCE) as client,
+        pytest.raises(AnswerTooLarge),
+    ):
+        _ = client.bots
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        answer({"detail": "x" * 1_000_000}, 400),
+        answer({"detail": [{"loc": ["y" * 9999], "msg": "x" * 9999} for _ in range(200)]}, 422),
+        answer([{**BOT, "status": 1, "environment": ["x"] * 9999 + [5]}]),
+        Reply(200, b"x" * 1_000_000),
+    ],
+)
+def test_a_servers_text_is_shown_in_part(reply: Reply) -> None:
+    with serving(in_turn(reply)) as server, ClusterClient(base_url=server.url, retries=ONCE) as client:
+        with pytest.raises(ClusterError) as caught:
+            _ = client.bots
+        assert len(str(caught.value)) < 50_000
+
+
+# The whole command
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"HTTP_PROXY": "http://127.0.0.1:9"}, ""),
+        ({"HTTP_PROXY": "socks://x", "NO_PROXY": "[::1]"}, ""),
+        ({"SILVERBACK_CLUSTER_URI": "https://far.example", "SSL_CERT_FILE": "/nonexistent"}, "SSL_CERT_FILE"),
+        ({"SILVERBACK_CLUSTER_URI": "https://far.example", "ALL_PROXY": "socks5://127.0.0.1:9"}, "ALL_PROXY"),
+    ],
+)
+def test_a_command_on_loopback_works_and_elsewhere_names_the_setting(
+    settings: dict[str, str], said: str, home: Path, project: Path
+) -> None:
+    with serving(in_turn(answer([]))) as server:
+        environment = {"SILVERBACK_CLUSTER_URI": server.url, "SILVERBACK_CLUSTER_API_KEY": "k", **settings}
+        result = run_ape(home, project, ["silverback", "cluster", "bots", "list", "--format", "json"], **environment)
+    assert "Traceback" not in result.stderr
+    if said:
+        assert (result.returncode, said in result.stderr) == (1, True), result.stderr
+    else:
+        assert (result.returncode, result.stdout.strip()) == (0, "[]"), result.stderr
