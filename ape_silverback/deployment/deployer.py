@@ -100,14 +100,22 @@ class Deployer:
         if fingerprint(live, plan.looked_at, self.records.known().last) != plan.state:
             raise DeployError(f"{self.cluster} has changed since the plan was made: make a new plan")
 
+    def check_allowed(self, plan: Plan) -> None:
+        """Check that a plan may be applied at all.
+
+        Raises:
+            DeployError: it would remove what is protected, or change what this project didn't deploy.
+        """
+        if plan.refused:
+            raise DeployError("\n".join(plan.refused))
+
     def accept(self, plan: Plan, values: Collection[str]) -> None:
         """Check that a plan may be carried out with the values that are at hand.
 
         Raises:
             DeployError: it is refused, or a value is missing.
         """
-        if plan.refused:
-            raise DeployError("\n".join(plan.refused))
+        self.check_allowed(plan)
         if missing := sorted(plan.needs.difference(values)):
             raise DeployError(
                 f"no value for {', '.join(missing)}: set it in the environment or in a file for --env-file"

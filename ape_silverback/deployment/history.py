@@ -35,43 +35,58 @@ IDENTITY = "project.json"
 
 
 class Record(BaseModel):
-    """One deployment.
-
-    Attributes:
-        id: number of the deployment, from 1 on.
-        by: who deployed, as ``user@machine``.
-        what: the command: ``deploy``, or ``rollback to 3``.
-        target: target of the section.
-        selected: names or globs of the bots that it was about; nothing for all of them.
-        commit: git commit of the project, where there is one.
-        dirty: whether the project had changes that weren't committed.
-        restores: number of the deployment that it went back to.
-        bots: every bot that the project has on the cluster after it, of all targets.
-        leaving: the bots that it removes.
-        groups: every variable group that the project made there, of all targets.
-        owes: the restarts that it makes necessary: id of the bot → why.
-        pending: the restarts that are owed: before it while it goes on, after it once it ended.
-        digests: name of a bot → digest of its image, where an engine could tell.
-        outcome: name of each thing that it touched → what became of it; None for a deployment that was cut off.
-    """
+    """A deployment: `history`."""
 
     version: int = 2
+    """Version of the record; 1 for one of a version that knew no ids of bots."""
+
     id: int
+    """Number of the deployment, from 1 on."""
+
     time: datetime
+    """When it began."""
+
     by: str
+    """Who deployed, as `user@machine`."""
+
     what: str = "deploy"
+    """The command: `deploy`, or `rollback to ID`."""
+
     target: str | None = None
+    """Target of the section."""
+
     selected: tuple[str, ...] = ()
+    """Names or globs of the bots that it was about; none for all of them."""
+
     commit: str | None = None
+    """Git commit of the project, where there is one."""
+
     dirty: bool | None = None
+    """Whether the project had changes that weren't committed."""
+
     restores: int | None = None
+    """Number of the deployment that it went back to."""
+
     bots: tuple[RecordedBot, ...] = ()
+    """Every bot that the project has on the cluster after it, of all targets."""
+
     leaving: tuple[RecordedBot, ...] = ()
+    """The bots that it removes, while it goes on."""
+
     groups: dict[str, RecordedGroup] = Field(default_factory=dict)
+    """Every variable group that the project made there, of all targets."""
+
     owes: dict[UUID, PendingRestart] = Field(default_factory=dict)
+    """The restarts that it makes necessary: id of the bot → why."""
+
     pending: dict[UUID, PendingRestart] = Field(default_factory=dict)
+    """The restarts that are owed: before it while it goes on, after it once it ended."""
+
     digests: dict[str, str] = Field(default_factory=dict)
+    """Name of a bot → digest of its image, where an engine or the reference tells."""
+
     outcome: dict[str, str] | None = None
+    """Name of each thing that it touched → the last that happened to it; null for a deployment that was cut off."""
 
     @property
     def succeeded(self) -> bool:

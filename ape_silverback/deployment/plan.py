@@ -222,7 +222,10 @@ class RemoveBot(Frozen):
 GroupAction = CreateGroup | UpdateGroup | RemoveGroup
 BotAction = CreateBot | UpdateBot | RestartBot | StartBot | KeepBot | RemoveBot
 Action = GroupAction | BotAction
-A, B, C, D = TypeVar("A"), TypeVar("B"), TypeVar("C"), TypeVar("D")
+A = TypeVar("A")
+B = TypeVar("B")
+C = TypeVar("C")
+D = TypeVar("D")
 
 
 class PlanScope(Frozen):
@@ -345,6 +348,25 @@ class Plan(Frozen):
     def differs(self) -> bool:
         """Whether the cluster isn't as the project wants it: something to do, or something left over."""
         return bool(self.writes or self.orphans)
+
+    @property
+    def accepted_drift(self) -> tuple[Drift, ...]:
+        """What was changed on the cluster, and the plan leaves."""
+        changed = {
+            (action.changes[0].old if change.field == "name" else action.name, change.field)
+            for action in self.of(UpdateBot)
+            for change in action.changes
+        }
+        names = {action.name for action in self.of(UpdateBot)}
+        made = {action.name for action in self.of(CreateBot, StartBot, CreateGroup, UpdateGroup)}
+        started = {action.name for action in self.of(StartBot)} | names
+        return tuple(
+            drift
+            for drift in self.drift
+            if drift.name not in (started if drift.kind == "stopped" else made)
+            and (drift.name, drift.field) not in changed
+            and not (drift.field == "name" and any(field == "name" for _, field in changed))
+        )
 
     @property
     def refused(self) -> tuple[str, ...]:

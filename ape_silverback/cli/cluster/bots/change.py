@@ -234,10 +234,6 @@ def _show_changes(old: dict[str, Any], new: dict[str, Any]) -> None:
 
 
 def _restart(client: ClusterClient, bot: Bot) -> dict[str, str]:
-    from ape_silverback.cli.shared.progress import show_until_ready, show_until_stopped
+    from ape_silverback.cli.shared.progress import show_restart
 
-    bot.stop()
-    if failed := show_until_stopped(client, [bot.name]):
-        return failed
-    bot.start()
-    return show_until_ready(client, [bot.name])
+    return show_restart(client, [bot])
