@@ -12,7 +12,8 @@ from ape.cli import verbosity_option
 
 from ape_silverback.cli.shared.deploy_options import project_bots
 from ape_silverback.cli.shared.options import format_option
-from ape_silverback.cli.shared.output import note, show, show_table
+from ape_silverback.cli.shared.output import show, show_table
+from ape_silverback.cli.shared.terminal import complain, note
 
 if TYPE_CHECKING:
     from ape_silverback.config.reader import SectionReading
@@ -85,7 +86,7 @@ def build(
         made = build_image(Path.cwd(), bot, image, reading.file, how, maker, note)
         documents.append(ImageDocument(**asdict(made)))
         if made.error is not None:
-            click.secho(f"{bot.name}: {made.error}", fg="red", err=True)
+            complain(f"{bot.name}: {made.error}")
 
     def text() -> None:
         done = [one for one in documents if one.error is None]

@@ -9,7 +9,8 @@ import click
 from ape.cli import verbosity_option
 
 from ape_silverback.cli.shared.options import format_option
-from ape_silverback.cli.shared.output import note, show, show_facts, time_text, warn
+from ape_silverback.cli.shared.output import show, show_facts, time_text
+from ape_silverback.cli.shared.terminal import ask, echo, note, warn
 
 profile_option = click.option(
     "-p",
@@ -56,7 +57,7 @@ def login(profile: str | None, no_browser: bool, port: int | None, timeout: floa
     ProfileSettings.from_config_file()  # writes one with the platform's address for a new user
     auth = choose_auth(profile)
     done = log_in_by_hand(auth, _ask, port) if no_browser else log_in(auth, _open, timeout, port)
-    click.echo(f"Logged in to {auth.host} as {done.user}.")
+    echo(f"Logged in to {auth.host} as {done.user}.")
 
 
 @click.command(short_help="Log out of the platform")
@@ -75,7 +76,7 @@ def logout(profile: str | None) -> None:
     done = log_out(auth)
     if done.warning:
         warn(f"the login is forgotten here, but {auth.host} may still accept its tokens until they end: {done.warning}")
-    click.echo(f"Logged out of {auth.host}." if done.was_logged_in else f"Nobody was logged in to {auth.host}.")
+    echo(f"Logged out of {auth.host}." if done.was_logged_in else f"Nobody was logged in to {auth.host}.")
 
 
 @click.command(short_help="Show who is logged in to the platform")
@@ -132,8 +133,4 @@ def _ask(address: str) -> str:
         "The browser then goes to an address at localhost, which it may fail to show. "
         "Copy that one from its address bar."
     )
-    if sys.stdin.isatty():
-        pasted: str = click.prompt("Paste it here (it isn't shown)", hide_input=True, err=True)
-    else:
-        pasted = sys.stdin.readline()
-    return pasted
+    return ask("Paste it here (it isn't shown)", hidden=True) if sys.stdin.isatty() else sys.stdin.readline()

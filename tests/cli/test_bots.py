@@ -357,7 +357,7 @@ def test_update_without_a_change_says_so_and_sends_nothing(run: Run, cluster: Cl
         (["--credential", "none"], "the cluster has no registry credential none", 1),
         (["-g", "x", "--clear-vars"], "not both", 2),
         (["-n", "ethereum:sepola"], "sepolia", 1),
-        (["--image", "x/y:1"], "say --yes", 2),
+        (["--image", "x/y:1"], "pass --yes", 2),
     ],
 )
 def test_update_that_cant_be_is_one_error_and_changes_nothing(
@@ -414,7 +414,7 @@ def test_a_bot_that_isnt_there_is_named_with_those_that_are(run: Run, cluster: C
 
 @pytest.mark.parametrize("command", ["stop", "remove"])
 def test_nobody_to_ask_is_no(run: Run, cluster: Cluster, client: ClusterClient, command: str) -> None:
-    assert "say --yes" in run("bots", command, "alpha", code=2).stderr
+    assert "pass --yes" in run("bots", command, "alpha", code=2).stderr
     assert client.bots["alpha"].is_healthy
 
 

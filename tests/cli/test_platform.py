@@ -110,7 +110,7 @@ def test_a_workspace_that_holds_clusters_stays_and_the_others_go(run: Run, platf
 
 
 def test_delete_asks_and_no_is_no(run: Run, platform: Platform, home: Path, project: Path) -> None:
-    assert "say --yes" in run("workspaces", "delete", "void", code=2).stderr
+    assert "pass --yes" in run("workspaces", "delete", "void", code=2).stderr
     for answer, code in (("n\n", 1), ("y\n", 0)):
         arguments = ("workspaces", "delete", "void")
         shown = terminal_session(arguments, home, project, code, (("[y/N]", answer),))

@@ -85,9 +85,9 @@ def test_new_that_is_interrupted_makes_nothing(client: ClusterClient, at_termina
 @pytest.mark.parametrize(
     ("arguments", "stdin", "says"),
     [
-        ([], None, "say it with --email"),
-        (["--email", "me@example.org"], None, "say it with --username"),
-        ([*WHO], None, "say it with --password-stdin"),
+        ([], None, "pass --email"),
+        (["--email", "me@example.org"], None, "pass --username"),
+        ([*WHO], None, "pass --password-stdin"),
         ([*WHO, "--password-stdin"], "", "--password-stdin: stdin is empty"),
     ],
 )
@@ -129,7 +129,7 @@ def test_remove_refuses_what_a_bot_uses_and_goes_on(run: Run, used: None, client
 
 
 def test_remove_asks_and_no_is_no(run: Run, ghcr: None, client: ClusterClient, at_terminal: AtTerminal) -> None:
-    assert "say --yes" in run("registry", "remove", "ghcr", code=2).stderr
+    assert "pass --yes" in run("registry", "remove", "ghcr", code=2).stderr
     at_terminal("registry", "remove", "ghcr", typed=(("Remove the registry credentials ghcr", "n\n"),), code=1)
     assert set(client.credentials) == {"ghcr"}
     at_terminal("registry", "remove", "ghcr", typed=(("[y/N]", "y\n"),))

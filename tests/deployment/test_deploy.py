@@ -202,7 +202,7 @@ def test_the_local_cluster_needs_no_image(place: Place) -> None:
 def test_without_yes_and_nobody_to_ask_nothing_is_done(place: Place) -> None:
     before = place.pid_of("left")
     result = place.cluster("deploy", "--account", "TEST::4", code=2)
-    assert "say --yes" in result.stderr
+    assert "pass --yes" in result.stderr
     assert place.pid_of("left") == before
     assert "TEST::4" not in place.cluster("bots", "info", "left").stdout
 

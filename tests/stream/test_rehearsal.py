@@ -88,7 +88,7 @@ def test_a_cluster_is_paid_for_verified_used_extended_and_cancelled(ape: Run, sl
     assert status() == "created"
     assert "isn't paid for" in ape("deploy", "--yes", code=1).stderr
     assert "isn't paid for by a stream" in ape("pay", "info", "team/prod", code=1).stderr
-    assert "Nobody is there to ask" in ape("pay", "create", "team/prod", "--time", "30 days", code=2).stderr
+    assert "stdin isn't a terminal; pass --yes" in ape("pay", "create", "team/prod", "--time", "30 days", code=2).stderr
 
     paid = ape("pay", "create", "team/prod", "--time", "30 days", "-c", "bots", "7", "--yes", "--format", "json")
     stream = documents(StreamDocument, paid.stdout)

@@ -19,15 +19,14 @@ from ape_silverback.cli.shared.options import (
 from ape_silverback.cli.shared.output import (
     age,
     configuration_facts,
-    confirm,
     health_text,
-    note,
     show,
     show_facts,
     show_table,
     state_text,
     time_text,
 )
+from ape_silverback.cli.shared.terminal import confirm, echo, note
 
 if TYPE_CHECKING:
     from ape_silverback.cluster.client import Workspace
@@ -93,7 +92,7 @@ def new(workspace: str | None, name: str | None, slug: str | None, format_: str,
     with platform(profile) as connection:
         space = connection.client.workspace(_workspace_of(connection, workspace))
         made = ClusterDocument.of(space.slug, space.create_cluster(slug, name))
-    show(made.data(), format_, lambda: click.echo(f"{made.workspace}/{made.slug}: {made.status}"))
+    show(made.data(), format_, lambda: echo(f"{made.workspace}/{made.slug}: {made.status}"))
     note(
         f"It runs once it is paid for: ape silverback cluster pay create {made.workspace}/{made.slug} --time '30 days'"
     )
@@ -123,7 +122,7 @@ def update(path: str, name: str | None, slug: str | None, format_: str, profile:
             note(f"{path}: nothing to change")
             done = "unchanged"
     document = ClusterDocument.of(space.slug, found)
-    show(document.data(), format_, lambda: click.echo(f"{document.workspace}/{document.slug}: {done}"))
+    show(document.data(), format_, lambda: echo(f"{document.workspace}/{document.slug}: {done}"))
 
 
 @click.command(short_help="Move a cluster to another version")
@@ -150,7 +149,7 @@ def migrate(path: str, version: str | None, yes: bool, format_: str, profile: st
         confirm(f"Move {space.slug}/{found.slug} from version {found.version or 'unknown'} to {wanted}?", yes)
         space.migrate_cluster(str(found.id), version)
         document = ClusterDocument.of(space.slug, space.clusters.get(found.slug, found))
-    show(document.data(), format_, lambda: click.echo(f"{space.slug}/{found.slug}: migration to {wanted} begun"))
+    show(document.data(), format_, lambda: echo(f"{space.slug}/{found.slug}: migration to {wanted} begun"))
 
 
 @click.command(short_help="Show a cluster")
@@ -244,10 +243,10 @@ def health(format_: str, profile: str | None, cluster: str | None) -> None:
     )
 
     def text() -> None:
-        click.echo(f"cluster: {health_text(document.healthy)}")
+        echo(f"cluster: {health_text(document.healthy)}")
         for kind, services in (("network", document.networks), ("bot", document.bots)):
             for name, healthy in services.items():
-                click.echo(f"{kind} {name}: {health_text(healthy)}")
+                echo(f"{kind} {name}: {health_text(healthy)}")
 
     show(document.data(), format_, text)
     if unwell := [name for name, healthy in {**document.networks, **document.bots}.items() if not healthy]:

@@ -26,7 +26,8 @@ from ape_silverback.cli.shared.deploy_options import (
 )
 from ape_silverback.cli.shared.gate import no_verify_option, pass_gate
 from ape_silverback.cli.shared.options import cluster_options
-from ape_silverback.cli.shared.output import INTERRUPTED, confirm, note, value_text, warn
+from ape_silverback.cli.shared.output import value_text
+from ape_silverback.cli.shared.terminal import INTERRUPTED, confirm, echo, echo_text, note, safe_json, style, warn
 
 if TYPE_CHECKING:
     from ape_silverback.deployment.apply import ApplyOptions
@@ -224,7 +225,7 @@ def _show_result(result: DeployResult, as_json: bool, interrupted: bool) -> None
         raise click.exceptions.Exit(INTERRUPTED)
     result.check()
     if not as_json:
-        click.echo(result.text if result.plan.writes else f"Nothing changed: {result.text}")
+        echo(result.text if result.plan.writes else f"Nothing changed: {result.text}")
 
 
 @contextmanager
@@ -260,14 +261,14 @@ def _show_event(kind: str, event: Event | None = None, text: str | None = None, 
             errors=list(event.errors),
             log=list(event.log),
         )
-    click.echo(document.model_dump_json())
+    echo_text(safe_json(document.data()))
 
 
 def _show_desired(desired: DesiredState) -> None:
     for bot in desired.bots:
-        click.echo(f"{click.style(bot.name, bold=True)}  ({bot.origin})")
+        echo(f"{style(bot.name, bold=True)}  ({bot.origin})")
         shown = {name: value_text(value) for name, value in bot.configuration}
         width = max(map(len, shown.values()))
         for name, value in shown.items():
-            click.echo(f"  {key_text(name):<14}  {value:<{width}}  {click.style(bot.origins[name], dim=True)}")
-        click.echo()
+            echo(f"  {key_text(name):<14}  {value:<{width}}  {style(bot.origins[name], dim=True)}")
+        echo()

@@ -17,7 +17,8 @@ from ape_silverback.cli.shared.deploy_options import (
 )
 from ape_silverback.cli.shared.gate import no_verify_option, pass_gate
 from ape_silverback.cli.shared.options import cluster_options, format_option
-from ape_silverback.cli.shared.output import note, show, show_table, time_text, warn
+from ape_silverback.cli.shared.output import show, show_table, time_text
+from ape_silverback.cli.shared.terminal import note, style, warn
 
 if TYPE_CHECKING:
     from ape_silverback.deployment.history import Record
@@ -139,8 +140,8 @@ def _commit(record: Record) -> str:
 
 def _ended(record: Record) -> str:
     if record.outcome is None:
-        return click.style("cut off", fg="red")
+        return style("cut off", fg="red")
     if record.succeeded:
-        return click.style("succeeded", fg="green")
+        return style("succeeded", fg="green")
     wrong = [name for name, text in record.outcome.items() if not text.startswith(("ready", "applied"))]
-    return click.style(f"failed: {', '.join(wrong)}", fg="red")
+    return style(f"failed: {', '.join(wrong)}", fg="red")

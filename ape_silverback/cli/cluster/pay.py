@@ -11,8 +11,9 @@ from ape_silverback.cli.shared.completion import complete_clusters
 from ape_silverback.cli.shared.gate import no_verify_option, show_report
 from ape_silverback.cli.shared.group import LazyGroup
 from ape_silverback.cli.shared.options import Span, format_option, platform_options, profile_option, yes_option
-from ape_silverback.cli.shared.output import confirm, note, show
+from ape_silverback.cli.shared.output import show
 from ape_silverback.cli.shared.payment import paying, sending, show_stream
+from ape_silverback.cli.shared.terminal import confirm, echo, note
 
 if TYPE_CHECKING:
     from ape_silverback.cluster.types import ClusterConfiguration
@@ -155,7 +156,7 @@ def info(path: str, network: str | None, format_: str, profile: str | None) -> N
 
     def text() -> None:
         show_stream(document)
-        click.echo()
+        echo()
         show_report(report)
 
     show(document.data(), format_, text)
@@ -247,7 +248,7 @@ def cancel(
             sent = send_cancel(payment.provider, payment.node, signer, state, tell=note)
         document = payment.document(sent.state, sent)
     refunded = f"{sent.state.token.text(sent.refund)} refunded to {sent.state.stream.owner}"
-    show(document.data(), format_, lambda: click.echo(f"{payment.name}: cancelled, {refunded} ({sent.transaction})"))
+    show(document.data(), format_, lambda: echo(f"{payment.name}: cancelled, {refunded} ({sent.transaction})"))
 
 
 def _configuration(tier: str, updates: tuple[tuple[str, str], ...]) -> ClusterConfiguration:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +9,8 @@ import click
 
 from ape_silverback.cli.shared.deploy_options import plan_options_of, project_bots, project_options, request_of
 from ape_silverback.cli.shared.options import cluster_options
-from ape_silverback.cli.shared.output import note, value_text, warn
+from ape_silverback.cli.shared.output import value_text
+from ape_silverback.cli.shared.terminal import echo, echo_text, note, plain, safe_json, safe_line, style, warn
 
 if TYPE_CHECKING:
     from ape_silverback.deployment.plan import Action, Change, Drift, Plan
@@ -128,12 +128,13 @@ def _write(file: Path, plan: Plan) -> None:
 def show_plan(plan: Plan, format_: str = "text") -> None:
     """Show a plan: on stdout, with warnings on stderr."""
     if format_ == "json":
-        click.echo(json.dumps(plan.model_dump(mode="json"), indent=2, ensure_ascii=False))
+        echo_text(safe_json(plan.model_dump(mode="json"), indent=2))
     elif format_ == MARKDOWN:
-        click.echo(markdown(plan))
+        for line in markdown(plan):
+            echo(line)
     else:
         for line in _text(plan):
-            click.echo(line)
+            echo(line)
     if format_ != MARKDOWN:
         for text in plan.warnings:
             warn(text)
@@ -167,11 +168,9 @@ def _left_over(plan: Plan) -> list[str]:
     for orphan in plan.orphans:
         what = f"{'bot' if orphan.kind == 'bot' else 'variable group'} {orphan.name}"
         hint = "--prune removes it" if orphan.confirmed else "remove it by hand if it is yours"
-        lines.append(
-            click.style(f"? {what} was deployed before and isn't in the project any more: {hint}", fg="yellow")
-        )
+        lines.append(style(f"? {what} was deployed before and isn't in the project any more: {hint}", fg="yellow"))
     lines += [f"! {drift_text(drift)}, and left so" for drift in plan.accepted_drift]
-    return [*lines, *(click.style(f"! {text}", fg="yellow") for text in plan.pending)]
+    return [*lines, *(style(f"! {text}", fg="yellow") for text in plan.pending)]
 
 
 def drift_text(drift: Drift) -> str:
@@ -196,13 +195,16 @@ def _show_drift(plan: Plan, format_: str) -> None:
     lines = [drift_text(drift) for drift in plan.drift]
     none = f"No drift on {plan.cluster}: it is as the last deployment left it."
     if format_ == "json":
-        data = [drift.model_dump(mode="json") for drift in plan.drift]
-        click.echo(json.dumps(data, indent=2, ensure_ascii=False))
+        echo_text(safe_json([drift.model_dump(mode="json") for drift in plan.drift], indent=2))
     elif format_ == MARKDOWN:
-        click.echo(f"### Drift on {_escaped(plan.cluster)}\n")
-        click.echo("\n".join(f"- {_escaped(line)}" for line in lines) or "None.")
+        echo(f"### Drift on {_escaped(plan.cluster)}")
+        echo()
+        for line in lines or ["None."]:
+            echo(f"- {_escaped(line)}" if lines else line)
     else:
-        click.echo("\n".join([f"Drift on {plan.cluster}:", *(f"  ! {line}" for line in lines)]) if lines else none)
+        echo(f"Drift on {plan.cluster}:" if lines else none)
+        for line in lines:
+            echo(f"  ! {line}")
 
 
 def summary(plan: Plan) -> str:
@@ -261,7 +263,7 @@ def _lines(action: Action) -> list[str]:
             pass
     if getattr(action, "adopts", False):
         details.append("taken over: this project didn't deploy it")
-    return [click.style(first, fg=colour), *(f"      {line}" for line in details)]
+    return [style(first, fg=colour), *(f"      {line}" for line in details)]
 
 
 def _change_text(change: Change) -> str:
@@ -269,7 +271,7 @@ def _change_text(change: Change) -> str:
     return f"{key_text(change.field)}: {value_text(change.old)} -> {value_text(change.new)} ({AUTHORS[change.by]}{was})"
 
 
-def markdown(plan: Plan) -> str:
+def markdown(plan: Plan) -> list[str]:
     """Return a plan for a pull request."""
     lines = [f"### Plan for {_escaped(plan.cluster)}", ""]
     if not plan.writes:
@@ -277,18 +279,19 @@ def markdown(plan: Plan) -> str:
     else:
         lines += [summary(plan).capitalize(), "", "```diff"]
         for action in plan.actions:
-            first, *details = (click.unstyle(line).replace("```", "'''") for line in _lines(action))
+            first, *details = (plain(safe_line(line)).replace("```", "'''") for line in _lines(action))
             lines += [f"{DIFF.get(first[0], first[0])}{first[1:]}", *(f" {line}" for line in details)]
         lines.append("```")
-    notes = [f"- {click.unstyle(line)[2:]}" for line in _left_over(plan)]
+    notes = [f"- {plain(safe_line(line))[2:]}" for line in _left_over(plan)]
     notes += [f"- Not known: {text}" for text in plan.unknown]
     notes += [f"- **Warning**: {text}" for text in plan.warnings]
     notes += [f"- **Refused**: {text}" for text in plan.refused]
-    return "\n".join([*lines, *(["", *map(_escaped, notes)] if notes else [])])
+    return [*lines, *(["", *map(_escaped, notes)] if notes else [])]
 
 
 def _escaped(text: str) -> str:
-    return text.replace("<", "&lt;")
+    """Return text as Markdown that shows it: names and messages of a cluster make no tags, links or mentions."""
+    return safe_line(text).replace("<", "&lt;").replace("[", "\\[").replace("@", "&#64;")
 
 
 def key_text(name: str) -> str:

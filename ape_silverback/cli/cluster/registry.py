@@ -17,8 +17,9 @@ from ape_silverback.cli.shared.options import (
     format_option,
     yes_option,
 )
-from ape_silverback.cli.shared.output import age, answered, confirm, note, show, show_facts, show_table, time_text
+from ape_silverback.cli.shared.output import age, show, show_facts, show_table, time_text
 from ape_silverback.cli.shared.selection import choose, choose_one, each, show_results
+from ape_silverback.cli.shared.terminal import answered, ask, confirm, echo, note
 
 HERE = "ape_silverback.cli.cluster.registry"
 
@@ -139,7 +140,7 @@ def new(
     password = password if password is not None else _ask("Password", "--password-stdin", hidden=True)
     with connected_for_writing(profile, cluster, no_verify) as connection:
         made = connection.client.new_credentials(name, registry, email, username, password)
-    show(CredentialDocument.of(made).data(), format_, lambda: click.echo(f"{made.name}: created"))
+    show(CredentialDocument.of(made).data(), format_, lambda: echo(f"{made.name}: created"))
 
 
 @click.command(short_help="Change credentials")
@@ -186,7 +187,7 @@ def update(
         else:
             note(f"{found.name}: nothing to change")
             done = "unchanged"
-    show(CredentialDocument.of(found).data(), format_, lambda: click.echo(f"{found.name}: {done}"))
+    show(CredentialDocument.of(found).data(), format_, lambda: echo(f"{found.name}: {done}"))
 
 
 @click.command(short_help="Remove credentials")
@@ -239,7 +240,6 @@ def _ask(text: str, option: str, *, hidden: bool = False, default: str | None = 
         click.exceptions.Exit: there was no answer.
     """
     if not sys.stdin.isatty():
-        raise click.UsageError(f"{text} is missing, and nobody is there to ask: say it with {option}.")
+        raise click.UsageError(f"{text} is missing, and stdin isn't a terminal; pass {option}.")
     with answered():
-        answer: str = click.prompt(text, hide_input=hidden, default=default, show_default=False, err=True)
-    return answer
+        return ask(text, hidden=hidden, default=default)

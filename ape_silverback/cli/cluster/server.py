@@ -8,7 +8,8 @@ import click
 from ape.cli import verbosity_option
 
 from ape_silverback.cli.shared.options import format_option
-from ape_silverback.cli.shared.output import note, show
+from ape_silverback.cli.shared.output import show
+from ape_silverback.cli.shared.terminal import echo, note
 
 if TYPE_CHECKING:
     from ape_silverback.server.daemon import Started, StartedPlatform
@@ -88,7 +89,7 @@ def up(
         platform=LocalPlatformDocument.of(PLATFORM, platform.payments) if platform else None,
     )
     begun = "The local cluster runs already" if started.already else "Started the local cluster"
-    show(document.data(), format_, lambda: click.echo(f"{begun} at {running.host} (pid {running.pid})."))
+    show(document.data(), format_, lambda: echo(f"{begun} at {running.host} (pid {running.pid})."))
     if platform:
         note(_payments_text(platform.payments))
     if not started.already:
@@ -117,7 +118,7 @@ def down() -> None:
     if _is_ours(PROFILE):
         remove_profile(PROFILE)
     _forget_platform()
-    click.echo("Stopped the local cluster and its bots." if stopped else "The local cluster doesn't run.")
+    echo("Stopped the local cluster and its bots." if stopped else "The local cluster doesn't run.")
 
 
 def _wanted(chain: str | None, manager: str | None, tokens: tuple[str, ...], deploy: bool) -> Wanted | None:

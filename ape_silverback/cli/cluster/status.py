@@ -13,7 +13,8 @@ import click
 
 from ape_silverback.cli.shared.bots import show_bots
 from ape_silverback.cli.shared.options import cluster_options, connected, format_option
-from ape_silverback.cli.shared.output import age, captured, health_text, show
+from ape_silverback.cli.shared.output import age, captured, health_text, one_line, show
+from ape_silverback.cli.shared.terminal import echo, style
 from ape_silverback.concurrency import CONCURRENCY
 
 if TYPE_CHECKING:
@@ -71,8 +72,8 @@ def _watch(connection: Connection, interval: float) -> None:
             try:
                 page = captured(partial(_show, _ask(connection)))
             except (ConnectionFailed, ServerError) as error:
-                page = click.style(str(error), fg="red")
-            footer = click.style(f"\n{datetime.now():%X}, every {interval:g} s; Ctrl-C ends", dim=True)
+                page = captured(partial(echo, style(str(error), fg="red")))
+            footer = style(f"\n{datetime.now():%X}, every {interval:g} s; Ctrl-C ends", dim=True)
             live.update(Text.from_ansi(page + footer), refresh=True)
             time.sleep(interval)
 
@@ -106,7 +107,7 @@ def _show(document: StatusDocument) -> None:
     from ape_silverback.cluster.bot_errors import count_errors, last_error_line
 
     def fact(name: str, text: str) -> None:
-        click.echo(f"{click.style(name, bold=True)}{' ' * (10 - len(name))}{text}")
+        echo(f"{style(name, bold=True)}{' ' * (10 - len(name))}{text}")
 
     unwell = [name for name, healthy in document.networks.items() if not healthy]
     unwell += [bot.name for bot in document.bots if bot.state != "running"]
@@ -116,23 +117,11 @@ def _show(document: StatusDocument) -> None:
     if document.expiration:
         now = datetime.now(timezone.utc)
         over = document.expiration <= now
-        left = click.style("run out", fg="red") if over else f"{age(now, document.expiration)} left"
+        left = style("run out", fg="red") if over else f"{age(now, document.expiration)} left"
         fact("Stream", left)
-    click.echo()
+    echo()
     show_bots(document.bots)
     for name, told in document.errors.items():
-        click.echo(f"\n{click.style(f'Errors of {name}', bold=True)}")
+        echo(f"\n{style(f'Errors of {name}', bold=True)}")
         for error in count_errors({name: told})[:MOST_ERRORS]:
-            click.echo(_one_line(f"  {error.count} x {last_error_line([error.message]) or ''}"))
-
-
-def _one_line(text: str) -> str:
-    """Cut a line where a terminal would break it."""
-    from rich.console import Console
-    from rich.text import Text
-
-    if not sys.stdout.isatty():
-        return text
-    line = Text(text)
-    line.truncate(Console().width, overflow="ellipsis")
-    return line.plain
+            echo(one_line(f"  {error.count} x {last_error_line([error.message]) or ''}"))

@@ -18,8 +18,9 @@ from ape_silverback.cli.shared.options import (
     format_option,
     yes_option,
 )
-from ape_silverback.cli.shared.output import age, confirm, note, show, show_facts, show_table, time_text
+from ape_silverback.cli.shared.output import age, show, show_facts, show_table, time_text
 from ape_silverback.cli.shared.selection import choose, choose_one, each, show_results
+from ape_silverback.cli.shared.terminal import confirm, echo, note
 from ape_silverback.config.env_file import NAME, read_env_file
 
 HERE = "ape_silverback.cli.cluster.vars"
@@ -144,7 +145,7 @@ def new(
         raise click.UsageError("Name at least one variable, with -e or --env-file.")
     with connected_for_writing(profile, cluster, no_verify) as connection:
         group = connection.client.new_variable_group(name, values)
-    show(GroupDocument.of(group).data(), format_, lambda: click.echo(f"{group.name}: created"))
+    show(GroupDocument.of(group).data(), format_, lambda: echo(f"{group.name}: created"))
 
 
 @click.command(short_help="Change a group")
@@ -194,7 +195,7 @@ def update(
             running = [bot.name for bot, state in zip(users, statuses_of(users), strict=True) if state in ACTIVE]
             if running:
                 note(f"{', '.join(running)}: the old values stay until a restart.")
-    show(GroupDocument.of(group).data(), format_, lambda: click.echo(f"{group.name}: {done}"))
+    show(GroupDocument.of(group).data(), format_, lambda: echo(f"{group.name}: {done}"))
 
 
 @click.command(short_help="Remove groups")

@@ -11,7 +11,8 @@ from ape.cli import verbosity_option
 from ape_silverback.cli.shared.completion import complete_clusters
 from ape_silverback.cli.shared.gate import pin_hint, show_report
 from ape_silverback.cli.shared.options import connected, format_option, platform, profile_option
-from ape_silverback.cli.shared.output import messages_on_stderr, note, show
+from ape_silverback.cli.shared.output import messages_on_stderr, show
+from ape_silverback.cli.shared.terminal import echo, note
 
 if TYPE_CHECKING:
     from ape_silverback.config.models import StreamConfig
@@ -76,7 +77,7 @@ def verify(
     def text() -> None:
         for number, report in enumerate(reports):
             if number:
-                click.echo()
+                echo()
             show_report(report)
 
     show(documents, format_, text)

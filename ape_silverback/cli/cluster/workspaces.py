@@ -9,8 +9,9 @@ import click
 from ape_silverback.cli.shared.completion import complete_workspaces
 from ape_silverback.cli.shared.group import LazyGroup
 from ape_silverback.cli.shared.options import all_option, format_option, platform, platform_options, yes_option
-from ape_silverback.cli.shared.output import age, confirm, note, show, show_facts, show_table, time_text
+from ape_silverback.cli.shared.output import age, show, show_facts, show_table, time_text
 from ape_silverback.cli.shared.selection import choose, choose_one, each, show_results
+from ape_silverback.cli.shared.terminal import confirm, echo, note
 
 if TYPE_CHECKING:
     from ape_silverback.cli.shared.documents import WorkspaceDocument
@@ -90,7 +91,7 @@ def new(name: str | None, slug: str | None, format_: str, profile: str | None) -
 
     with platform(profile) as connection:
         made = connection.client.create_workspace(slug, name)
-    show(WorkspaceDocument.of(made).data(), format_, lambda: click.echo(f"{made.slug}: created"))
+    show(WorkspaceDocument.of(made).data(), format_, lambda: echo(f"{made.slug}: created"))
 
 
 @click.command(short_help="Rename a workspace")
@@ -116,7 +117,7 @@ def update(slug: str, name: str | None, new_slug: str | None, format_: str, prof
         else:
             note(f"{found.slug}: nothing to change")
             done = "unchanged"
-    show(WorkspaceDocument.of(found).data(), format_, lambda: click.echo(f"{found.slug}: {done}"))
+    show(WorkspaceDocument.of(found).data(), format_, lambda: echo(f"{found.slug}: {done}"))
 
 
 @click.command(short_help="Delete workspaces")

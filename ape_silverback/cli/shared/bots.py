@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from ape_silverback.cli.shared.output import age, note, show_table, state_text
+from ape_silverback.cli.shared.output import age, show_table, state_text
+from ape_silverback.cli.shared.terminal import note
 
 if TYPE_CHECKING:
     from ape_silverback.cli.shared.documents import BotDocument

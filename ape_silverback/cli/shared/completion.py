@@ -14,6 +14,8 @@ from typing import Any
 
 import click
 
+from ape_silverback.cli.shared.terminal import safe_line
+
 KEPT_FOR = 10.0
 """Seconds for which names are kept."""
 
@@ -27,7 +29,7 @@ Completer = Callable[[click.Context, click.Parameter, str], list[str]]
 def _completer(names: Names) -> Completer:
     def complete(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:  # noqa: ARG001 - click's
         try:
-            return sorted(name for name in names(ctx) if name.startswith(incomplete))
+            return sorted(name for name in names(ctx) if name.startswith(incomplete) and safe_line(name) == name)
         except Exception:  # noqa: BLE001 - a shell that waits for TAB must see nothing of it
             return []
 

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import click
 
 from ape_silverback.cli.shared.options import connected
-from ape_silverback.cli.shared.output import messages_on_stderr, note, show_table, warn
+from ape_silverback.cli.shared.output import messages_on_stderr, show_table
+from ape_silverback.cli.shared.terminal import echo, note, style, warn
 
 if TYPE_CHECKING:
     from ape_silverback.config.models import StreamConfig
@@ -28,16 +29,16 @@ no_verify_option = click.option(
 
 def show_report(report: Report) -> None:
     """Show what the checks say."""
-    verdict = click.style("trusted", fg="green") if report.trusted else click.style("not trusted", fg="red")
+    verdict = style("trusted", fg="green") if report.trusted else style("not trusted", fg="red")
     if all(check.outcome == "skip" for check in report.checks):
         verdict = "nothing to verify"
     where = ""
     if report.manager is not None:
         where = f": stream {report.stream_id} of {report.manager} on chain {report.chain_id}"
-    click.echo(f"{click.style(report.cluster, bold=True)}{where}: {verdict}")
+    echo(f"{style(report.cluster, bold=True)}{where}: {verdict}")
     rows: list[tuple[str, str, str]] = []
     for check in report.checks:
-        rows.append((check.name, click.style(check.outcome, fg=COLOURS.get(check.outcome)), check.text))
+        rows.append((check.name, style(check.outcome, fg=COLOURS.get(check.outcome)), check.text))
         if check.outcome not in ("pass", "skip"):
             rows += [("", "", f"{key}: {value}") for key in ("expected", "found") if (value := getattr(check, key))]
     show_table(("CHECK", "", ""), rows)

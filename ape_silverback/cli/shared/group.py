@@ -67,16 +67,24 @@ class LazyGroup(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command; Ape's errors become click's: stderr, exit 1, no project loaded to print them."""
+        if ctx.parent is not None and isinstance(ctx.parent.command, LazyGroup):
+            return super().invoke(ctx)
         from ape.exceptions import ApeException
 
+        from ape_silverback.cli.shared.terminal import error_text, prepare_streams
+
+        prepare_streams()
         if os.environ.get("NO_COLOR"):  # no-color.org: any text turns colours off
             ctx.color = False
         try:
             return super().invoke(ctx)
         except ApeException as error:
-            raise click.ClickException(str(error) or type(error).__name__) from error
+            raise click.ClickException(error_text(str(error) or type(error).__name__)) from error
         except ImportError as error:
-            raise click.ClickException(_not_loaded(ctx.invoked_subcommand or "it", error)) from error
+            raise click.ClickException(error_text(_not_loaded(ctx.invoked_subcommand or "it", error))) from error
+        except click.ClickException as error:
+            error.message = error_text(error.message) if error.message else error.message
+            raise
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the commands under their headings."""
@@ -99,7 +107,9 @@ def _version_option(distribution: str) -> click.Option:
         if value and not ctx.resilient_parsing:
             from importlib.metadata import version
 
-            click.echo(version(distribution))
+            from ape_silverback.cli.shared.terminal import echo
+
+            echo(version(distribution))
             ctx.exit()
 
     return click.Option(

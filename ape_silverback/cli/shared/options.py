@@ -13,7 +13,7 @@ from ape.cli import verbosity_option
 
 from ape_silverback import connect
 from ape_silverback.cli.shared.completion import complete_bots, complete_clusters, complete_profiles
-from ape_silverback.cli.shared.output import warn
+from ape_silverback.cli.shared.terminal import warn
 from ape_silverback.durations import read_span
 
 Function = TypeVar("Function", bound=Callable[..., Any])

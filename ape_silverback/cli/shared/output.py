@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import io
-import json
+import itertools
+import shutil
 import sys
+import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
-import click
+from ape_silverback.cli.shared.terminal import echo, echo_text, plain, safe_json, safe_line, safe_yaml, style
 
 if TYPE_CHECKING:
     from ape_silverback.cluster.types import ClusterConfiguration
@@ -27,11 +29,11 @@ STATE_COLOURS = {
 GAP = 3
 """Characters between two columns."""
 
+NARROWEST = 8
+"""Fewest characters to which a column is folded."""
+
 LAST_COLUMN = 30
 """Characters at which a last column is folded when there is no room for more."""
-
-INTERRUPTED = 130
-"""Exit code after Ctrl-C."""
 
 
 def show_table(
@@ -44,29 +46,73 @@ def show_table(
 
     Args:
         columns: headings.
-        rows: cells, which may be styled.
+        rows: cells, each of which may have one style.
         err: on stderr.
         giving_way: as for ``fit``, to a terminal that is too narrow; all other columns but the first are folded there.
     """
-    from rich.console import Console
-    from rich.table import Column, Table
-    from rich.text import Text
+    table = [[*columns], *([safe_line(cell) for cell in row] for row in rows)]
+    widest = None
+    if (sys.stderr if err else sys.stdout).isatty():
+        widest = shutil.get_terminal_size().columns
+        table = fit(table, widest, giving_way) if giving_way is not None else table
+    widths = [max(width_of(cell) for cell in column) for column in zip(*table, strict=True)]
+    if widest is not None:
+        widths = _folded_widths(widths, widest)
+    table[0] = [style(heading, bold=True) for heading in table[0]]
+    for row in table:
+        cells = [_fold(cell, width) for cell, width in zip(row, widths, strict=True)]
+        for line in itertools.zip_longest(*cells, fillvalue=""):
+            padded = (cell + " " * (width - width_of(cell) + GAP) for cell, width in zip(line, widths, strict=True))
+            echo("".join(padded).rstrip(), err=err)
 
-    console = Console(highlight=False)
-    if not (sys.stderr if err else sys.stdout).isatty():
-        console = Console(highlight=False, width=max(10_000, console.width))
-    elif giving_way is not None:
-        columns, *rows = fit([columns, *rows], console.width, giving_way)
-    first, *others = columns
-    headers = Column(first, no_wrap=True), *(Column(name, overflow="fold") for name in others)
-    table = Table(*headers, box=None, pad_edge=False, header_style="bold", padding=(0, GAP, 0, 0))
-    for row in rows:
-        # From ANSI: a cell may be styled, and must not be read as markup.
-        table.add_row(*(Text.from_ansi(cell) for cell in row))
-    with console.capture() as capture:
-        console.print(table)
-    for line in capture.get().splitlines():
-        click.echo(line.rstrip(), err=err)
+
+def width_of(text: str) -> int:
+    """Return how many characters of a terminal's line a text takes."""
+    text = plain(text)
+    if text.isascii():
+        return len(text)
+    return sum(_width(character) for character in text)
+
+
+def _width(character: str) -> int:
+    if unicodedata.combining(character) or unicodedata.category(character) in ("Mn", "Me", "Cf"):
+        return 0
+    return 2 if unicodedata.east_asian_width(character) in ("W", "F") else 1
+
+
+def _folded_widths(widths: list[int], widest: int) -> list[int]:
+    """Return widths that fit, the widest columns but the first made narrower."""
+    widths = [*widths]
+    while sum(widths) + GAP * (len(widths) - 1) > widest and len(widths) > 1:
+        place = max(range(1, len(widths)), key=lambda place: widths[place])
+        if widths[place] <= NARROWEST:
+            break
+        widths[place] -= 1
+    return widths
+
+
+def _fold(cell: str, width: int) -> list[str]:
+    """Break a cell into lines of a width, each in its style."""
+    if width_of(cell) <= width:
+        return [cell]
+    text = plain(cell)
+    before, _, after = cell.partition(text)
+    lines, line, taken = [], "", 0
+    for character in text:
+        if taken + _width(character) > width:
+            lines.append(line)
+            line, taken = "", 0
+        line += character
+        taken += _width(character)
+    return [f"{before}{one}{after}" for one in [*lines, line]]
+
+
+def one_line(text: str) -> str:
+    """Return a line, cut where a terminal would break it."""
+    text = safe_line(text)
+    if not sys.stdout.isatty() or width_of(text) <= (width := shutil.get_terminal_size().columns):
+        return text
+    return f"{_fold(text, width - 1)[0]}…"
 
 
 def fit(table: Sequence[Sequence[str]], width: int, giving_way: Mapping[str, int]) -> list[list[str]]:
@@ -84,7 +130,7 @@ def fit(table: Sequence[Sequence[str]], width: int, giving_way: Mapping[str, int
     """
     columns = [list(column) for column in zip(*table, strict=True) if len(table) == 1 or any(column[1:])]
     for heading, fewest in giving_way.items():
-        widths = [max(len(click.unstyle(cell)) for cell in column) for column in columns]
+        widths = [max(width_of(cell) for cell in column) for column in columns]
         widths[-1] = min(widths[-1], LAST_COLUMN)
         over = sum(widths) + GAP * (len(widths) - 1) - width
         if over <= 0:
@@ -116,11 +162,9 @@ def show(data: Any, format_: str, text: Callable[[], None]) -> None:
         text: shows it for people.
     """
     if format_ == "json":
-        click.echo(json.dumps(data, indent=2, ensure_ascii=False))
+        echo_text(safe_json(data, indent=2))
     elif format_ == "yaml":
-        import yaml
-
-        click.echo(yaml.safe_dump(data, sort_keys=False, allow_unicode=True), nl=False)
+        echo_text(safe_yaml(data).rstrip("\n"))
     else:
         text()
 
@@ -129,7 +173,7 @@ def show_facts(facts: Mapping[str, str], err: bool = False) -> None:
     """Show one thing: a line a fact, aligned. ``err``: on stderr."""
     width = max(map(len, facts)) + 3
     for key, value in facts.items():
-        click.echo(f"{click.style(f'{key}:', bold=True)}{' ' * (width - len(key) - 1)}{value}", err=err)
+        echo(f"{style(f'{key}:', bold=True)}{' ' * (width - len(key) - 1)}{value}", err=err)
 
 
 def configuration_facts(configuration: ClusterConfiguration | None) -> dict[str, str]:
@@ -153,24 +197,14 @@ def time_text(moment: datetime | None) -> str:
     return "-" if moment is None else f"{moment.astimezone():%Y-%m-%d %H:%M:%S %Z}"
 
 
-def note(text: str) -> None:
-    """Say something that is no data."""
-    click.echo(text, err=True)
-
-
-def warn(text: str) -> None:
-    """Say something that the user should look at."""
-    click.secho(f"WARNING: {text}", fg="yellow", err=True)
-
-
 def state_text(state: str) -> str:
     """Give a state as a coloured word."""
-    return click.style(state, fg=STATE_COLOURS.get(state))
+    return style(state, fg=STATE_COLOURS.get(state))
 
 
 def health_text(healthy: bool) -> str:
     """Give a health as coloured words."""
-    return click.style("healthy", fg="green") if healthy else click.style("not healthy", fg="red")
+    return style("healthy", fg="green") if healthy else style("not healthy", fg="red")
 
 
 def value_text(value: Any) -> str:
@@ -179,7 +213,7 @@ def value_text(value: Any) -> str:
         return "-"
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return ", ".join(value) if isinstance(value, list | tuple) else str(value)
+    return safe_line(", ".join(value) if isinstance(value, list | tuple) else str(value))
 
 
 class _Terminal(io.StringIO):
@@ -206,35 +240,3 @@ def age(moment: datetime | None, now: datetime | None = None) -> str:
             parts.append(f"{seconds // size}{unit}")
             seconds %= size
     return " ".join(parts[:2])
-
-
-@contextmanager
-def answered() -> Iterator[None]:
-    """Let a terminal be asked before anything is changed.
-
-    Raises:
-        click.exceptions.Exit: there was no answer, but Ctrl-C or the end of the input.
-    """
-    try:
-        yield
-    except (click.Abort, SystemExit):  # Ape makes an exit of an interrupt
-        note("\nNothing was changed.")
-        raise click.exceptions.Exit(INTERRUPTED) from None
-
-
-def confirm(question: str, yes: bool) -> None:
-    """Ask before something is done; go on only on "yes".
-
-    Raises:
-        click.UsageError: there is nobody to ask.
-        click.exceptions.Exit: the answer was no, or none.
-    """
-    if yes:
-        return
-    if not sys.stdin.isatty():
-        raise click.UsageError(f"{question} Nobody is there to ask: say --yes.")
-    with answered():
-        answer = click.confirm(question, err=True)
-    if not answer:
-        note("Nothing was changed.")
-        raise click.exceptions.Exit(1)

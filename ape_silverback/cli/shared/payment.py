@@ -13,15 +13,8 @@ import click
 
 from ape_silverback.cli.shared.gate import show_verified, warn_unverified
 from ape_silverback.cli.shared.options import platform
-from ape_silverback.cli.shared.output import (
-    INTERRUPTED,
-    configuration_facts,
-    confirm,
-    messages_on_stderr,
-    note,
-    show_facts,
-    time_text,
-)
+from ape_silverback.cli.shared.output import configuration_facts, messages_on_stderr, show_facts, time_text
+from ape_silverback.cli.shared.terminal import INTERRUPTED, confirm, note
 
 if TYPE_CHECKING:
     from ape.api import AccountAPI, ProviderAPI

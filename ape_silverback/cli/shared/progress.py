@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import click
 
-from ape_silverback.cli.shared.output import note
+from ape_silverback.cli.shared.terminal import complain, echo_indented, note, safe_line
 
 if TYPE_CHECKING:
     from rich.spinner import Spinner
@@ -58,7 +58,9 @@ class _Table:
             mark = {self.done: Text("✓", "green"), "failed": Text("✗", "red")}.get(event.kind)
             spinner = self.spinners.setdefault(name, Spinner("dots"))
             table.add_row(
-                mark or spinner, Text(name, "bold"), Text(_first_line(event.text), COLOURS.get(event.kind, ""))
+                mark or spinner,
+                Text(safe_line(name), "bold"),
+                Text(_first_line(event.text), COLOURS.get(event.kind, "")),
             )
         return table
 
@@ -138,13 +140,13 @@ def _timing() -> Timing:
 
 def show_failure(event: Event) -> None:
     """Show why a bot failed: the reason, its errors, its last log lines."""
-    click.secho(f"\n{event.name}: {event.text}", fg="red", err=True)
+    complain(f"\n{event.name}: {event.text}")
     for heading, lines in (("errors", event.errors), ("last log lines", event.log)):
         if lines:
             note(f"  {heading}:")
             for line in lines:
-                note("    " + line.replace("\n", "\n    "))
+                echo_indented(line, 4, err=True)
 
 
 def _first_line(text: str) -> str:
-    return text.partition("\n")[0]
+    return safe_line(text.partition("\n")[0])

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 
 import click
 
-from ape_silverback.cli.shared.output import note, show
+from ape_silverback.cli.shared.output import show
+from ape_silverback.cli.shared.terminal import echo, note
 from ape_silverback.concurrency import map_threads
 
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ def show_results(results: Sequence[ResultDocument], format_: str) -> None:
     def text() -> None:
         for one in results:
             if one.error is None:
-                click.echo(f"{one.name}: {one.result}")
+                echo(f"{one.name}: {one.result}")
             else:
                 note(f"{one.name}: {one.error}")
 

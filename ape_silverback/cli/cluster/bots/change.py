@@ -16,8 +16,9 @@ from ape_silverback.cli.shared.completion import (
 )
 from ape_silverback.cli.shared.gate import connected_for_writing, no_verify_option
 from ape_silverback.cli.shared.options import cluster_options, format_option, yes_option
-from ape_silverback.cli.shared.output import confirm, note, show, show_table, value_text, warn
+from ape_silverback.cli.shared.output import show, show_table, value_text
 from ape_silverback.cli.shared.selection import choose_one
+from ape_silverback.cli.shared.terminal import confirm, echo, note, warn
 
 if TYPE_CHECKING:
     from ape_silverback.cluster.client import Bot, ClusterClient
@@ -107,7 +108,7 @@ def new(
         failed = show_until_ready(connection.client, [name]) if wait else {}
         now = connection.client.bots.get(name, made)
         document = BotDocument.of(now, now.status)
-    show(document.data(), format_, lambda: click.echo(f"{name}: {failed.get(name, document.state)}"))
+    show(document.data(), format_, lambda: echo(f"{name}: {failed.get(name, document.state)}"))
     if failed:
         raise click.ClickException(f"failed: {name}")
 
@@ -194,7 +195,7 @@ def update(
         now = client.bots.get(bot.name, bot)
         document = BotDocument.of(now, now.status)
     done = "updated" if changes else "unchanged"
-    show(document.data(), format_, lambda: click.echo(f"{document.name}: {done}, {document.state}"))
+    show(document.data(), format_, lambda: echo(f"{document.name}: {done}, {document.state}"))
     if failed:
         raise click.ClickException(f"{bot.name}: {failed[bot.name]}")
 

@@ -16,8 +16,8 @@ from ape_silverback.cli.shared.options import (
     format_option,
     yes_option,
 )
-from ape_silverback.cli.shared.output import confirm
 from ape_silverback.cli.shared.selection import choose, each, show_results
+from ape_silverback.cli.shared.terminal import confirm
 
 if TYPE_CHECKING:
     from ape_silverback.cli.shared.documents import ResultDocument

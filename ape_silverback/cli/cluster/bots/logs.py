@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import heapq
-import json
 import queue
 import sys
 import threading
@@ -13,10 +12,12 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
 import click
+from ape.logging import CLICK_STYLE_KWARGS
 
 from ape_silverback.cli.shared.options import Moment, all_option, bot_names, cluster_options, connected, format_option
-from ape_silverback.cli.shared.output import note, show
+from ape_silverback.cli.shared.output import show
 from ape_silverback.cli.shared.selection import choose
+from ape_silverback.cli.shared.terminal import echo, echo_indented, echo_text, note, safe_colours, safe_json, style
 from ape_silverback.concurrency import map_threads
 
 if TYPE_CHECKING:
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
     from ape_silverback.cluster.types import BotLogEntry
 
 COLOURS = ("cyan", "magenta", "green", "yellow", "blue", "bright_red")
+TIME_WIDTH, LEVEL_WIDTH = 17, 8
+"""Characters of a time and of a level."""
+
 BEGINNING = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 Line = tuple["Bot", "BotLogEntry"]
@@ -92,8 +96,7 @@ def _prefixes(bots: Sequence[Bot]) -> dict[str, str]:
         return {bots[0].name: ""}
     width = max(len(bot.name) for bot in bots)
     return {
-        bot.name: click.style(f"{bot.name:<{width}}  ", fg=COLOURS[number % len(COLOURS)])
-        for number, bot in enumerate(bots)
+        bot.name: style(f"{bot.name:<{width}}  ", fg=COLOURS[number % len(COLOURS)]) for number, bot in enumerate(bots)
     }
 
 
@@ -101,13 +104,24 @@ def _show_line(bot: Bot, entry: BotLogEntry, prefixes: dict[str, str], format_: 
     from ape_silverback.cli.shared.documents import LogDocument
 
     if format_ == "json":
-        click.echo(json.dumps(LogDocument.of(bot.name, entry).data(), ensure_ascii=False))
+        echo_text(safe_json(LogDocument.of(bot.name, entry).data()))
     elif format_ == "yaml":
-        click.echo("---")
+        echo("---")
         show(LogDocument.of(bot.name, entry).data(), "yaml", lambda: None)
     else:
         prefix = prefixes[bot.name]
-        click.echo("\n".join(f"{prefix}{line}" for line in str(entry).split("\n")))
+        for line in entry_text(entry).split("\n"):
+            echo(f"{prefix}{line}")
+
+
+def entry_text(entry: BotLogEntry) -> str:
+    """Return an entry of a log as people read it: local time, level, message."""
+    time = style(f"{entry.timestamp.astimezone():%x %X}", bold=True) if entry.timestamp else " " * TIME_WIDTH
+    level = " " * LEVEL_WIDTH
+    if entry.level is not None:
+        level = style(f"{entry.level.name:<{LEVEL_WIDTH}}", **CLICK_STYLE_KWARGS.get(entry.level, {}))
+    message = safe_colours(entry.message).replace("\n", f"\n{' ' * (TIME_WIDTH + LEVEL_WIDTH + 2)}| ")
+    return f"{time} {level} | {message}"
 
 
 def _read(
@@ -217,7 +231,7 @@ def errors(names: tuple[str, ...], format_: str, profile: str | None, cluster: s
         for one in documents:
             shares = (f"{name} ({count})" if 1 < count < one.count else name for name, count in one.bots.items())
             where = ", ".join(shares)
-            click.echo(f"{click.style(f'{one.count} x', bold=True)} {click.style(where, fg='red')}")
-            click.echo("    " + one.message.replace("\n", "\n    "))
+            echo(f"{style(f'{one.count} x', bold=True)} {style(where, fg='red')}")
+            echo_indented(one.message, 4)
 
     show([one.data() for one in documents], format_, text)

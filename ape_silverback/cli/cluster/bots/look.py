@@ -15,6 +15,7 @@ from ape_silverback.cli.shared.options import (
 )
 from ape_silverback.cli.shared.output import age, show, show_facts, state_text, time_text
 from ape_silverback.cli.shared.selection import choose
+from ape_silverback.cli.shared.terminal import echo
 
 if TYPE_CHECKING:
     from ape_silverback.cli.shared.documents import BotDocument
@@ -68,7 +69,7 @@ def info_(names: tuple[str, ...], format_: str, profile: str | None, cluster: st
     def text() -> None:
         for number, document in enumerate(documents):
             if number:
-                click.echo()
+                echo()
             show_bot(document)
 
     show([document.data() for document in documents], format_, text)
@@ -119,7 +120,7 @@ def health_(names: tuple[str, ...], format_: str, profile: str | None, cluster: 
 
     def text() -> None:
         for document in documents:
-            click.echo(f"{document.name}: {'healthy' if document.healthy else 'not healthy'}")
+            echo(f"{document.name}: {'healthy' if document.healthy else 'not healthy'}")
 
     show([document.data() for document in documents], format_, text)
     if unhealthy := [document.name for document in documents if not document.healthy]:

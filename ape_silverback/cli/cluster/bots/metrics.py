@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import csv
+import io
 import shutil
-import sys
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import TYPE_CHECKING
 
 import click
 
 from ape_silverback.cli.shared.completion import complete_bots
 from ape_silverback.cli.shared.options import Moment, cluster_options, connected
-from ape_silverback.cli.shared.output import note, show_table
+from ape_silverback.cli.shared.output import show_table
 from ape_silverback.cli.shared.selection import choose
+from ape_silverback.cli.shared.terminal import echo, echo_text, note, plain, safe_json, safe_line
 
 if TYPE_CHECKING:
     from ape_silverback.cluster.types import BotTaskResult
@@ -77,10 +77,9 @@ def metrics(
         [chosen] = choose("bot", connection.client.bots, (bot,), False).values()
         results = chosen.get_metrics(*names, since=since, until=until)
         if format_ == "json":
-            with _opened(output) as file:
-                file.writelines(f"{result.model_dump_json()}\n" for result in results)
+            _write((safe_json(result.model_dump(mode="json")) for result in results), output)
         elif format_ == "csv":
-            _write_csv(list(results), output)
+            _write(_csv_lines(list(results)), output)
         elif output is not None:
             _write_parquet(results, output)
         else:
@@ -110,10 +109,10 @@ def _show(results: Sequence[BotTaskResult], plot: bool) -> None:
     )
     if not (series := series_of(results)):
         return
-    click.echo()
+    echo()
     if plot:
         for name, points in series.items():
-            click.echo(_chart(name, points))
+            echo_text(_chart(name, points))
         return
     rows = []
     for name, points in series.items():
@@ -133,23 +132,26 @@ def _chart(name: str, points: Sequence[tuple[datetime, float]]) -> str:
     plotext.clear_figure()
     plotext.theme("clear")
     plotext.plotsize(shutil.get_terminal_size((100, 24)).columns, CHART_HEIGHT)
-    plotext.title(name)
+    plotext.title(safe_line(name))
     plotext.plot([moment.timestamp() for moment, _ in points], [value for _, value in points])
     ticks = [first.timestamp() + share * (last - first).total_seconds() for share in (0, 0.25, 0.5, 0.75, 1)]
     shape = "%H:%M:%S" if (last - first).total_seconds() < 86_400 else "%m-%d %H:%M"
     plotext.xticks(ticks, [f"{datetime.fromtimestamp(tick, timezone.utc).astimezone():{shape}}" for tick in ticks])
-    text: str = plotext.build()
-    return text if sys.stdout.isatty() else click.unstyle(text)
+    return plain(plotext.build())
 
 
-def _write_csv(results: Sequence[BotTaskResult], output: Path | None) -> None:
+def _csv_lines(results: Sequence[BotTaskResult]) -> Iterator[str]:
     names = list(dict.fromkeys(name for one in results for name in one.metrics))
-    with _opened(output) as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["completed", "task", "execution_time", "error", "block_number", *names])
-        for one in results:
-            row = [one.completed.isoformat(), one.task, one.execution_time, one.error, one.block_number]
-            writer.writerow([*row, *(one.metrics.get(name) for name in names)])
+    yield _csv_line(["completed", "task", "execution_time", "error", "block_number", *names])
+    for one in results:
+        row = [one.completed.isoformat(), one.task, one.execution_time, one.error, one.block_number]
+        yield _csv_line([*row, *(one.metrics.get(name) for name in names)])
+
+
+def _csv_line(cells: Sequence[object]) -> str:
+    line = io.StringIO()
+    csv.writer(line, lineterminator="").writerow(cells)
+    return line.getvalue()
 
 
 def _write_parquet(results: Iterable[BotTaskResult], output: Path) -> None:
@@ -164,13 +166,13 @@ def _write_parquet(results: Iterable[BotTaskResult], output: Path) -> None:
         raise click.ClickException(f"{output}: can't be written: {error.strerror}") from None
 
 
-@contextmanager
-def _opened(output: Path | None) -> Iterator[IO[str]]:
+def _write(lines: Iterable[str], output: Path | None) -> None:
     if output is None:
-        yield click.get_text_stream("stdout")
+        for line in lines:
+            echo_text(line)
         return
     try:
         with output.open("w", encoding="utf8", newline="") as file:
-            yield file
+            file.writelines(f"{line}\n" for line in lines)
     except OSError as error:
         raise click.ClickException(f"{output}: can't be written: {error.strerror}") from None
