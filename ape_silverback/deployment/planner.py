@@ -140,7 +140,7 @@ def make_plan(
         strangers=tuple(_strangers(bots, groups, inputs)),
         bots=tuple(_bots_after(bots, removed, inputs)),
         leaving=tuple(bot for bot in inputs.recorded.bots if bot.id in removed),
-        groups=_groups_after(removals, inputs),
+        groups=_groups_after(groups, removals, inputs),
         started_at={
             action.id: started
             for action in actions
@@ -683,9 +683,12 @@ def _after(match: Match, action: BotAction, inputs: Inputs) -> RecordedBot:
     )
 
 
-def _groups_after(removals: Iterable[RemoveBot | RemoveGroup], inputs: Inputs) -> dict[str, RecordedGroup]:
+def _groups_after(
+    actions: Iterable[CreateGroup | UpdateGroup], removals: Iterable[RemoveBot | RemoveGroup], inputs: Inputs
+) -> dict[str, RecordedGroup]:
     """Return the project's variable groups after the plan, of all targets."""
     removed = {action.name for action in removals if isinstance(action, RemoveGroup)}
+    adopted = {action.name for action in actions if isinstance(action, UpdateGroup) and action.adopts}
     after = {
         name: group
         for name, group in inputs.recorded.groups.items()
@@ -693,7 +696,7 @@ def _groups_after(removals: Iterable[RemoveBot | RemoveGroup], inputs: Inputs) -
     }
     for group in inputs.desired.groups:
         before = after.get(group.name)
-        if before is None and group.name in inputs.live.groups and not inputs.options.adopt:
+        if before is None and group.name in inputs.live.groups and group.name not in adopted:
             continue  # it isn't this project's
         targets = dict.fromkeys([*(before.targets if before else ()), inputs.desired.target])
         kept = before.fingerprints if before else {}

@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid5
 
 import pytest
-from hypothesis import HealthCheck, event, given, reject, settings
-from hypothesis import strategies as st
 
 from ape_silverback.cluster.types import BotConfiguration, ResourceStatus
 from ape_silverback.deployment.plan import (
     Change,
     CreateBot,
     CreateGroup,
-    Drift,
     KeepBot,
     Orphan,
-    Plan,
     PlanOptions,
     RemoveBot,
     RemoveGroup,
@@ -30,8 +25,6 @@ from ape_silverback.deployment.plan import (
 )
 from ape_silverback.deployment.planner import fingerprint, make_plan
 from ape_silverback.deployment.state import (
-    ACTIVE,
-    Code,
     LiveBot,
     LiveGroup,
     LiveState,

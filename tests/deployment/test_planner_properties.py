@@ -51,6 +51,7 @@ class World:
         owners: id of each bot → the projects that created it or took it over.
         runs: id of each running bot → what its process was started with.
         versions: name of each group → how often it changed.
+        forgotten: bots whose owed restart was recorded in a history that was lost.
     """
 
     bots: dict[UUID, LiveBot] = field(default_factory=dict)
@@ -60,6 +61,7 @@ class World:
     runs: dict[UUID, Runs] = field(default_factory=dict)
     versions: dict[str, int] = field(default_factory=dict)
     made: int = 0
+    forgotten: set[UUID] = field(default_factory=set)
 
     @property
     def state(self) -> LiveState:
@@ -326,7 +328,7 @@ def check_reached(world: World, plan: Plan, step: Deploys, wanted: DesiredState)
     if step.options.restart:
         for one in wanted.bots:
             identity = live.bots[one.name].id
-            if step.project in world.owners[identity]:
+            if world.owners[identity] == {step.project} and identity not in world.forgotten:
                 assert world.runs[identity] == world.now(one.configuration), "a lost restart"
         changed = {action.name for action in plan.of(UpdateGroup)}
         for identity, owners in world.owners.items():
@@ -351,6 +353,7 @@ def test_any_sequence_of_deployments_touches_only_what_is_owned_and_loses_no_res
             meddle(world, step)
             continue
         if isinstance(step, Forgets):
+            world.forgotten |= set(records[step.project].pending_restarts)
             records[step.project] = RecordedState()
             continue
         wanted, known = narrowed(step), records[step.project]
