@@ -2,10 +2,11 @@
 PYTHON ?= python3
 ANVIL_VERSION := 1.7.1
 OIDC_PROVIDER_VERSION := 9.13.3
+AXE_VERSION := 4.14.1
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
-TOOLS := .tools/.anvil-$(ANVIL_VERSION)-oidc-provider-$(OIDC_PROVIDER_VERSION)
+TOOLS := .tools/.anvil-$(ANVIL_VERSION)-oidc-provider-$(OIDC_PROVIDER_VERSION)-axe-$(AXE_VERSION)
 
 .PHONY: help install demo test trials bench lint format clean
 
@@ -25,12 +26,12 @@ $(INSTALLED): setup.py pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	touch $@
 
-# A chain for the demo and the tests, and an OpenID provider for the tests. One command: a second one would remove what
+# A chain for the demo and the tests, an OpenID provider and an accessibility checker for the tests. One command: a second one would remove what
 # the first installed. anvil's binary is in the package for this platform, which npm picks as an optional dependency; no
 # script has to run.
 $(TOOLS):
 	npm install --prefix .tools --no-save --no-audit --no-fund --ignore-scripts --loglevel=error \
-		@foundry-rs/anvil@$(ANVIL_VERSION) oidc-provider@$(OIDC_PROVIDER_VERSION)
+		@foundry-rs/anvil@$(ANVIL_VERSION) oidc-provider@$(OIDC_PROVIDER_VERSION) axe-core@$(AXE_VERSION)
 	touch $@
 
 demo: install

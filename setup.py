@@ -11,8 +11,8 @@ from setuptools import find_packages, setup
 
 VERSION = "0.8.0"
 
-# What the server of the local cluster needs on top of the client.
-LOCAL = [
+# What serves clusters on top of the client: `up`, and bots as processes.
+SERVER = [
     "apprise>=1.9,<3",
     "cryptography>=42",
     "fastapi>=0.115,<1",
@@ -21,6 +21,7 @@ LOCAL = [
     "psutil>=5.9,<8",
     "python-multipart>=0.0.20,<1",
     "silverback>=0.7.38,<0.8",
+    "starlette",
     "uvicorn>=0.30,<1",
 ]
 # What runs bots as containers.
@@ -32,6 +33,7 @@ METRICS = ["plotext>=5.3,<7", "pyarrow>=15"]
 TEST = [
     "ape-foundry>=0.8.11,<0.9",
     "hypothesis>=6.100,<7",
+    "playwright>=1.40",
     "pytest>=8.0,<9",
     "pytest-xdist>=3.5,<4",
     "setuptools>=75",
@@ -74,28 +76,35 @@ setup(
         "click",
         "eth-abi",
         "eth-pydantic-types",
+        "eth-typing",
         "eth-utils",
+        "ethpm-types",
         "evmchains",
         "httpcore>=1,<2",
         "httpx[socks]>=0.27,<1",
         "joserfc>=1.6.8,<2",
+        "pandas",
         "pluggy",
         "pydantic",
+        "pydantic-core",
+        "pydantic-settings",
         "python-dotenv>=1,<2",
         "PyYAML",
         "rich",
         "ruamel.yaml>=0.18,<1",
         "tomlkit>=0.12,<1",
         'toml; python_version < "3.11"',
+        "typing-extensions",
     ],
     extras_require={
-        "local": LOCAL,
-        "docker": [*LOCAL, *DOCKER],
-        "swarm": [*LOCAL, *DOCKER],
+        "server": SERVER,
+        "local": SERVER,
+        "docker": [*SERVER, *DOCKER],
+        "swarm": [*SERVER, *DOCKER],
         "metrics": METRICS,
-        "test": [*LOCAL, *DOCKER, *METRICS, *TEST],
+        "test": [*SERVER, *DOCKER, *METRICS, *TEST],
         "lint": LINT,
-        "dev": [*LOCAL, *DOCKER, *METRICS, *TEST, *LINT],
+        "dev": [*SERVER, *DOCKER, *METRICS, *TEST, *LINT],
     },
     entry_points={
         "ape_cli_subcommands": ["ape_silverback=ape_silverback.cli:cli"],

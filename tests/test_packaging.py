@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import ast
 import shutil
 import subprocess
 import sys
 import zipfile
-from importlib.metadata import distribution, entry_points
+from importlib.metadata import distribution, entry_points, packages_distributions
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from tests.conftest import ROOT, Ape
+
+EXTRAS = ("server/", "pytest_plugin.py", "cli/cluster/bots/metrics.py")
+"""Files, or folders, that take an extra to be used."""
 
 
 @pytest.fixture(scope="module")
@@ -106,3 +112,38 @@ def test_a_mistyped_command_gets_suggestions_from_its_own_group(ape: Ape) -> Non
     result = ape("silverback", "cluster", "depoly")
     assert result.returncode == 2
     assert "did you mean 'deploy'?" in result.stderr
+
+
+# What is imported is declared
+
+
+def imported(file: Path) -> set[str]:
+    """Return the top-level modules that a file imports, at any level of it."""
+    names = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and not node.level and node.module:
+            names.add(node.module.partition(".")[0])
+    return names - sys.stdlib_module_names - {"ape_silverback"}
+
+
+def declared(extra: str) -> set[str]:
+    """Return the distributions that the package requires, alone or with an extra."""
+    environment = {"extra": extra, "python_version": "3.10"}  # the oldest takes the most
+    found = [Requirement(text) for text in distribution("ape-silverback").requires or ()]
+    return {canonicalize_name(one.name) for one in found if not one.marker or one.marker.evaluate(environment)}
+
+
+def test_what_the_client_imports_is_required_and_what_the_server_imports_is_in_extras() -> None:
+    distributions = packages_distributions()
+    client, everything = declared(""), declared("dev")
+    undeclared = []
+    for file in (ROOT / "ape_silverback").rglob("*.py"):
+        place = file.relative_to(ROOT / "ape_silverback").as_posix()
+        allowed = everything if place.startswith(EXTRAS) else client
+        for name in imported(file):
+            providers = {canonicalize_name(one) for one in distributions.get(name, [name])}
+            if not providers & allowed:
+                undeclared.append(f"{place}: {name}")
+    assert not undeclared

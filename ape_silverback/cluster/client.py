@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from ape.logging import logger
 
+from ape_silverback.cluster.auth.session import PlatformSession
+from ape_silverback.cluster.auth.tokens import LOG_IN
 from ape_silverback.cluster.base_client import Retries
 from ape_silverback.cluster.cluster import NO_CHANGE, Bot, ClusterClient, RegistryCredentials, VariableGroup
 from ape_silverback.cluster.platform import PlatformClient, Workspace
@@ -67,13 +69,12 @@ def connect_platform(
         ProfileError: as for ``connect``.
         Unauthorized: nobody is logged in to the platform.
     """
-    from ape_silverback.cluster.auth.login import LOG_IN, read_access_token
-
     profile = choice.profile
     assert isinstance(profile, PlatformProfile)  # noqa: S101 - the caller looks
     _warn_once(choice, warn)
-    session = {"session": read_access_token(profile.auth)}
-    return PlatformClient(base_url=profile.host, cookies=session, hint=f"{LOG_IN} again", **_impatient(patience))
+    session = PlatformSession.of(profile.auth)
+    session.access_token()  # so that who isn't logged in learns it before anything is asked
+    return PlatformClient(base_url=profile.host, auth=session, hint=f"{LOG_IN} again", **_impatient(patience))
 
 
 def _warn_once(choice: Choice, warn: Callable[[str], None]) -> None:

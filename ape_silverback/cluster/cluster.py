@@ -14,7 +14,7 @@ from typing import Any
 
 import httpx
 from ape.logging import LogLevel
-from pydantic import PrivateAttr, ValidationError
+from pydantic import BaseModel, Field, PrivateAttr, ValidationError
 
 from ape_silverback.cluster.base_client import SLOW_TIMEOUT, ApiClient
 from ape_silverback.cluster.http_errors import mapped_errors, read_answer
@@ -263,6 +263,18 @@ class ClusterClient(ApiClient):
         names = self._info.get("x-extensions")
         return frozenset(name for name in names if isinstance(name, str)) if isinstance(names, list) else frozenset()
 
+    def dashboard_link(self) -> str:
+        """Return an address that opens the cluster's dashboard in a browser, logged in; it works once, for a minute.
+
+        Raises:
+            NotOffered: the cluster doesn't announce ``dashboard``.
+            ClusterError: a request failed.
+        """
+        if "dashboard" not in self.extensions:
+            raise NotOffered("this cluster has no dashboard; a cluster of `ape silverback cluster up` has")
+        link = self.get_as(_Link, "/ui/links")
+        return f"{str(self.base_url).rstrip('/')}{link.path}"
+
     @property
     def _info(self) -> dict[str, Any]:
         info = self.openapi_schema.get("info")
@@ -426,3 +438,9 @@ def _check_text(group: str, variables: Mapping[str, str | None]) -> None:
             text = "isn't text: it has bytes that aren't UTF-8"
             shown = name.encode(errors="replace").decode()
             raise ValidationFailed(f"{group}: variable {shown} {text}", fields={shown: text}) from None
+
+
+class _Link(BaseModel):
+    """A one-time link to the dashboard; its path is below the cluster's address."""
+
+    path: str = Field(pattern=r"^/ui/link/[A-Za-z0-9_-]+$")

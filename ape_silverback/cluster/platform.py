@@ -161,6 +161,7 @@ class PlatformClient(ApiClient):
         """Give a client for a cluster whose slugs are known, without asking the platform."""
         return ClusterClient(
             base_url=f"{str(self.base_url).rstrip('/')}/c/{workspace_slug}/{cluster_slug}",
+            auth=self.auth,
             cookies=self.cookies,
             timeout=self.timeout,
             retries=self.retries,

@@ -10,12 +10,13 @@ import os
 from collections.abc import Callable, Mapping, MutableMapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
 from ape_silverback.cluster.auth.tokens import token_file
+from ape_silverback.cluster.header_values import header_value
 from ape_silverback.exceptions import NoClusterError, ProfileError
 from ape_silverback.files import locked, silverback_folder, write_private
 from ape_silverback.toml_lines import toml_lines
@@ -61,7 +62,7 @@ class AuthenticationConfig(_Part):
 class BaseProfile(_Part):
     """Profile information (~/.silverback/profile.toml)."""
 
-    host: str
+    host: Annotated[str, AfterValidator(str.strip)]
     allow_insecure: bool = Field(default=False, alias="allow-insecure")
     """Whether a key may go over plain HTTP to another machine. Not in the reference."""
 
@@ -69,7 +70,7 @@ class BaseProfile(_Part):
 class ClusterProfile(BaseProfile):
     """A cluster that is reached directly, with a key."""
 
-    api_key: str = Field(alias="api-key", repr=False)
+    api_key: Annotated[str, AfterValidator(header_value)] = Field(alias="api-key", repr=False)
 
 
 class PlatformProfile(BaseProfile):
@@ -221,7 +222,11 @@ def choose_profile(
         if name:
             return _named(name, origin)
     if uri and key:
-        profile = ClusterProfile(host=uri, api_key=key)
+        try:
+            profile = ClusterProfile(host=uri, api_key=key)
+        except ValidationError as error:
+            reason = error.errors(include_url=False, include_input=False)[0]["msg"].removeprefix("Value error, ")
+            raise ProfileError(f"SILVERBACK_CLUSTER_API_KEY {reason}") from None
         return Choice("environment", profile, "environment variable SILVERBACK_CLUSTER_URI")
     if uri or key:
         there, missing = ("URI", "API_KEY") if uri else ("API_KEY", "URI")
@@ -308,7 +313,7 @@ def _read_document(path: Path) -> TOMLDocument | None:
     from tomlkit.exceptions import ParseError, TOMLKitError
 
     try:
-        return tomlkit.parse(path.read_text(encoding="utf8"))
+        return tomlkit.parse(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         return None
     except ParseError as error:

@@ -28,6 +28,18 @@ PRODUCT_PART_SIZE = 16
 """Bytes of each half of a product code: the configuration, then its signature."""
 
 
+SET_BY_CLUSTER = frozenset(
+    {
+        "SILVERBACK_BOT_NAME",
+        "SILVERBACK_CLUSTER_API_KEY",
+        "SILVERBACK_CLUSTER_URI",
+        "SILVERBACK_NETWORK_CHOICE",
+        "SILVERBACK_SIGNER_ALIAS",
+    }
+)
+"""Variables that a bot gets from its configuration, which no variable group may set."""
+
+
 class WorkspaceInfo(BaseModel):
     """A workspace of the platform: the place that owns clusters."""
 

@@ -79,7 +79,7 @@ class Deployer:
             DeployError: it can't be done, with every reason, a line each.
         """
         recorded = self.records.known()
-        names = {bot.name for bot in desired.bots} | {old for bot in desired.bots for old in bot.renamed_from}
+        names = {name for bot in desired.bots for name in (bot.name, bot.family, *bot.renamed_from) if name}
         live = self._live_state(names | {bot.name for bot in recorded.bots})
         return make_plan(replace(desired, identity=self.identity), live, recorded, local, plan_options)
 

@@ -13,9 +13,9 @@ from ape_silverback.deployment.state import Code, LocalState
 from ape_silverback.exceptions import FileError
 from ape_silverback.files import silverback_folder, write_private
 from ape_silverback.images.engine import image_digests
-from ape_silverback.images.recipe import needed_by
 from ape_silverback.project.desired import DesiredBot, DesiredState
-from ape_silverback.project.discovery import find_bot_module
+from ape_silverback.project.discovery import split_project_image
+from ape_silverback.project.imports import bot_files
 
 KEY_FILE = "fingerprint.key"
 
@@ -86,12 +86,10 @@ def _code_of(bots: Iterable[DesiredBot]) -> dict[str, Code]:
 
     found = {}
     for bot in bots:
-        folder, _, _ = bot.configuration.image.removeprefix("project:").rpartition("#")
-        project = Path(folder)
-        module = find_bot_module(project, bot.module)
-        if module is None:
+        if (split := split_project_image(bot.configuration.image)) is None:
             continue
-        files = sorted(file for place in needed_by(project, module.name) for file in _python_files(place))
+        project, _ = split
+        files = sorted(file for place in bot_files(project, bot.module) for file in _python_files(place))
         try:
             contents = [(file.relative_to(project).as_posix(), *read(file)) for file in files]
         except OSError:  # it went away: the bot will tell

@@ -33,7 +33,7 @@ from ape_silverback.project.desired import NO_OVERRIDES, DesiredBot, DesiredStat
 from ape_silverback.project.discovery import find_bot_module, project_name
 from ape_silverback.project.git import git_state
 from ape_silverback.project.identity import project_identity
-from ape_silverback.project.resolver import resolve, target_of
+from ape_silverback.project.resolver import resolve
 from ape_silverback.stream.gate import open_for_writing
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ class DeployRequest:
             ResolutionError: it doesn't have the target.
         """
         reading = read_section(self.folder, self.settings, self.target)
-        target_of(reading, self.target)
+        reading.target(self.target)
         return reading
 
     def resolve(
@@ -147,13 +147,13 @@ class DeploySession:
 
     def values(self, names: Iterable[str] = ()) -> dict[str, str]:
         """Return the values that are at hand of the variables that the project declares, and of others."""
-        places = [self.reading.section, target_of(self.reading, self.request.target)]
+        places = [self.reading.section, self.reading.target(self.request.target)]
         declared = {name for place in places if place for group in (place.variables or {}).values() for name in group}
         return self.request.values_of(declared.union(names))
 
     def _allowed_empty(self) -> set[str]:
-        places = [self.reading.section, target_of(self.reading, self.request.target)]
-        return {name for place in places for name in getattr(place, "allow_empty", None) or ()}
+        places = [self.reading.section, self.reading.target(self.request.target)]
+        return {name for place in places if place for name in place.allow_empty or ()}
 
     def apply(
         self,
@@ -264,13 +264,13 @@ def open_session(request: DeployRequest, warn: Callable[[str], None] = logger.wa
             connection = stack.enter_context(
                 connected(request.profile, request.cluster, reading, request.target, warn=warn)
             )
-        identity = project_identity(request.folder, getattr(reading.section, "project", None))
+        identity = project_identity(request.folder, reading.section.project)
         deployer = Deployer.of(connection.client, connection.label, connection.identity, project_name(), identity, root)
         yield DeploySession(request, reading, connection, deployer, warn)
 
 
 def own_bots(reading: SectionReading, target: str | None, desired: DesiredState) -> list[DesiredBot]:
     """Leave out the bots that are somebody else's: their image is given, and their code isn't in this project."""
-    places = [reading.section, target_of(reading, target)]
+    places = [reading.section, reading.target(target)]
     given = {name for place in places if place for name, bot in place.bots.items() if bot.image}
     return [bot for bot in desired.bots if bot.name not in given or find_bot_module(desired.folder, bot.module)]

@@ -13,13 +13,15 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import Request
 
 from ape_silverback.cluster.types import ClusterConfiguration
-from ape_silverback.server.authentication import SESSION, is_same
+from ape_silverback.server.authentication import SESSION, bearer_key, is_same
+from ape_silverback.server.dashboard.pages import add_dashboard
 from ape_silverback.server.database import NameTakenError
-from ape_silverback.server.routes import RouteModule, bots, cluster, credentials, variables
+from ape_silverback.server.measurements import MeasuredRequests, Measurements
+from ape_silverback.server.routes import RouteModule, bots, cluster, credentials, metrics, variables
 from ape_silverback.server.supervisor import BusyError, GoneError, Supervisor
 from ape_silverback.version import __version__
 
-ROUTES: tuple[RouteModule, ...] = (cluster, bots, variables, credentials)
+ROUTES: tuple[RouteModule, ...] = (cluster, bots, variables, credentials, metrics)
 """Modules of routes that a cluster serves; what they add to the API of every cluster is announced."""
 
 _header = APIKeyHeader(name="X-API-Key", auto_error=False)
@@ -55,10 +57,11 @@ def make_app(
         session: what a request may bring instead of the key, as the cookie ``session``.
         configuration: what is paid for; None for a cluster that hosts itself.
     """
+    measurements = Measurements(supervisor)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        services = (supervisor, *beside)
+        services: tuple[Service, ...] = (supervisor, measurements, *beside)
         for service in services:
             service.begin()
         on_start()
@@ -72,10 +75,13 @@ def make_app(
     app.state.supervisor = supervisor
     app.state.api_key = api_key
     app.state.session = session
+    app.state.measurements = measurements
     # A page in a browser can make its own name point here; it can't make the browser send another Host.
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost"])
+    app.add_middleware(MeasuredRequests, histogram=measurements.requests)
     for module in ROUTES:
         app.include_router(module.router, dependencies=[Depends(_authenticate)])
+    add_dashboard(app)
     app.add_exception_handler(NameTakenError, _answer(409, "the name is taken"))
     app.add_exception_handler(BusyError, _answer(409))
     app.add_exception_handler(GoneError, _answer(404))
@@ -87,6 +93,7 @@ def _authenticate(
     request: Request, key: Annotated[str | None, Depends(_header)], opened: Annotated[str | None, Depends(_cookie)]
 ) -> None:
     state = request.app.state
+    key = key or bearer_key(request.headers.get("authorization"))
     if not is_same(key, state.api_key) and not is_same(opened, state.session):
         raise HTTPException(401, "no or a wrong X-API-Key")
 
@@ -106,7 +113,7 @@ def _describe(app: FastAPI, runtime: str, configuration: ClusterConfiguration | 
     extra = {
         "x-config": configuration.model_dump() if configuration else None,
         "x-runtime": runtime,
-        "x-extensions": [name for module in ROUTES for name in module.EXTENSIONS],
+        "x-extensions": [*(name for module in ROUTES for name in module.EXTENSIONS), "dashboard"],
     }
 
     def openapi() -> dict[str, Any]:

@@ -3,6 +3,13 @@
 from __future__ import annotations
 
 import hmac
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+Role = Literal["read", "write"]
+"""What somebody may do who logged in: look, or change things too."""
 
 SESSION = "session"
 """Name of the platform's cookie."""
@@ -13,3 +20,14 @@ def is_same(given: str | None, wanted: str | None) -> bool:
     if given is None or wanted is None:
         return False
     return hmac.compare_digest(given.encode("utf8", "surrogatepass"), wanted.encode())
+
+
+def bearer_key(header: str | None) -> str | None:
+    """Return the key of an ``Authorization: Bearer`` header, which is how Prometheus brings one."""
+    scheme, _, key = (header or "").partition(" ")
+    return key.strip() if scheme.lower() == "bearer" else None
+
+
+def role_of_key(app: FastAPI, key: str | None) -> Role | None:
+    """Return what a key allows on a cluster's application; None for one that isn't valid."""
+    return "write" if is_same(key, app.state.api_key) else None

@@ -117,7 +117,7 @@ class LocalCluster:
         """
         if missing := [name for name in NEEDED if find_spec(name) is None]:
             raise LocalClusterError(
-                f'the local cluster needs {", ".join(missing)}: pip install "ape-silverback[local]"'
+                f'the local cluster needs {", ".join(missing)}: pip install "ape-silverback[server]"'
             )
         make_private_folder(self.folder)
         with self._alone(timeout):

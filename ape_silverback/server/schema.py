@@ -20,5 +20,7 @@ MIGRATIONS = (
     """,
     # 2: what the runtime of the cluster has to remember of a bot
     "CREATE TABLE IF NOT EXISTS runtime_states (bot TEXT PRIMARY KEY, state TEXT NOT NULL)",
+    # 3: up to when the errors of a bot were acknowledged
+    "CREATE TABLE acknowledgements (bot TEXT PRIMARY KEY, time TEXT NOT NULL)",
 )
 """Append one for a change; never edit one that was released. Each has to lead from any database of its version."""

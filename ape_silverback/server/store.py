@@ -138,6 +138,16 @@ class Store(Database):
         with self.transaction() as db:
             db.execute("INSERT OR REPLACE INTO runtime_states VALUES (?, ?)", (str(bot), json.dumps(dict(state))))
 
+    def acknowledge_errors(self, bot: uuid.UUID) -> None:
+        """Write down that the errors of a bot so far are known to its user."""
+        with self.transaction() as db:
+            db.execute("INSERT OR REPLACE INTO acknowledgements VALUES (?, ?)", (str(bot), now()))
+
+    def acknowledged(self, bot: uuid.UUID) -> datetime | None:
+        """Return up to when the errors of a bot are known to its user; None if none are."""
+        rows = self.rows("SELECT time FROM acknowledgements WHERE bot = ?", str(bot))
+        return datetime.fromisoformat(rows[0]["time"]) if rows else None
+
     # Variable groups
 
     def groups(self) -> list[GroupRecord]:

@@ -185,9 +185,10 @@ class Supervisor:
         """Give what went wrong in the latest run of a bot."""
         died = bot.status is STOPPED and bot.task.stop_code in (BY_ITSELF, BY_SIGNAL, NEVER_RAN)
         log, started = self.runtime.log_file(bot.id), bot.task.started_at
-        logged = errors_of_run(log, started)
+        known = self.store.acknowledged(bot.id)
+        logged = errors_of_run(log, max(known, started or known) if known else started)
         reason = bot.task.stopped_reason
-        if not died or not reason:
+        if not died or not reason or (known and bot.task.stopped_at and known >= bot.task.stopped_at):
             return logged
         if logged:
             return [reason, *logged]
@@ -286,6 +287,7 @@ class Supervisor:
             account=configuration.account,
             credential=credential,
             limits=self.limits,
+            stop_grace=self.stop_grace,
         )
 
     def _shut_down(self, bot: BotRecord, stop_code: str, *, wanted: bool) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from ape_silverback.cluster import settings
-from ape_silverback.cluster.client import connect, connect_platform
+from ape_silverback.cluster.client import ClusterClient, connect, connect_platform
 from ape_silverback.cluster.settings import (
     Choice,
     ClusterProfile,
@@ -248,6 +248,51 @@ def test_a_broken_file_shows_no_key(file: Path) -> None:
         read_profiles()
     assert "very-secret" not in str(caught.value)
     assert "very-secret" not in repr(caught.value.__context__ or "")
+
+
+# Keys
+
+
+@pytest.mark.parametrize("key", ["lab-key\n", "\tlab-key", " lab-key\r\n"])
+def test_white_space_around_a_key_is_dropped(file: Path, key: str) -> None:
+    environ = {"SILVERBACK_CLUSTER_URI": " https://ci.example\n", "SILVERBACK_CLUSTER_API_KEY": key}
+    assert choose_profile(environ=environ).profile == ClusterProfile(host="https://ci.example", api_key="lab-key")
+    write(file, f"[profile.a]\nhost = 'https://h'\napi-key = {json.dumps(key)}\n")
+    assert read_profiles().profile["a"] == ClusterProfile(host="https://h", api_key="lab-key")
+    with ClusterClient(base_url="http://127.0.0.1:9", headers={"X-API-Key": key}) as client:
+        assert client.headers["X-API-Key"] == "lab-key"
+
+
+@pytest.mark.parametrize(
+    ("key", "reason"),
+    [
+        ("very\u200bsecret", r"character 5 of 11 is U\+200B \(ZERO WIDTH SPACE\)"),
+        ("very\nsecret", r"character 5 of 11 is U\+000A \(a control character\)"),
+        ("very\udce9secret", r"character 5 of 11 is U\+DCE9"),
+        (" \n", "is empty"),
+    ],
+)
+def test_a_key_that_cant_be_sent_is_refused_without_showing_it(file: Path, key: str, reason: str) -> None:
+    with pytest.raises(ProfileError, match=f"SILVERBACK_CLUSTER_API_KEY.* {reason}") as caught:
+        choose_profile(environ={"SILVERBACK_CLUSTER_URI": "https://h", "SILVERBACK_CLUSTER_API_KEY": key})
+    errors = [caught.value]
+    if "\udce9" not in key:  # which no file can hold
+        write(file, f"[profile.a]\nhost = 'https://h'\napi-key = {json.dumps(key)}\n")
+        with pytest.raises(ProfileError, match=rf":3: profile\.a\.api-key: .*{reason}") as caught:
+            read_profiles()
+        errors.append(caught.value)
+    with pytest.raises(ProfileError, match=f"header X-API-Key .*{reason}") as caught:
+        ClusterClient(base_url="http://127.0.0.1:9", headers={"X-API-Key": key})
+    for error in [*errors, caught.value]:
+        assert "secret" not in str(error)
+        assert "secret" not in repr(error.__cause__)
+
+
+def test_a_file_with_a_byte_order_mark_is_read_and_written(file: Path) -> None:
+    write(file, "\ufeff" + WRITTEN_BY_HAND)
+    assert set(read_profiles().profile) == {"default", "mine"}
+    save_profile("local", ClusterProfile(host="h", api_key="k"))
+    assert set(read_profiles().profile) == {"default", "mine", "local"}
 
 
 # Choosing

@@ -23,7 +23,7 @@ from tests.conftest import ROOT
 from tests.engines.engine import BOT_IMAGE, IMAGE, Engine, busybox_archive, missing, running_engine
 from tests.engines.served import KEY
 
-RUNTIMES = ("process", "docker")
+RUNTIMES = ("process", "docker", "swarm")
 
 
 @pytest.fixture(scope="session")

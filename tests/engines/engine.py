@@ -27,8 +27,9 @@ PATIENCE = 60.0
 
 APPLETS = ("sh", "adduser", "cat", "chown", "echo", "env", "head", "id", "ls", "mkdir", "sleep", "tail", "touch", "tr")
 BOT = Path(__file__).with_name("bot.sh")
-IMAGE = "silverback-test/bot:1"
-"""Image of ``bot.sh``: what each conformance test runs, in the layout of the bot SDK's images."""
+IMAGE = "127.0.0.1:1/silverback-test/bot:1"
+"""Image of ``bot.sh``: what each conformance test runs, in the layout of the bot SDK's images. No registry is there: a
+node of a swarm asks for an image that it has, too."""
 
 
 def missing() -> str | None:
@@ -63,7 +64,7 @@ class Engine:
         """Make an image of a file system."""
         client = self.client()
         try:
-            client.import_image_from_data(archive, repository=name.partition(":")[0], tag=name.partition(":")[2])
+            client.import_image_from_data(archive, repository=name.rpartition(":")[0], tag=name.rpartition(":")[2])
             _configure(client, name, changes)
         finally:
             client.close()

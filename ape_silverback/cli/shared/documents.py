@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from ape_silverback.cluster.client import Bot, RegistryCredentials, VariableGroup, Workspace
     from ape_silverback.cluster.types import BotLogEntry, ClusterInfo
     from ape_silverback.server.platform.payments import Payments
-    from ape_silverback.stream.verify import Report
 
 
 class Document(BaseModel):
@@ -277,47 +276,6 @@ class EventDocument(Document):
     """The plan, as `plan --format json` gives it."""
 
 
-class CheckDocument(Document):
-    """One check of a payment stream: in `verify`."""
-
-    name: str
-    """`address`, `pinned`, `platform`, `chain`, `code`, `controller`, `stream`, `product` or `time`."""
-    outcome: Literal["pass", "warn", "fail", "error", "skip"]
-    """`warn` for what is worth knowing; `fail` for what isn't as it should be; `error` for what couldn't be found out;
-    `skip` for what wasn't looked at. `fail` and `error` stop a deployment."""
-    text: str
-    """What was found, or why it was skipped."""
-    expected: str | None
-    """Where something has to have a certain value, that value."""
-    found: str | None
-    """The value that it has."""
-
-
-class VerificationDocument(Document):
-    """Whether the payment stream of a cluster is what the platform says: `verify`."""
-
-    cluster: str
-    trusted: bool
-    """Whether nothing stops a deployment."""
-    chain_id: int | None
-    """Chain of the stream, as the platform says it (EIP-155)."""
-    manager: str | None
-    """Address of the StreamManager, as the platform says it."""
-    controller: str | None
-    """Controller of the StreamManager, as the chain says it."""
-    stream_id: int | None
-    """Number of the stream, as the platform says it."""
-    block: int | None
-    """Number of the block at which the chain was read."""
-    checks: list[CheckDocument]
-    """In their order; those that rest on one that isn't passed are skipped."""
-
-    @classmethod
-    def of(cls, report: Report) -> VerificationDocument:
-        """Describe a report."""
-        return cls(**report.model_dump(), trusted=report.trusted)
-
-
 class StreamDocument(Document):
     """The payment stream of a cluster: `pay info`, `pay create`, `pay add-time`, `pay cancel`."""
 
@@ -352,7 +310,7 @@ class StreamDocument(Document):
     """Hash of the payment or the cancellation; null for `pay info`."""
     refund: str | None = None
     """What the cancellation gave back."""
-    verification: VerificationDocument | None = None
+    verification: dict[str, Any] | None = None
     """Whether it is to be trusted; only `pay info` says it here."""
 
 
@@ -446,8 +404,6 @@ DOCUMENTS: Mapping[str, type[Document]] = {
         ResultDocument,
         StatusDocument,
         EventDocument,
-        VerificationDocument,
-        CheckDocument,
         StreamDocument,
         LocalClusterDocument,
         LocalPlatformDocument,

@@ -35,6 +35,7 @@ __all__ = [
     "log_in_by_hand",
     "log_out",
     "read_access_token",
+    "renew_access_token",
     "who_am_i",
 ]
 
@@ -195,7 +196,7 @@ def _store(auth: Auth, provider: Provider, login: Login) -> Login:
 
 
 def read_access_token(auth: str) -> str:
-    """Give the access token that a login left, renewed when it is about to end.
+    """Return the access token of a login, renewed if it is about to end.
 
     Args:
         auth: name of the authentication in the profile file.
@@ -206,6 +207,21 @@ def read_access_token(auth: str) -> str:
     """
     login = read_login(auth)
     return (login if login.lasts(MARGIN) else _renew(_auth(auth), login)).access_token
+
+
+def renew_access_token(auth: str, refused: str) -> str:
+    """Return another access token than one that the platform refused; the same one where the login can't be renewed.
+
+    Args:
+        auth: name of the authentication in the profile file.
+        refused: the token that was refused.
+
+    Raises:
+        Unauthorized: nobody is logged in, or the login can't be renewed any more.
+        ClusterError: the provider can't be reached.
+    """
+    login = read_login(auth)
+    return (_renew(_auth(auth), login) if login.access_token == refused else login).access_token
 
 
 def _renew(auth: Auth, login: Login) -> Login:

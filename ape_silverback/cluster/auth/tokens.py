@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ape_silverback.cluster.header_values import header_value
 from ape_silverback.exceptions import Unauthorized
 from ape_silverback.files import locked, silverback_folder, write_private
 
@@ -46,7 +47,7 @@ class Login:
     @property
     def access_token(self) -> str:
         """What a request to the platform carries."""
-        return str(self.tokens["access_token"])
+        return str(self.tokens["access_token"]).strip()
 
     @property
     def refresh_token(self) -> str | None:
@@ -117,6 +118,10 @@ def read_login(auth: str) -> Login:
         raise Unauthorized(f"{file} doesn't hold what a login leaves; {LOG_IN}") from None
     if not isinstance(token, str) or not token:
         raise Unauthorized(f"{file} holds no access token; {LOG_IN}")
+    try:
+        header_value(token)
+    except ValueError as error:
+        raise Unauthorized(f"{file}: the access token {error}; {LOG_IN}") from None
     if not isinstance(login.userinfo, dict):  # the public SDK may write null there
         return Login({}, login.tokens)
     return login

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 from uuid import UUID
 
 State = Mapping[str, Any]
@@ -73,6 +73,7 @@ class Run:
         variables: the bot's environment, the contract's own variables included.
         account: alias of the account that the bot signs with, if it has one.
         credential: for the registry of the image.
+        stop_grace: seconds that it gets to end when it is asked to, where the engine decides about that.
     """
 
     bot: UUID
@@ -82,6 +83,7 @@ class Run:
     account: str | None = None
     credential: Credential | None = None
     limits: Limits = Limits()
+    stop_grace: float = 20.0
 
 
 @dataclass(frozen=True)
@@ -115,6 +117,33 @@ class Observation:
 
 GONE = Observation(alive=False)
 """There is no run, or nothing is known of one."""
+
+
+@dataclass(frozen=True)
+class Node:
+    """A machine of a runtime that has several.
+
+    Attributes:
+        state: ``ready``, ``down``, or another word of the engine.
+        availability: ``active``, ``pause`` or ``drain``.
+        manager: whether it takes part in the decisions of the engine.
+        memory: bytes.
+        engine: version of its engine.
+    """
+
+    id: str
+    name: str
+    state: str
+    availability: str
+    manager: bool
+    cpus: float
+    memory: int
+    engine: str
+
+    @property
+    def available(self) -> bool:
+        """Whether bots can be placed there."""
+        return self.state == "ready" and self.availability == "active"
 
 
 class Runtime(Protocol):
@@ -192,6 +221,25 @@ class Runtime(Protocol):
 
     def close(self) -> None:
         """Let go of the engine. Bots go on."""
+
+
+@runtime_checkable
+class NodesRuntime(Runtime, Protocol):
+    """Runs bots on several machines: what a runtime with the capability ``move`` has besides."""
+
+    def nodes(self) -> list[Node]:
+        """Return the machines.
+
+        Raises:
+            EngineError: the engine doesn't answer.
+        """
+
+    def move(self, bot: UUID, state: State, node: str) -> State:
+        """Bind a bot that doesn't run to another machine, by its name or id, and return what to remember of it.
+
+        Raises:
+            EngineError: there is no such machine, or it can't take a bot.
+        """
 
 
 @dataclass(frozen=True)

@@ -17,12 +17,14 @@ from collections.abc import Mapping
 from contextlib import suppress
 from datetime import datetime, timezone
 from pathlib import Path, PurePosixPath
-from typing import Any, cast
+from typing import IO, Any, cast
 from uuid import UUID
 
 import docker
+import requests
 from docker.context import ContextAPI
 from docker.errors import APIError, DockerException, ImageNotFound, NotFound
+from docker.types import CancellableStream
 from docker.utils import kwargs_from_env, parse_repository_tag
 from requests.exceptions import RequestException
 
@@ -64,6 +66,9 @@ LOG_OPTIONS = {"max-size": "10m", "max-file": "3"}
 
 DRAIN = 10.0
 """Seconds that the log of a container that ended may take to arrive before its end is told anyway."""
+
+ASK_ANEW = 1.0
+"""Seconds after which the engine is asked for the rest of such a log, in place of following it."""
 
 REFRESH = 5.0
 """Seconds for which what was copied out of a work folder is taken for new."""
@@ -211,7 +216,7 @@ class DockerRuntime:
         if container in self._ends:
             return self._ends[container]
         since = self._ended_at.setdefault(container, time.monotonic())
-        if not self._logs[container].complete and time.monotonic() - since < DRAIN:
+        if not self._is_drained(container, since):
             return Observation(True, self._is_ready(bot, container), self._start_of(container))
         try:
             state = self.engine.inspect_container(container)["State"]
@@ -228,6 +233,14 @@ class DockerRuntime:
         self._ends[container] = end
         return end
 
+    def _is_drained(self, source: str, ended: float) -> bool:
+        """Return whether all that an ended container printed is in the log, or took too long to come."""
+        log = self._logs[source]
+        waited = time.monotonic() - ended
+        if not log.complete and waited > ASK_ANEW:
+            log.finish()
+        return log.complete or waited > DRAIN
+
     def _follow(self, bot: UUID, container: str) -> None:
         def follow(since: str) -> Answer:
             return self.stream(f"/containers/{container}/logs", since)
@@ -242,13 +255,19 @@ class DockerRuntime:
         except NotFound:
             return True
 
-    def stream(self, path: str, since: str) -> Answer:
+    def stream(self, path: str, since: str, *, follow: bool = True) -> Answer:
         """Ask the engine for the output of a container or a task, from a time on, as long as it comes."""
-        parameters = {"follow": 1, "stdout": 1, "stderr": 1, "timestamps": 1, "since": _unix(since) if since else 0}
+        parameters = {
+            "follow": int(follow),
+            "stdout": 1,
+            "stderr": 1,
+            "timestamps": 1,
+            "since": _unix(since) if since else 0,
+        }
         url = f"{self.engine.base_url}/v{self.engine.api_version}{path}"
         answer = self.engine.get(url, params=parameters, stream=True, timeout=(TIMEOUT, 60.0))
         answer.raise_for_status()
-        return cast("Answer", answer)
+        return Followed(answer)
 
     def _is_ready(self, bot: UUID, source: str) -> bool:
         try:
@@ -298,6 +317,18 @@ class DockerRuntime:
 
     def _folder(self, bot: UUID) -> Path:
         return self.settings.folder / str(bot)
+
+
+class Followed:
+    """An answer of the engine that another thread may end, while it is read."""
+
+    def __init__(self, answer: requests.Response) -> None:
+        self.answer = answer
+        self.raw = cast("IO[bytes]", answer.raw)
+
+    def close(self) -> None:
+        """End it, and the read that waits for more of it."""
+        CancellableStream(iter(()), self.answer).close()
 
 
 class Launch:

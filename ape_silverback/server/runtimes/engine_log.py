@@ -82,12 +82,16 @@ class EngineLog:
         """Whether all of an ended container's output is in the log."""
         return self._complete.is_set()
 
-    def close(self) -> None:
-        """End the copy; the next one goes on from there."""
-        self._closed.set()
+    def finish(self) -> None:
+        """Ask the engine anew: an answer that follows a container that has ended may never end itself."""
         if answer := self._answer:
             with suppress(Exception):  # whatever state it is in
                 answer.close()
+
+    def close(self) -> None:
+        """End the copy; the next one goes on from there."""
+        self._closed.set()
+        self.finish()
         self._thread.join(timeout=5.0)
 
     def _run(self) -> None:

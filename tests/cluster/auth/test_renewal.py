@@ -7,15 +7,20 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any
 
 import pytest
 
 from ape_silverback.cluster.auth.login import Auth, read_access_token, who_am_i
 from ape_silverback.cluster.auth.tokens import Login, read_login, token_file, write_login
-from ape_silverback.cluster.client import connect_platform
-from ape_silverback.cluster.settings import choose_profile
+from ape_silverback.cluster.client import Bot, PlatformClient, connect_platform
+from ape_silverback.cluster.settings import Choice, PlatformProfile
 from ape_silverback.exceptions import Unauthorized
 from tests.cluster.auth.conftest import Provider, let_it_end, stored
+from tests.cluster.server import BOT, WORKSPACE, Reply, Request, Server, answer, in_turn, serving
 from tests.conftest import Ape
 
 
@@ -49,10 +54,86 @@ def test_a_token_that_ends_is_renewed_and_stored(login: Login, auth: Auth, provi
     assert read_access_token(auth.name) == token
 
 
-def test_a_client_of_the_platform_gets_a_renewed_token(login: Login, auth: Auth) -> None:
-    let_it_end(auth)
-    client = connect_platform(choose_profile(environ={}))
-    assert client.cookies["session"] == stored(auth)["tokens"]["access_token"] != login.access_token
+@contextmanager
+def platform(refused: set[str], **more: Any) -> Iterator[tuple[Server, Callable[[], PlatformClient]]]:
+    """Serve a platform that refuses some tokens, and make clients for it."""
+
+    def behave(request: Request) -> Reply:
+        if token_of(request) in refused:
+            return answer({"detail": "expired"}, 401)
+        return answer([BOT] if request.path.endswith("/bots") else [WORKSPACE])
+
+    with serving(behave) as server:
+        profile = PlatformProfile(host=server.url, auth="default")
+        yield server, lambda: connect_platform(Choice("default", profile, "a test"), **more)
+
+
+def token_of(request: Request) -> str:
+    return request.headers["Cookie"].removeprefix("session=")
+
+
+def test_a_client_of_the_platform_renews_a_token_that_ends_while_it_is_used(login: Login, auth: Auth) -> None:
+    with platform(set()) as (server, new_client), new_client() as client:
+        _ = client.workspaces
+        let_it_end(auth)
+        _ = client.workspaces
+        _ = client.cluster_client("space", "cluster").bots
+        tokens = [token_of(request) for request in server.requests]
+    assert tokens[0] == login.access_token
+    assert tokens[1:] == [stored(auth)["tokens"]["access_token"]] * 2
+    assert tokens[0] != tokens[1]
+
+
+def test_clients_of_many_threads_whose_token_is_refused_renew_it_once(
+    login: Login, auth: Auth, provider: Provider
+) -> None:
+    before = provider.counts()["refreshed"]
+    with platform({login.access_token}) as (server, new_client), ThreadPoolExecutor(8) as pool:
+        clients = [new_client() for _ in range(8)]
+        assert [set(found) for found in pool.map(lambda client: client.workspaces, clients)] == [{"space"}] * 8
+        tokens = {token_of(request) for request in server.requests}
+    assert provider.counts()["refreshed"] == before + 1
+    assert tokens == {login.access_token, stored(auth)["tokens"]["access_token"]}
+
+
+def test_a_token_that_another_process_renewed_is_taken_over(login: Login, auth: Auth, provider: Provider) -> None:
+    with platform({login.access_token}) as (_, new_client), new_client() as client:
+        change(auth, access_token="renewed-elsewhere")
+        before = provider.counts()["refreshed"]
+        assert set(client.workspaces) == {"space"}
+    assert provider.counts()["refreshed"] == before
+
+
+def test_what_is_refused_again_is_an_error_after_one_renewal(login: Login, auth: Auth, provider: Provider) -> None:
+    before = provider.counts()["refreshed"]
+    with serving(in_turn(answer({"detail": "go away"}, 401))) as server:
+        profile = PlatformProfile(host=server.url, auth="default")
+        with connect_platform(Choice("default", profile, "a test")) as client, pytest.raises(Unauthorized) as caught:
+            _ = client.workspaces
+        assert len(server.requests) == 2
+        assert token_of(server.requests[1]) not in str(caught.value)
+    assert "authentication failed (go away); log in with `ape silverback login` again" in str(caught.value)
+    assert provider.counts()["refreshed"] == before + 1
+
+
+def test_a_followed_log_survives_the_end_of_its_token(login: Login, auth: Auth) -> None:
+    line = b'{"timestamp": "2026-01-01T00:00:0%d+00:00", "message": "m"}\n'
+    refused: set[str] = set()
+
+    def behave(request: Request) -> Reply:
+        if token_of(request) in refused:
+            return answer({"detail": "expired"}, 401)
+        if refused:
+            return Reply(200, chunks=[line % 2])
+        refused.add(token_of(request))
+        return Reply(200, chunks=[line % 1], reset_after=0)
+
+    with serving(behave) as server:
+        profile = PlatformProfile(host=server.url, auth="default")
+        with connect_platform(Choice("default", profile, "a test")) as client:
+            bot = Bot.model_validate(BOT)._bind(client.cluster_client("space", "cluster"))
+            seconds = [entry.timestamp.second for entry in bot.get_logs(follow=True) if entry.timestamp]
+    assert seconds == [1, 2]
 
 
 def test_who_am_i_renews(login: Login, auth: Auth) -> None:

@@ -26,7 +26,7 @@ function startLog(box) {
       address.hash = "log";
       link.href = address;
       link.title = "Link to this line";
-      link.textContent = new Date(entry.timestamp).toLocaleTimeString() + " ";
+      link.textContent = new Date(entry.timestamp).toLocaleTimeString([], { hour12: false }) + " ";
       line.append(link);
       if (marked === entry.timestamp) line.classList.add("marked");
     }
@@ -114,6 +114,17 @@ async function drawCharts(place) {
   }
 }
 
+// How long something lasts is counted here, so that the server sends nothing while nothing happens.
+function tick() {
+  for (const place of document.querySelectorAll("time[data-since]")) {
+    const total = Math.max(0, Math.floor((Date.now() - new Date(place.dataset.since)) / 1000));
+    const [days, hours, minutes] = [Math.floor(total / 86400), Math.floor(total / 3600) % 24, Math.floor(total / 60) % 60];
+    if (days) place.textContent = `${days}d ${hours}h`;
+    else if (hours) place.textContent = `${hours}h ${minutes}m`;
+    else place.textContent = minutes ? `${minutes}m ${total % 60}s` : `${total}s`;
+  }
+}
+
 function countChosen() {
   const chosen = document.querySelectorAll("input[name=bot]:checked").length;
   for (const button of document.querySelectorAll("[data-bulk]")) button.disabled = !chosen;
@@ -137,6 +148,7 @@ document.addEventListener("htmx:afterSettle", () => {
     if (kept.focus) document.getElementById(kept.focus)?.focus();
     kept = null;
   }
+  tick();
   countChosen();
   const dialog = document.querySelector("dialog[data-show]");
   if (dialog && !dialog.open) dialog.showModal();
@@ -156,5 +168,7 @@ addEventListener("DOMContentLoaded", () => {
   if (log) startLog(log);
   const charts = document.getElementById("charts");
   if (charts) drawCharts(charts);
+  tick();
+  setInterval(tick, 1000);
   countChosen();
 });

@@ -1,0 +1,103 @@
+"""The dashboard of a served cluster, in a real browser."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Iterator
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+
+import httpx
+import pytest
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from ape_silverback.cluster.client import Bot, ClusterClient
+from tests.server.machine import KEY, Cluster, serving_cluster
+
+HOSTILE = "<img src=x onerror=\"document.title='owned'\">"
+
+
+class Site:
+    """A cluster with bots, its address, and ways into its dashboard."""
+
+    def __init__(self, cluster: Cluster, folder: Path) -> None:
+        self.cluster = cluster
+        self.url = cluster.url
+        self.client = ClusterClient(base_url=cluster.url, headers={"X-API-Key": KEY})
+        cluster.machine.work_folder = lambda bot: folder / str(bot)  # type: ignore[method-assign]
+
+    def link(self) -> str:
+        """Return a one-time link."""
+        answer = httpx.get(f"{self.url}/ui/links", headers={"X-API-Key": KEY}, trust_env=False)
+        return self.url + str(answer.json()["path"])
+
+    def bot(self, name: str, **values: str) -> Bot:
+        """Make a bot that runs."""
+        given = {"image": f"ghcr.io/me/{name}:1", "ecosystem": "ethereum", "network": "mainnet", "provider": "node"}
+        bot = self.client.new_bot(name, **{**given, **values})
+        deadline = time.monotonic() + 20
+        while self.client.bots[name].task.last_status != "RUNNING":  # type: ignore[union-attr]
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        return bot
+
+    def record(self, bot: Bot, count: int, **metrics: float) -> None:
+        """Let a bot record tasks of the last minutes, one a second."""
+        folder = self.cluster.machine.work_folder(bot.id) / ".silverback-sessions" / bot.name
+        folder.mkdir(parents=True, exist_ok=True)
+        now = datetime.now(timezone.utc)
+        with (folder / "session-1.jsonl").open("a") as file:
+            for second in range(count):
+                document = {
+                    "task_name": "watch",
+                    "execution_time": 0.05,
+                    "error": None,
+                    "completed": (now - timedelta(seconds=count - second)).isoformat(),
+                    "block_number": second,
+                    "metrics": {name: {"type": "scalar", "data": value} for name, value in metrics.items()},
+                }
+                file.write(f"{json.dumps(document)}\n")
+
+    def say(self, bot: str, text: str, level: str = "INFO") -> None:
+        """Let a bot log a line now."""
+        stamp = datetime.now(timezone.utc).isoformat()
+        self.cluster.log(bot, f"{stamp} {level + ':':<9} {text}")
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    with serving_cluster(tmp_path_factory.mktemp("cluster")) as cluster:
+        yield Site(cluster, tmp_path_factory.mktemp("work"))
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """Headless Chromium, as the machine's packages have it."""
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if chromium is None:
+        pytest.skip("Chromium isn't installed (Debian's package `chromium`)")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(browser: Browser) -> Iterator[Page]:
+    """A page of a browser that knows no cookie yet; any error of a script fails the test."""
+    context = browser.new_context(viewport={"width": 1280, "height": 900})
+    page = context.new_page()
+    problems: list[str] = []
+    page.on("pageerror", lambda error: problems.append(str(error)))
+    yield page
+    context.close()
+    assert not problems
+
+
+@pytest.fixture
+def logged_in(page: Page, site: Site) -> Page:
+    """A page that is logged in, at the overview."""
+    page.goto(site.link())
+    return page

@@ -1,0 +1,115 @@
+"""Who gets in, and what a page may load."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import httpx
+import pytest
+
+import ape_silverback.server.dashboard as dashboard
+from ape_silverback.server.dashboard.sessions import LINK_LIFE, SESSION_LIFE, Sessions
+from tests.conftest import Ape
+from tests.server.dashboard.conftest import Site
+from tests.server.machine import KEY
+
+STATIC = Path(dashboard.__file__).with_name("static")
+
+
+@pytest.fixture
+def outside(site: Site) -> httpx.Client:
+    """A client that isn't logged in."""
+    return httpx.Client(base_url=site.url, trust_env=False)
+
+
+@pytest.fixture
+def inside(site: Site) -> httpx.Client:
+    """A client that is logged in."""
+    client = httpx.Client(base_url=site.url, trust_env=False)
+    assert client.get(site.link(), follow_redirects=True).status_code == 200
+    return client
+
+
+def test_a_link_opens_one_session_and_only_for_a_while() -> None:
+    now = [0.0]
+    sessions = Sessions(lambda: now[0])
+    link = sessions.new_link("read")
+    assert (sessions.use_link(link), sessions.use_link(link)) == ("read", None)
+    late = sessions.new_link("write")
+    now[0] += LINK_LIFE
+    assert sessions.use_link(late) is None
+    session = sessions.open("write")
+    assert sessions.role_of(session) == "write"
+    now[0] += SESSION_LIFE
+    assert sessions.role_of(session) is None
+
+
+def test_a_session_ends_when_it_is_closed() -> None:
+    sessions = Sessions()
+    session = sessions.open("write")
+    sessions.close(session)
+    assert [sessions.role_of(token) for token in (session, "", None, "x", "\udc80")] == [None] * 5
+
+
+def test_nothing_shows_without_a_session(outside: httpx.Client, site: Site) -> None:
+    bot = site.bot("secret")
+    pages = ["/", "/ui/deployments", f"/ui/bots/{bot.id}", f"/ui/bots/{bot.id}/charts", "/ui/confirm/stop"]
+    for path in pages:
+        answer = outside.get(path)
+        assert (answer.status_code, "secret" in answer.text) == (303, False)
+        assert answer.headers["location"].startswith("/ui/login?next=")
+    for path in ("/ui/events", f"/ui/bots/{bot.id}/log"):
+        assert outside.get(path, headers={"Accept": "text/event-stream"}).status_code == 401
+    assert outside.get("/ui/links").status_code == 401
+    assert outside.post(f"/ui/do/stop?bot={bot.id}").status_code == 303
+    assert site.client.bots["secret"].task.last_status == "RUNNING"  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        {"HX-Request": "true", "Origin": "http://evil.example"},
+        {"HX-Request": "true", "Sec-Fetch-Site": "cross-site"},
+        {"HX-Request": "true", "Sec-Fetch-Site": "same-site"},
+    ],
+)
+def test_what_another_site_sends_does_nothing(inside: httpx.Client, site: Site, headers: dict[str, str]) -> None:
+    name = f"target-{len(site.client.bots)}"
+    bot = site.bot(name)
+    assert inside.post("/ui/do/stop", data={"bot": str(bot.id)}, headers=headers).status_code == 403
+    assert site.client.bots[name].task.last_status == "RUNNING"  # type: ignore[union-attr]
+
+
+def test_a_login_leads_nowhere_else(outside: httpx.Client) -> None:
+    for elsewhere in ("https://evil.example", "//evil.example", "/\\evil.example", "javascript:alert(1)"):
+        answer = outside.post("/ui/login", data={"key": KEY, "next": elsewhere})
+        assert (answer.status_code, answer.headers["location"]) == (303, "/")
+
+
+def test_a_page_may_load_nothing_from_elsewhere(inside: httpx.Client) -> None:
+    answer = inside.get("/")
+    assert answer.headers["content-security-policy"].startswith("default-src 'self';")
+    assert "unsafe" not in answer.headers["content-security-policy"]
+    assert "style=" not in answer.text
+    assert "onclick" not in answer.text
+    assert answer.text.count("<script") == answer.text.count('<script src="/ui/static/')
+
+
+def test_what_is_vendored_is_what_was_published() -> None:
+    listed = json.loads((STATIC / "vendor" / "vendored.json").read_text())
+    for one in listed:
+        content = (STATIC / "vendor" / one["file"]).read_bytes()
+        assert hashlib.sha256(content).hexdigest() == one["sha256"], one["file"]
+        assert (STATIC / "vendor" / one["licence_file"]).read_text()
+    files = {one["file"] for one in listed} | {one["licence_file"] for one in listed} | {"vendored.json"}
+    assert {file.name for file in (STATIC / "vendor").iterdir()} == files
+
+
+def test_the_command_line_opens_it(site: Site, outside: httpx.Client, ape: Ape) -> None:
+    result = ape("silverback", "cluster", "open", "--print", **site.cluster.environment)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert outside.get(result.stdout.strip(), follow_redirects=True).status_code == 200
+    assert outside.get(result.stdout.strip()).status_code == 401
