@@ -191,7 +191,7 @@ def test_many_bots_take_a_request_each_and_a_few_more_and_the_second_time_only_a
     assert counts == {"POST /bots": 252, "GET /openapi.json": 1, "GET /vars": 1, "GET /credentials": 1}
     served.requests.clear()
     run("deploy", "--yes")
-    assert len(served.requests) == 6
+    assert len(served.requests) <= 6
     assert all(request.startswith("GET ") for request in served.requests)
 
 
