@@ -56,6 +56,7 @@ def _temporary_home() -> Iterator[None]:
     shutil.rmtree(_HOME, ignore_errors=True)
 
 
+@pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
     """Return how many processes run tests: these wait for bots, blocks and answers for half of their time."""
     return 2 * (os.cpu_count() or 1)

@@ -16,7 +16,8 @@ from ape_silverback.cluster.types import BotConfiguration, ClusterConfiguration,
 
 if TYPE_CHECKING:
     from ape_silverback.cluster.client import Bot, RegistryCredentials, VariableGroup, Workspace
-    from ape_silverback.cluster.types import BotLogEntry, ClusterInfo
+    from ape_silverback.cluster.log_stream import LogLine
+    from ape_silverback.cluster.types import ClusterInfo
     from ape_silverback.deployment.history import Record
     from ape_silverback.server.platform.payments import Payments
 
@@ -216,10 +217,10 @@ class LogDocument(Document):
     message: str
 
     @classmethod
-    def of(cls, bot: str, entry: BotLogEntry) -> LogDocument:
+    def of(cls, bot: str, entry: LogLine) -> LogDocument:
         """Describe a line of a bot's log."""
         level = entry.level.name if entry.level is not None else None
-        return cls(bot=bot, timestamp=entry.timestamp, level=level, message=entry.message)
+        return cls(bot=bot, timestamp=entry.time, level=level, message=entry.message)
 
 
 class ErrorDocument(Document):
