@@ -17,7 +17,7 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import Request
 
 from ape_silverback.cluster.types import ClusterConfiguration
-from ape_silverback.server.authentication import SESSION, bearer_key, is_same, role_of_key
+from ape_silverback.server.authentication import SESSION, bearer_key, is_cross_site, is_same, role_of_key
 from ape_silverback.server.bounds import BoundedBodies
 from ape_silverback.server.dashboard.pages import add_dashboard
 from ape_silverback.server.database import NameTakenError
@@ -127,8 +127,12 @@ def _authenticate(
 ) -> None:
     state = request.app.state
     key = key or bearer_key(request.headers.get("authorization"))
-    if not is_same(key, state.api_key) and not is_same(opened, state.session):
+    if is_same(key, state.api_key):
+        return
+    if not is_same(opened, state.session):
         raise HTTPException(401, "no or a wrong X-API-Key")
+    if is_cross_site(request.headers):
+        raise HTTPException(403, "a request from another site isn't accepted with the session's cookie")
 
 
 def _is_known(request: Request) -> bool:
