@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from datetime import timedelta
 
+MANY_YEARS = 36_500 * 24 * 60 * 60
+
 _PART = re.compile(r"(\d+)\s*(weeks?|w|days?|d|hours?|h|minutes?|mins?|m|seconds?|secs?|s)", re.IGNORECASE)
 _WHOLE = re.compile(rf"{_PART.pattern}(?:[\s,]*{_PART.pattern})*", re.IGNORECASE)
 _UNITS = {"w": "weeks", "d": "days", "h": "hours", "m": "minutes", "s": "seconds"}
@@ -20,3 +22,15 @@ def read_span(text: str) -> timedelta | None:
         return None
     spans = (timedelta(**{_UNITS[unit[0].lower()]: int(number)}) for number, unit in _PART.findall(text))
     return sum(spans, timedelta())
+
+
+def span_text(seconds: int) -> str:
+    """Return a time span in its two largest units, such as ``29 days 3 hours``."""
+    if seconds >= MANY_YEARS:
+        return "more than 100 years"
+    parts: list[str] = []
+    for unit, size in (("day", 86400), ("hour", 3600), ("minute", 60), ("second", 1)):
+        count, seconds = divmod(seconds, size)
+        if count:
+            parts.append(f"{count} {unit}{'s' if count > 1 else ''}")
+    return " ".join(parts[:2]) or "no time"

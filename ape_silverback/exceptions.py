@@ -15,7 +15,8 @@ All of them are Ape errors, so that code written for Ape catches them and ``ape`
     ├── DeployError           a plan can't be made or applied
     │   └── DeployFailed          parts of a plan failed
     ├── ChainError            a node of a chain doesn't answer, or refuses
-    ├── StreamError           a payment stream can't be trusted, or can't be paid
+    ├── StreamError           a payment stream isn't trusted, or can't be paid
+    │   └── StreamNotVerified     whether a payment stream is to be trusted couldn't be found out
     └── ClusterError          a request to a cluster or to the platform failed: method, URL, status
         ├── ConnectionFailed      no answer
         │   ├── ConnectionRefused     nothing listens at the address
@@ -125,11 +126,23 @@ class DeployFailed(DeployError):
 
 
 class ChainError(SilverbackError):
-    """A node of a chain can't be reached, doesn't answer in time, or refuses."""
+    """A node of a chain doesn't answer, or refuses.
+
+    Attributes:
+        temporary: whether the same request may succeed later: the node is overloaded, or lags behind.
+    """
+
+    def __init__(self, message: str, *, temporary: bool = False) -> None:
+        super().__init__(message)
+        self.temporary = temporary
 
 
 class StreamError(SilverbackError):
-    """A cluster's payment stream can't be trusted, or can't be created, extended or cancelled."""
+    """A payment stream isn't trusted, or can't be paid. Names the check or the amount."""
+
+
+class StreamNotVerified(StreamError):
+    """A payment stream couldn't be verified, which says nothing about it: a node or the platform didn't answer."""
 
 
 class ClusterError(SilverbackError):

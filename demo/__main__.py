@@ -92,7 +92,7 @@ def _engine() -> Iterator[dict[str, str]]:
 
 
 def _show(environment: dict[str, str], chain: str, containers: bool) -> dict[str, int]:
-    """Do the main job, take everything down whatever happens, and return how many blocks each bot was seen to handle."""
+    """Do the main job, take everything down, and return how many blocks each bot was seen to handle."""
     runtime = ("--runtime", "docker", "--docker-network", "host") if containers else ()
     try:
         _ape(environment, *UP, *runtime, "--chain", chain, "--dev-payments")

@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -46,7 +47,7 @@ class Engine:
     """
 
     host: str
-    process: subprocess.Popen[bytes]
+    process: subprocess.Popen[bytes] | None = None
     namespace: str | None = None
 
     def client(self) -> docker.APIClient:
@@ -61,6 +62,14 @@ class Engine:
             _configure(client, name, changes)
         finally:
             client.close()
+
+    def remove_images(self, *names: str) -> None:
+        """Remove images that are there."""
+        client = self.client()
+        for name in names:
+            with suppress(DockerException):
+                client.remove_image(name, force=True)
+        client.close()
 
     def processes(self) -> list[psutil.Process]:
         """Return what runs in its containers, by their shims."""
@@ -77,6 +86,26 @@ def _configure(client: docker.APIClient, name: str, changes: Sequence[str]) -> N
     text = "\n".join([f"FROM {name}", *changes]).encode()
     for event in client.build(fileobj=io.BytesIO(text), tag=name, rm=True, decode=True):
         assert "error" not in event, event
+
+
+@contextmanager
+def engine_here() -> Iterator[Engine]:
+    """Yield the engine that answers on this machine, else one that runs as long as the context lasts.
+
+    Raises:
+        RuntimeError: none answers, and none can be started.
+    """
+    here = Engine(os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock"))
+    try:
+        here.client().close()
+    except (DockerException, RequestException, OSError) as error:
+        if reason := missing():
+            raise RuntimeError(f"no Docker Engine answers at {here.host}, and {reason}") from error
+    else:
+        yield here
+        return
+    with tempfile.TemporaryDirectory(prefix="engine-", dir="/tmp") as folder, running_engine(Path(folder)) as engine:
+        yield engine
 
 
 @contextmanager
@@ -108,10 +137,10 @@ def running_engine(folder: Path, namespace: str | None = None) -> Iterator[Engin
         )
     engine = Engine(f"unix://{folder / 'sock'}", process, namespace)
     try:
-        _wait_until_it_answers(engine, folder / "log")
+        _wait_until_it_answers(engine, process, folder / "log")
         yield engine
     finally:
-        _end(engine, folder)
+        _end(engine, process, folder)
 
 
 def _options(arguments: Mapping[str, object]) -> list[str]:
@@ -123,7 +152,7 @@ def _storage_driver() -> str:
     return "overlay2" if "overlay" in Path("/proc/filesystems").read_text() else "vfs"
 
 
-def _wait_until_it_answers(engine: Engine, log: Path) -> None:
+def _wait_until_it_answers(engine: Engine, process: subprocess.Popen[bytes], log: Path) -> None:
     deadline = time.monotonic() + PATIENCE
     while True:
         with suppress(DockerException, RequestException, OSError):
@@ -131,12 +160,12 @@ def _wait_until_it_answers(engine: Engine, log: Path) -> None:
             client.ping()
             client.close()
             return
-        assert engine.process.poll() is None, f"dockerd ended:\n{log.read_text()[-2000:]}"
+        assert process.poll() is None, f"dockerd ended:\n{log.read_text()[-2000:]}"
         assert time.monotonic() < deadline, f"dockerd doesn't answer:\n{log.read_text()[-2000:]}"
         time.sleep(0.1)
 
 
-def _end(engine: Engine, folder: Path) -> None:
+def _end(engine: Engine, process: subprocess.Popen[bytes], folder: Path) -> None:
     """End a daemon and all that it started, and delete what it keeps."""
     with suppress(DockerException, RequestException, OSError):
         client = engine.client()
@@ -146,12 +175,12 @@ def _end(engine: Engine, folder: Path) -> None:
             with suppress(DockerException):
                 client.remove_container(container["Id"], force=True, v=True)
         client.close()
-    engine.process.send_signal(signal.SIGTERM)
+    process.send_signal(signal.SIGTERM)
     try:
-        engine.process.wait(30)
+        process.wait(30)
     except subprocess.TimeoutExpired:
-        engine.process.kill()
-        engine.process.wait(10)
+        process.kill()
+        process.wait(10)
     end_processes_of(folder)
     for mount in reversed(psutil.disk_partitions(all=True)):
         if Path(mount.mountpoint).is_relative_to(folder):

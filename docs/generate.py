@@ -178,6 +178,7 @@ def from_silverback() -> str:
 def output() -> str:
     """Write the schema of what commands give as data."""
     from ape_silverback.cli.shared.documents import DOCUMENTS
+    from ape_silverback.stream.verify import Check, Report
 
     parts = [
         "# Output as data",
@@ -188,6 +189,7 @@ def output() -> str:
         "knows is null.",
     ]
     parts += [describe(name, model) for name, model in DOCUMENTS.items()]
+    parts += [describe("Report", Report), describe("Check", Check)]
     parts += plan_parts()
     return "\n\n".join(parts) + "\n"
 
@@ -196,7 +198,7 @@ def describe(name: str, model: type[BaseModel], level: str = "##") -> str:
     """Write the keys of a document."""
     rows, about = ["| key | type | |", "| --- | --- | --- |"], descriptions(model)
     for key, part in model.model_json_schema(mode="serialization")["properties"].items():
-        rows.append(f"| `{key}` | {type_text(part)} | {about.get(key, '')} |")
+        rows.append(f"| `{key}` | {type_text(part)} | {about.get(key) or part.get('description', '')} |")
     return f"{level} {name}\n\n{(model.__doc__ or '').strip()}\n\n" + "\n".join(rows)
 
 

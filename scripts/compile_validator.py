@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-SOURCE = Path(__file__).parents[1] / "ape_silverback" / "contracts" / "fixed_rate.vy"
+SOURCE = Path(__file__).parents[1] / "ape_silverback" / "apepay" / "fixed_rate.vy"
 ARTEFACT = SOURCE.with_suffix(".json")
 
 

@@ -56,6 +56,11 @@ def _temporary_home() -> Iterator[None]:
     shutil.rmtree(_HOME, ignore_errors=True)
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """Return how many processes run tests: these wait for bots, blocks and answers for half of their time."""
+    return 2 * (os.cpu_count() or 1)
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Fail where nothing may be skipped: where every part that a test needs was installed before."""

@@ -34,7 +34,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "apepay": set(),
     "connect": {"config", "cluster"},
     "project": {"config", "cluster.types"},
-    "images": {"project.desired", "project.discovery"},
+    "images": {"project.desired", "project.discovery", "project.imports"},
     "stream": {"apepay", "cluster", "config", "connect"},
     "deployment": {"project", "cluster", "images", "stream", "connect", "config"},
     "server": {"cluster.types", "cluster.task_results", "cluster.bot_errors", "apepay", "project.discovery"},

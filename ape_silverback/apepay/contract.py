@@ -1,11 +1,12 @@
 """ApePay's contracts as their publisher describes them: ABI and code, from the manifest of PyPI ``apepay``.
 
-Pure: calls are written here and answers are read, but no node is asked.
+Encodes calls and decodes results. Only ``read_calls`` talks to a node.
 """
 
 from __future__ import annotations
 
 import json
+import reprlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -14,14 +15,14 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from ape_silverback.apepay.rpc import Node, Question
+from ape_silverback.apepay.rpc import Node, RpcRequest
 from ape_silverback.exceptions import ChainError
 
 WORD = 32
-"""Bytes of a value in the ABI, and so of an immutable behind the code."""
+"""Bytes of a value in the ABI, and so of an immutable after the code."""
 
 ZERO_ADDRESS = "0x" + "00" * 20
-MOST_UINT256 = 2**256 - 1
+MAX_UINT256 = 2**256 - 1
 
 
 @dataclass(frozen=True)
@@ -31,8 +32,8 @@ class Call:
     Attributes:
         to: address of the contract.
         data: selector and arguments, as hexadecimal text.
-        outputs: types of what it gives.
-        sender: who calls, where it matters.
+        outputs: types of the values that it returns.
+        sender: address of the caller, where it matters.
     """
 
     function: str
@@ -41,20 +42,20 @@ class Call:
     outputs: tuple[str, ...]
     sender: str | None = None
 
-    def at(self, block: str) -> Question:
-        """Give the question to a node.
+    def at(self, block: str) -> RpcRequest:
+        """Return the request for a node.
 
         Args:
             block: number of the block as hexadecimal text, or a tag such as ``latest``.
         """
         transaction = {"to": self.to, "data": self.data, **({"from": self.sender} if self.sender else {})}
-        return Question("eth_call", (transaction, block))
+        return RpcRequest("eth_call", (transaction, block))
 
     def read(self, answer: Any) -> Any:
-        """Read a node's answer; gives the one value, or a tuple of several.
+        """Decode a node's answer into the value that the function returns, or a tuple of several.
 
         Raises:
-            ChainError: the node refused, or the answer isn't what the function gives.
+            ChainError: the node refused, or the answer isn't what the function returns.
         """
         from eth_abi.abi import decode
         from eth_abi.exceptions import DecodingError
@@ -62,10 +63,10 @@ class Call:
         if isinstance(answer, ChainError):
             raise answer
         try:
-            values = decode(self.outputs, bytes.fromhex(str(answer).removeprefix("0x")))
+            values = decode(self.outputs, bytes_of(answer))
         except (DecodingError, ValueError, OverflowError):
             raise ChainError(
-                f"{self.to} doesn't answer {self.function} as the contract would: {answer!s:.80}"
+                f"{self.to} doesn't answer {self.function} as the contract would: {shown(answer)}"
             ) from None
         return values[0] if len(values) == 1 else values
 
@@ -75,14 +76,18 @@ class Contract:
     """A kind of contract.
 
     Attributes:
-        functions: signature → selector, types of the arguments, types of what it gives.
+        functions: signature → selector, types of the arguments, types of the values that it returns.
     """
 
     name: str
     functions: Mapping[str, tuple[str, tuple[str, ...], tuple[str, ...]]]
 
     def call(self, to: str, function: str, *arguments: Any, sender: str | None = None) -> Call:
-        """Write a call of a function, by its name and the number of its arguments."""
+        """Encode a call of a function, found by its name and number of arguments.
+
+        Raises:
+            LookupError: the contract doesn't have it.
+        """
         from eth_abi.abi import encode
 
         for signature, (selector, inputs, outputs) in self.functions.items():
@@ -93,11 +98,13 @@ class Contract:
 
 @dataclass(frozen=True)
 class Stream:
-    """A payment stream, as the StreamManager answers ``streams``. One that there never was has zeros everywhere.
+    """A payment stream, as the StreamManager returns ``streams``. One that doesn't exist has zeros everywhere.
 
     Attributes:
         funded_amount: what isn't claimed yet, in the smallest unit of the token.
-        expires_at: Unix time at which it runs out; likewise the others.
+        expires_at: Unix time at which it runs out.
+        last_update: Unix time at which it was opened or last extended.
+        last_claim: Unix time at which it was opened or last claimed.
         products: 32 bytes each.
     """
 
@@ -111,7 +118,7 @@ class Stream:
 
     @classmethod
     def of(cls, values: Sequence[Any]) -> Stream:
-        """Take what ``streams`` gives."""
+        """Return the stream of the values that ``streams`` returns."""
         from eth_utils.address import to_checksum_address
 
         owner, token, funded, expires, updated, claimed, products = values
@@ -120,18 +127,18 @@ class Stream:
 
 
 def read_calls(node: Node, calls: Sequence[Call], block: str = "latest") -> list[Any]:
-    """Ask a node for calls at one block, at once where it takes batches; gives what they give.
+    """Call functions at one block, in one batch where the node takes that; return their values.
 
     Raises:
-        ChainError: the node refused one of them, or an answer isn't what its function gives.
+        ChainError: the node refused one of them, or an answer isn't what its function returns.
     """
-    answers = node.ask([call.at(block) for call in calls])
+    answers = node.batch([call.at(block) for call in calls])
     return [call.read(answer) for call, answer in zip(calls, answers, strict=True)]
 
 
 @cache
 def contract(name: str) -> Contract:
-    """Give a contract of the manifest, such as ``StreamManager``; ``TestToken`` has the functions of any ERC-20."""
+    """Return a contract of the manifest, such as ``StreamManager``; ``TestToken`` has the functions of any ERC-20."""
     described = contract_type(name)
     selectors: dict[str, str] = described["methodIdentifiers"]
     functions = {}
@@ -144,28 +151,44 @@ def contract(name: str) -> Contract:
 
 
 def contract_type(name: str) -> dict[str, Any]:
-    """Give all that the manifest says of a contract (EIP-2678)."""
+    """Return the manifest's description of a contract (EIP-2678)."""
     found: dict[str, Any] = _manifest()["contractTypes"][name]
     return found
 
 
 def published_code() -> bytes:
-    """Give the StreamManager's code without what a deployment adds: the immutable MIN_STREAM_LIFE, a word behind it."""
+    """Return the StreamManager's code without what a deployment appends: the immutable MIN_STREAM_LIFE, a word."""
     return bytes.fromhex(contract_type("StreamManager")["runtimeBytecode"]["bytecode"].removeprefix("0x"))
 
 
 def published_version() -> str:
-    """Give the version of the package that describes the contracts."""
+    """Return the version of the package that describes the contracts."""
     return version("apepay")
 
 
 def event_topic(name: str) -> str:
-    """Give the first topic of an event of the StreamManager."""
+    """Return the first topic of an event of the StreamManager."""
     from eth_utils.crypto import keccak
 
     entries = contract_type("StreamManager")["abi"]
     [inputs] = [one["inputs"] for one in entries if (one["type"], one.get("name")) == ("event", name)]
     return f"0x{keccak(text=_signature(name, map(_type, inputs))).hex()}"
+
+
+def bytes_of(answer: Any) -> bytes:
+    """Decode hexadecimal text of a node.
+
+    Raises:
+        ValueError: it isn't that.
+    """
+    if not isinstance(answer, str):
+        raise ValueError("not a text")  # noqa: TRY004 - as for a text that isn't hexadecimal
+    return bytes.fromhex(answer.removeprefix("0x"))
+
+
+def shown(answer: Any) -> str:
+    """Return an answer of a node for an error: the beginning of it, however deep or long it is."""
+    return reprlib.repr(answer)
 
 
 def _signature(name: str, types: Iterable[str]) -> str:
@@ -181,7 +204,7 @@ def _type(value: Mapping[str, Any]) -> str:
 
 @cache
 def _manifest() -> dict[str, Any]:
-    """Read the file without its package, whose import would load half of Ape."""
+    """Read the file without importing its package, which would load half of Ape."""
     spec = find_spec("apepay")
     assert spec is not None  # noqa: S101 - this package depends on it
     assert spec.submodule_search_locations  # noqa: S101

@@ -1,7 +1,7 @@
 """ApePay on a development chain: deploys a token, a validator and a StreamManager with the node's own accounts.
 
-The token and the StreamManager are those of apepay's manifest. The manifest's validators don't fit: one takes what is
-paid for as the price of a second, the other prices older products. ``fixed_rate.vy`` is ours.
+Token and StreamManager come from apepay's manifest. Its validators don't fit: one takes the product code for the price
+of a second, the other prices an older layout. ``fixed_rate.vy`` is ours.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from ape_silverback.apepay.contract import contract, contract_type
-from ape_silverback.apepay.rpc import Node, Question, answers_of
+from ape_silverback.apepay.rpc import Node, RpcRequest, results_of
 from ape_silverback.exceptions import ChainError
 
 DEVELOPMENT_CHAINS = frozenset({1337, 31337})
-"""Chain ids that development nodes have; on others, a deployment costs somebody's money."""
+"""Chain ids of development nodes; on others, a deployment costs real money."""
 
 TOKEN = 10**18
 """A token in its smallest unit."""
@@ -27,21 +27,21 @@ RATE = TOKEN // 3600
 """Price of a second: about a token an hour."""
 
 MIN_STREAM_LIFE = 60
-"""Seconds that a stream lives at least, and after which its owner may cancel it."""
+"""Seconds that a stream lasts at least, and after which its owner may cancel it."""
 
 MINTED = 1_000_000 * TOKEN
-"""What each account of the node gets."""
+"""Amount that each account of the node gets."""
 
 PATIENCE = 60.0
-"""Seconds that a transaction has to get into a block."""
+"""Seconds to wait for a transaction to be mined."""
 
 
 @dataclass(frozen=True)
 class Deployment:
-    """What was deployed: addresses.
+    """Addresses of what was deployed.
 
     Attributes:
-        controller: who gets the payments and may cancel every stream.
+        controller: account that gets the payments and may cancel every stream.
     """
 
     manager: str
@@ -51,18 +51,18 @@ class Deployment:
 
 
 def deploy(node: Node) -> Deployment:
-    """Deploy what payments need, and give test tokens to the node's accounts.
+    """Deploy what payments need, and mint test tokens for the node's accounts.
 
     Raises:
-        ChainError: the node isn't one of a development chain, has too few accounts, or refuses.
+        ChainError: the node isn't on a development chain, has fewer than two accounts, or refuses.
     """
-    said, accounts = answers_of(node, Question("eth_chainId"), Question("eth_accounts"))
-    chain_id = int(said, 16)
+    reported, accounts = results_of(node, RpcRequest("eth_chainId"), RpcRequest("eth_accounts"))
+    chain_id = int(reported, 16)
     if chain_id not in DEVELOPMENT_CHAINS:
         known = " and ".join(map(str, sorted(DEVELOPMENT_CHAINS)))
-        raise ChainError(f"chain {chain_id} isn't a development chain ({known} are): nothing is deployed there")
+        raise ChainError(f"chain {chain_id} isn't a development chain ({known} are): nothing was deployed")
     if len(accounts) < 2:
-        raise ChainError(f"the node has {len(accounts)} unlocked accounts; who deploys and who is paid need one each")
+        raise ChainError(f"the node has {len(accounts)} unlocked accounts; deployer and controller need one each")
     deployer, controller = accounts[:2]
     token, validator = _created(
         node,
@@ -86,7 +86,7 @@ def deploy(node: Node) -> Deployment:
 
 
 def fixed_rate_validator() -> dict[str, Any]:
-    """Give the compiled validator: ``abi``, ``bytecode`` and the ``compiler`` that made it."""
+    """Return the compiled validator: ``abi``, ``bytecode`` and the ``compiler`` that made it."""
     made: dict[str, Any] = json.loads(Path(__file__).with_name("fixed_rate.json").read_bytes())
     return made
 
@@ -99,18 +99,18 @@ def _creation(sender: str, code: str, *arguments: tuple[str, Any]) -> dict[str, 
 
 
 def _created(node: Node, *transactions: dict[str, str]) -> Sequence[str]:
-    """Send transactions and wait until all are in a block; gives the address of each contract that was created."""
+    """Send transactions and wait until all are mined; return the addresses of the contracts that were created."""
     from eth_utils.address import to_checksum_address
 
-    # One by one: a node that works on a batch side by side gives two of them the same nonce.
-    hashes = [answers_of(node, Question("eth_sendTransaction", (one,)))[0] for one in transactions]
+    # One by one: a node that handles a batch concurrently gives two of them the same nonce.
+    hashes = [results_of(node, RpcRequest("eth_sendTransaction", (one,)))[0] for one in transactions]
     deadline = time.monotonic() + PATIENCE
     while True:
-        receipts = node.ask([Question("eth_getTransactionReceipt", (one,)) for one in hashes])
+        receipts = node.batch([RpcRequest("eth_getTransactionReceipt", (one,)) for one in hashes])
         if all(isinstance(one, dict) for one in receipts):
             break
         if time.monotonic() > deadline:
-            raise ChainError(f"the node put no transaction into a block within {PATIENCE:g} s")
+            raise ChainError(f"the transactions of the deployment weren't mined within {PATIENCE:g} s")
         time.sleep(0.1)
     for receipt in receipts:
         if int(receipt["status"], 16) != 1:

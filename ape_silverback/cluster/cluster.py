@@ -10,15 +10,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from functools import cached_property
+from itertools import chain
 from typing import Any
 
 import httpx
 from ape.logging import LogLevel
-from pydantic import PrivateAttr, ValidationError
+from pydantic import BaseModel, Field, PrivateAttr, ValidationError
 
 from ape_silverback.cluster.base_client import SLOW_TIMEOUT, ApiClient
 from ape_silverback.cluster.http_errors import mapped_errors, read_answer
-from ape_silverback.cluster.log_stream import follow, read_entry, read_lines
+from ape_silverback.cluster.log_stream import LogLine, read_entry, read_lines, read_log_lines, resumed
 from ape_silverback.cluster.resource import Resource
 from ape_silverback.cluster.types import (
     BotInfo,
@@ -223,7 +224,29 @@ class Bot(BotInfo, _OfCluster):
         Raises:
             ClusterError: the log can't be read.
         """
-        return self.cluster._logs(self, log_level, start_time, end_time, follow)
+        lines = self.cluster._log_lines(self, log_level, start_time, end_time, follow)
+        for some in lines:
+            yield from map(read_entry, some)
+
+    def read_log(
+        self,
+        level: LogLevel = LogLevel.INFO,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        follow: bool = False,
+    ) -> Iterator[list[LogLine]]:
+        """Read its log as ``get_logs`` does, at less cost: lines come together as they arrive.
+
+        Args:
+            level: lowest level.
+            since: time from which on.
+            until: time up to which.
+            follow: stay for new lines, over broken connections, until the bot is removed.
+
+        Raises:
+            ClusterError: the log can't be read.
+        """
+        return map(read_log_lines, self.cluster._log_lines(self, level, since, until, follow))
 
 
 class ClusterClient(ApiClient):
@@ -262,6 +285,18 @@ class ClusterClient(ApiClient):
         """What the cluster offers beyond the API that every cluster has, by name."""
         names = self._info.get("x-extensions")
         return frozenset(name for name in names if isinstance(name, str)) if isinstance(names, list) else frozenset()
+
+    def dashboard_link(self) -> str:
+        """Return an address that opens the cluster's dashboard in a browser, logged in; it works once, for a minute.
+
+        Raises:
+            NotOffered: the cluster doesn't announce ``dashboard``.
+            ClusterError: a request failed.
+        """
+        if "dashboard" not in self.extensions:
+            raise NotOffered("this cluster has no dashboard; a cluster of `ape silverback cluster up` has")
+        link = self.get_as(_Link, "/ui/links")
+        return f"{str(self.base_url).rstrip('/')}{link.path}"
 
     @property
     def _info(self) -> dict[str, Any]:
@@ -365,9 +400,9 @@ class ClusterClient(ApiClient):
         )
         return found._bind(self)
 
-    def _logs(
+    def _log_lines(
         self, bot: Bot, log_level: LogLevel, start_time: datetime | None, end_time: datetime | None, stay: bool
-    ) -> Iterator[BotLogEntry]:
+    ) -> Iterator[list[str]]:
         @contextmanager
         def connect(since: datetime | None) -> Iterator[httpx.Response]:
             query: dict[str, Any] = {"log_level": log_level.name, "follow": stay}
@@ -384,11 +419,7 @@ class ClusterClient(ApiClient):
             finally:
                 response.close()
 
-        if stay:
-            yield from follow(connect, start_time, self.retries.delays, self.retries.sleep)
-            return
-        with connect(start_time) as response:
-            yield from map(read_entry, read_lines(response))
+        return resumed(connect, start_time, self.retries.delays, self.retries.sleep)
 
     def _metrics(
         self, bot: Bot, names: Sequence[str], since: datetime | None, until: datetime | None
@@ -405,7 +436,7 @@ class ClusterClient(ApiClient):
         try:
             self.check(response)
             with mapped_errors(request):
-                for line in read_lines(response):
+                for line in chain.from_iterable(read_lines(response)):
                     yield BotTaskResult.model_validate_json(line)
         except ValidationError:
             raise UnexpectedAnswer(f"{self!r} answered a metric that isn't one") from None
@@ -426,3 +457,9 @@ def _check_text(group: str, variables: Mapping[str, str | None]) -> None:
             text = "isn't text: it has bytes that aren't UTF-8"
             shown = name.encode(errors="replace").decode()
             raise ValidationFailed(f"{group}: variable {shown} {text}", fields={shown: text}) from None
+
+
+class _Link(BaseModel):
+    """A one-time link to the dashboard; its path is below the cluster's address."""
+
+    path: str = Field(pattern=r"^/ui/link/[A-Za-z0-9_-]+$")

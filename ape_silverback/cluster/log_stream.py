@@ -1,13 +1,18 @@
-"""A bot's log as a stream: constant memory, any kind of line, and followed over broken connections."""
+"""A bot's log as a stream: constant memory, any kind of line, and read on where a connection broke.
+
+Lines come in the pieces in which they arrive, so that reading many costs little and a new one is seen at once.
+"""
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterator
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, suppress
 from datetime import datetime
+from typing import Any, NamedTuple
 
 import httpx
+from ape.logging import LogLevel
 from pydantic_core import from_json
 
 from ape_silverback.cluster.types import BotLogEntry
@@ -18,11 +23,30 @@ LONGEST_LINE = 1 << 20
 
 CUT = "… (cut)"
 
-MOST_AT_ONE_TIME = 10_000
-"""Lines of one time that are remembered, to know them again after a broken connection."""
+MOST_REMEMBERED = 1 << 20
+"""Characters of the last lines that are remembered, to know those of one time again after a broken connection."""
 
 Connect = Callable[["datetime | None"], AbstractContextManager[httpx.Response]]
 """Opens the log's stream at a time on."""
+
+_LEVELS: dict[Any, LogLevel | None] = {
+    None: None,
+    **{int(level): level for level in LogLevel},
+    **{level.name: level for level in LogLevel},
+}
+
+
+class LogLine(NamedTuple):
+    """A line of a log: what a ``BotLogEntry`` holds, at a tenth of its cost.
+
+    Attributes:
+        time: when it was logged; None for a line that doesn't tell.
+        level: its level; None for a line that doesn't tell.
+    """
+
+    time: datetime | None
+    level: LogLevel | None
+    message: str
 
 
 def read_entry(line: str) -> BotLogEntry:
@@ -34,7 +58,7 @@ def read_entry(line: str) -> BotLogEntry:
 
 
 def _read_cut_entry(line: str) -> BotLogEntry:
-    """Read what is there of an entry that was cut, which has its time and level in front.
+    """Read what is left of an entry that was cut, which has its time and level in front.
 
     Raises:
         ValueError: that isn't enough.
@@ -43,66 +67,80 @@ def _read_cut_entry(line: str) -> BotLogEntry:
     return entry.model_copy(update={"message": entry.message + CUT})
 
 
-def read_lines(response: httpx.Response) -> Iterator[str]:
-    """Give the lines of a stream, each cut at ``LONGEST_LINE`` bytes."""
-    buffer = bytearray()
-    cut = False
+def read_log_lines(lines: Sequence[str]) -> list[LogLine]:
+    """Read lines of a log, as ``read_entry`` reads each."""
+    if all(line.startswith("{") and line.endswith("}") for line in lines):
+        with suppress(ValueError):
+            contents = from_json(f"[{','.join(lines)}]")
+            if len(contents) == len(lines):
+                return [_log_line(content, line) for content, line in zip(contents, lines, strict=True)]
+    return [_log_line(None, line) for line in lines]
+
+
+def _log_line(content: Any, line: str) -> LogLine:
+    """Read a line, quickly where its JSON is what the API sends."""
+    if isinstance(content, dict):
+        with suppress(ValueError, TypeError, KeyError):
+            time, level, message = content.get("timestamp"), _LEVELS[content.get("level")], content["message"]
+            if isinstance(message, str) and (time is None or isinstance(time, str)):
+                # Before Python 3.11 only some spellings of ISO 8601 are read, and none with a Z.
+                moment = None if time is None else datetime.fromisoformat(time.replace("Z", "+00:00"))
+                return LogLine(moment, level, message)
+    entry = read_entry(line)
+    return LogLine(entry.timestamp, entry.level, entry.message)
+
+
+def read_lines(response: httpx.Response) -> Iterator[list[str]]:
+    """Yield the lines of a stream, as many at once as came together, each cut at ``LONGEST_LINE`` bytes."""
+    rest = b""
     for chunk in response.iter_bytes():
-        start = 0
-        while (end := chunk.find(b"\n", start)) >= 0:
-            buffer += chunk[start:end][: LONGEST_LINE - len(buffer)] if not cut else b""
-            cut = cut or len(buffer) >= LONGEST_LINE
-            yield _text(buffer, cut)
-            buffer.clear()
-            cut = False
-            start = end + 1
-        rest = chunk[start:]
-        if not cut:
-            buffer += rest[: LONGEST_LINE - len(buffer)]
-            cut = len(buffer) >= LONGEST_LINE
-    if buffer:
-        yield _text(buffer, cut)
+        ended, newline, begun = chunk.rpartition(b"\n")
+        if newline:
+            yield _texts(rest + ended)
+            rest = begun
+        else:
+            rest += begun
+        rest = rest[: LONGEST_LINE + 1]  # the one byte more tells that there was more
+    if rest:
+        yield _texts(rest)
 
 
-def _text(line: bytes | bytearray, cut: bool) -> str:
-    text = line.decode("utf8", errors="replace").rstrip("\r")
-    return text + CUT if cut else text
+def _texts(lines: bytes) -> list[str]:
+    if len(lines) > LONGEST_LINE:
+        return [_text(line) for line in lines.split(b"\n")]
+    texts = lines.decode("utf8", errors="replace").split("\n")
+    return [text.rstrip("\r") for text in texts] if b"\r" in lines else texts
 
 
-def follow(
+def _text(line: bytes) -> str:
+    text = line[:LONGEST_LINE].decode("utf8", errors="replace").rstrip("\r")
+    return text + CUT if len(line) > LONGEST_LINE else text
+
+
+def resumed(
     connect: Connect, since: datetime | None, delays: Callable[[], Iterator[float]], sleep: Callable[[float], None]
-) -> Iterator[BotLogEntry]:
-    """Follow a log: when the connection breaks, go on where it broke, without losing or repeating an entry.
+) -> Iterator[list[str]]:
+    """Yield the lines of a log; when the connection breaks, go on from there without losing or repeating a line.
 
     Args:
         connect: opens the stream.
         since: where to begin.
-        delays: gives the seconds to wait before each attempt to connect again.
+        delays: the seconds to wait before each attempt to connect again.
         sleep: waits for some seconds.
 
     Raises:
-        ClusterError: the log can't be had (any more); the end of the bot is the end of the log and no error.
+        ClusterError: the log can't be read, or no longer; that the bot is removed ends its log and isn't an error.
     """
-    last: datetime | None = since
-    # The messages at the last time seen, of which more than one may share it or have none of their own.
-    at_last: deque[str] = deque(maxlen=MOST_AT_ONE_TIME)
+    place = _Place(since)
     waiting = delays()
     broken = False
     while True:
         try:
-            with connect(last) as response:
-                repeated = list(at_last) if broken else []
-                for line in read_lines(response):
-                    entry = read_entry(line)
-                    if entry.message in repeated and entry.timestamp in (last, None):
-                        repeated.remove(entry.message)
-                        continue
-                    if entry.timestamp is not None and entry.timestamp != last:
-                        last, repeated = entry.timestamp, []
-                        at_last.clear()
-                    at_last.append(entry.message)
-                    waiting = delays()
-                    yield entry
+            with connect(place.time) as response:
+                for lines in read_lines(response):
+                    if fresh := place.without_known(lines):
+                        waiting = delays()
+                        yield fresh
         except NotFound:
             if broken:
                 return
@@ -112,5 +150,51 @@ def follow(
             if (delay := next(waiting, None)) is None:
                 raise
             sleep(delay)
+            place.come_back()
         else:
-            return  # the server ended it: the bot is gone
+            return  # the server ended it: the log is over, or the bot is gone
+
+
+class _Place:
+    """How far a log was read: the last time, and the messages since then, which a new connection brings again."""
+
+    def __init__(self, time: datetime | None) -> None:
+        self.time = time
+        # As they came: what they hold matters only if the connection breaks.
+        self._recent: deque[str] = deque()
+        self._size = 0
+        self._at_time: Counter[str] = Counter()
+        self._known: Counter[str] = Counter()
+
+    def without_known(self, lines: list[str]) -> list[str]:
+        """Return the lines that haven't been read before."""
+        if self._known:
+            fresh = []
+            for text, line in zip(lines, read_log_lines(lines), strict=True):
+                if line.time not in (self.time, None):
+                    self._known.clear()
+                if self._known[line.message] > 0:
+                    self._known[line.message] -= 1
+                else:
+                    fresh.append(text)
+            lines = fresh
+        self._recent.extend(lines)
+        self._size += sum(map(len, lines))
+        while self._size > MOST_REMEMBERED and len(self._recent) > 1:
+            self._size -= len(self._recent.popleft())
+        return lines
+
+    def come_back(self) -> None:
+        """Prepare for a new connection, which begins at the last time that was read."""
+        recent = read_log_lines(list(self._recent))
+        self._recent.clear()
+        self._size = 0
+        last = next((line.time for line in reversed(recent) if line.time is not None), self.time)
+        if last != self.time:
+            begin = next(number for number, line in enumerate(recent) if line.time == last)
+            # Lines of one time stand together; without one, a line belongs to the time before it.
+            earlier = [number for number, line in enumerate(recent) if line.time not in (last, None)]
+            recent = recent[max(begin, earlier[-1] + 1 if earlier else 0) :]
+            self.time, self._at_time = last, Counter()
+        self._at_time.update(line.message for line in recent)
+        self._known = Counter(self._at_time)

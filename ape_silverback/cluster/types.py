@@ -13,7 +13,7 @@ import uuid
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-from ape.logging import CLICK_STYLE_KWARGS, LogLevel
+from ape.logging import LogLevel
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, computed_field, field_validator
 
 from ape_silverback.addresses import checksummed_address
@@ -26,6 +26,18 @@ else:
 
 PRODUCT_PART_SIZE = 16
 """Bytes of each half of a product code: the configuration, then its signature."""
+
+
+SET_BY_CLUSTER = frozenset(
+    {
+        "SILVERBACK_BOT_NAME",
+        "SILVERBACK_CLUSTER_API_KEY",
+        "SILVERBACK_CLUSTER_URI",
+        "SILVERBACK_NETWORK_CHOICE",
+        "SILVERBACK_SIGNER_ALIAS",
+    }
+)
+"""Variables that a bot gets from its configuration, which no variable group may set."""
 
 
 class WorkspaceInfo(BaseModel):
@@ -412,11 +424,6 @@ class BotLogEntry(BaseModel):
         return cls(message=line)
 
     def __str__(self) -> str:
-        from click import style
-
-        time = style(f"{self.timestamp.astimezone():%x %X}", bold=True) if self.timestamp else ""
-        styles: dict[str, Any] = CLICK_STYLE_KWARGS.get(self.level, {}) if self.level is not None else {}
-        level = style(f"{self.level.name:<8}", **styles) if self.level is not None else ""
-        # 27 = the width of a time, of a level and of the spaces between them.
-        message = self.message.replace("\n", "\n" + " " * 27 + "| ")
-        return f"{time:<17} {level:<8} | {message}"
+        """Return the entry as a raw line, which ``parse_line`` reads."""
+        level = "" if self.level is None else f"{self.level.name + ':':<9} "
+        return f"{self.timestamp.isoformat()} {level}{self.message}" if self.timestamp else f"{level}{self.message}"

@@ -92,6 +92,41 @@ def _variable_names(value: Any) -> Any:
     return value
 
 
+def _networks(value: Any) -> Any:
+    """Read a list of networks as networks without differences."""
+    if isinstance(value, Mapping):
+        networks = {name: {} if below is None else below for name, below in value.items()}
+    elif isinstance(value, list | tuple):
+        for name in value:
+            if not isinstance(name, str):
+                raise ValueError(f"expected networks, as 'ethereum:mainnet', got {kind_of(name)}")  # noqa: TRY004
+            if value.count(name) > 1:
+                raise ValueError(f"'{name}' is listed twice")
+        networks = {name: {} for name in value}
+    elif value is None:
+        return None
+    else:
+        hint = f"; use `network:` for one, or [{value}]" if isinstance(value, str) else ""
+        raise ValueError(f"expected a list of networks, got {kind_of(value)}{hint}")
+    if not networks:
+        raise ValueError("expected at least one network")
+    return networks
+
+
+def _names(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    known = {"bot", "ecosystem", "network"}
+    parts = set(re.findall(r"\{(.*?)\}", value))
+    if parts - known or not _NAME.fullmatch(re.sub(r"\{\w+\}", "x", value)):
+        raise ValueError(f"expected a name with {{bot}}, {{ecosystem}} and {{network}}, got {value!r}")
+    return value
+
+
+def _one_or_more(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
 def _empty_is_default(value: Any) -> Any:
     return {} if value is None else value
 
@@ -108,11 +143,8 @@ class Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class BotValues(Part):
-    """Keys of a bot that every level may give: the section, a target, a bot, a target's bot."""
-
-    network: Text | None = None
-    """Where bots run, as ``ecosystem:network:provider``. Parts left out come from the Ape project."""
+class NetworkValues(Part):
+    """Keys of a bot that may differ by network."""
 
     account: Text | None = None
     """Alias of the account that bots sign with, as the cluster knows it. Empty text: none."""
@@ -133,6 +165,20 @@ class BotValues(Part):
     """Whether a bot gets the address and the key of its cluster, to manage it. ``false`` when not set."""
 
 
+class BotValues(NetworkValues):
+    """Keys of a bot that every level may give: the section, a target, a bot, a target's bot."""
+
+    network: Text | None = None
+    """Where bots run, as ``ecosystem:network:provider``. Parts left out come from the Ape project."""
+
+    networks: Annotated[dict[Text, NetworkValues] | None, BeforeValidator(_networks)] = None
+    """Networks of a bot that runs on several, in place of ``network``: a list, or network → what differs there."""
+
+    names: Annotated[dict[Text, Name] | Text | None, BeforeValidator(_names)] = None
+    """Names of the bots that ``networks`` makes: a text with ``{bot}``, ``{ecosystem}`` and ``{network}``, or network
+    → name. ``{bot}-{ecosystem}-{network}`` when not set."""
+
+
 class BotConfig(BotValues):
     """One bot of the project."""
 
@@ -145,8 +191,9 @@ class BotConfig(BotValues):
     protect: bool | None = None
     """Whether ``deploy --prune`` and ``bots remove`` refuse to remove it. ``false`` when not set."""
 
-    renamed_from: Name | None = None
-    """Its earlier name on the cluster: the bot of that name is renamed, instead of a new one being created."""
+    renamed_from: Annotated[tuple[Name, ...] | None, BeforeValidator(_one_or_more)] = None
+    """Its earlier name on the cluster, or a list of them, the latest first: a bot of such a name is renamed, instead of
+    a new one being created."""
 
 
 class StreamConfig(Part):
@@ -177,6 +224,9 @@ class _Deployment(BotValues):
     variables: dict[Name, VariableNames] = Field(default_factory=dict)
     """Variable groups to create: name → names of their variables. Values come from the environment or --env-file."""
 
+    allow_empty: VariableNames = ()
+    """Names of variables whose value may be empty. Of all others an empty value is refused: it is a missing secret."""
+
     bots: dict[Name, Annotated[BotConfig, BeforeValidator(_empty_is_default)]] = Field(default_factory=dict)
     """The bots, by name. When there are none, they are those that the bot SDK finds in the project."""
 
@@ -193,6 +243,9 @@ class Section(_Deployment):
 
     stream: StreamConfig = StreamConfig()
     """Requirements on the payment stream of the cluster."""
+
+    project: Name | None = None
+    """Name of the project in the history of deployments. Default: its repository and folder tell it apart."""
 
     history: Text | None = None
     """Folder for the history of deployments, relative to the project. ``~/.silverback/deployments`` when not set."""

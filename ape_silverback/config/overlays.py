@@ -23,7 +23,7 @@ _LISTS = {
     name
     for model in (Section, TargetConfig, BotConfig)
     for name, key in model.model_fields.items()
-    if "tuple[" in str(key.annotation)
+    if "tuple[" in str(key.annotation) or name == "networks"
 }
 """Keys whose value is a list, which an overlay may also give as words between commas."""
 
@@ -134,19 +134,24 @@ class Overlays:
         """Return the path of a variable with the names that it means."""
         if first not in _NAMED or not rest:
             return tuple(rest)
-        known = self._known(first)
+        return self._named((first,), rest, place)
+
+    def _named(self, above: Path, rest: Sequence[str], place: str) -> tuple[str, ...]:
+        """Return the path of a variable below a key that holds names, each in the spelling of the one it means."""
+        key = above[-1]
+        known = self._known(key) if key != "networks" else _names_in(_at(self.data, above[:-1]), key)
         for end in range(len(rest), 0, -1):  # a name may have two underscores itself
             word = _letters("__".join(rest[:end]))
             candidates = sorted(name for name in known if _letters(name) == word)
             if len(candidates) > 1:
                 both = " and ".join(f"'{name}'" for name in candidates)
-                raise ConfigurationError(f"{place}: means {both}; use --set {first}.NAME.KEY=VALUE, or rename one")
+                raise ConfigurationError(f"{place}: means {both}; use --set {key}.NAME.KEY=VALUE, or rename one")
             if candidates:
-                below = rest[end:]
-                if first == "targets" and below:
-                    return (candidates[0], below[0], *self._names(below[0], below[1:], place))
-                return (candidates[0], *below)
-        if first == "targets" and len(rest) > 1:
+                name, below = candidates[0], rest[end:]
+                if below and below[0] in (*_NAMED, "networks") and below[1:] and key in ("bots", "targets"):
+                    return (name, below[0], *self._named((*above, name, below[0]), below[1:], place))
+                return (name, *below)
+        if key == "targets" and len(rest) > 1:
             self._check_target(rest[0], place)
         return tuple(rest)
 
@@ -161,12 +166,19 @@ def merge(base: Any, over: Any) -> Any:
     """Return one section laid over another as Ape merges its files: mappings key by key, all else replaced."""
     if not isinstance(base, Mapping) or not isinstance(over, Mapping):
         return over
+    # `network` and `networks` are one setting in two forms: the later one replaces the other.
+    if isinstance(over.get("networks"), Mapping) and isinstance(base.get("networks"), list):
+        base = {**base, "networks": dict.fromkeys(base["networks"])}
+    if isinstance(over.get("network"), str):
+        base = {key: value for key, value in base.items() if key != "networks"}
+    elif "networks" in over and isinstance(base.get("network"), str):
+        base = {key: value for key, value in base.items() if key != "network"}
     return {**base, **{key: merge(base[key], value) if key in base else value for key, value in over.items()}}
 
 
 def _names_in(data: Any, key: str) -> set[str]:
     below = data.get(key) if isinstance(data, Mapping) else None
-    return {str(name) for name in below} if isinstance(below, Mapping) else set()
+    return {str(name) for name in below} if isinstance(below, Mapping | list) else set()
 
 
 def _letters(name: str) -> str:

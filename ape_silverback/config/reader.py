@@ -181,8 +181,8 @@ def _read_file(path: Path, label: str) -> tuple[list[Any], Places]:
     """Return what stands under the section's key, in a list that is empty when the file doesn't have it."""
     written = _text(path, label)
     text = os.path.expandvars(written)
-    if not _is_utf8(text):
-        names = [name for name in unset_variables(written) if not _is_utf8(os.environ.get(name, ""))]
+    if not is_utf8(text):
+        names = [name for name in unset_variables(written) if not is_utf8(os.environ.get(name, ""))]
         raise ConfigurationError(f"{label}: environment variable {names[0]}, which it refers to, isn't UTF-8 text")
     if path.suffix == ".toml":
         return _read_toml(text, label)
@@ -195,7 +195,7 @@ def _read_file(path: Path, label: str) -> tuple[list[Any], Places]:
     return _read_yaml(text, label)
 
 
-def _is_utf8(text: str) -> bool:
+def is_utf8(text: str) -> bool:
     """Return whether a text can be encoded: Python carries bytes that aren't UTF-8 as lone surrogates."""
     try:
         text.encode()

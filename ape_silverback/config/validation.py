@@ -8,7 +8,16 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from ape_silverback.config.models import BotConfig, Part, Section, StreamConfig, TargetConfig, kind_of, quoting_hint
+from ape_silverback.config.models import (
+    BotConfig,
+    NetworkValues,
+    Part,
+    Section,
+    StreamConfig,
+    TargetConfig,
+    kind_of,
+    quoting_hint,
+)
 from ape_silverback.exceptions import ConfigurationError
 from ape_silverback.suggestions import did_you_mean
 
@@ -24,6 +33,7 @@ PlaceOf = Callable[[Path], "str | None"]
 # Key → (model of what is below it, whether names lie between). For the keys that hold more keys of ours.
 _NESTED: dict[str, tuple[type[Part], bool]] = {
     "bots": (BotConfig, True),
+    "networks": (NetworkValues, True),
     "stream": (StreamConfig, False),
     "targets": (TargetConfig, True),
 }
@@ -128,6 +138,8 @@ class _Normaliser:
             if key in result:
                 self.doubles.append(_line(here, "given twice, with '-' and with '_'", self.place_of))
             result[key] = self._below(key, value, here)
+        if result.get("network") is not None and result.get("networks") is not None:
+            self.doubles.append(_line((*path, "networks"), "given beside `network`; keep one of them", self.place_of))
         return result
 
     def _below(self, key: str, value: Any, path: Path) -> Any:

@@ -77,7 +77,7 @@ class Deployer:
             DeployError: it can't be done, with every reason, a line each.
         """
         known = self.records.known()
-        names = {bot.name for bot in desired.bots} | {bot.renamed_from for bot in desired.bots if bot.renamed_from}
+        names = {name for bot in desired.bots for name in (bot.name, bot.family, *bot.renamed_from) if name}
         names |= set(known.bots) if plan_options.prune else set()
         live = read_live_state(self.client, self.cluster, names)
         return make_plan(desired, live, values, known, plan_options)

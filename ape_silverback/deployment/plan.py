@@ -349,7 +349,7 @@ class _Planner:
         self.desired, self.live, self.values, self.known, self.plan_options = desired, live, values, known, plan_options
         self.declared = {group.name: group for group in desired.groups}
         self.renamed = {
-            bot.renamed_from: bot for bot in desired.bots if bot.renamed_from in live.bots and bot.name not in live.bots
+            old.name: bot for bot in desired.bots if bot.name not in live.bots and (old := self._earlier(bot))
         }
 
     def plan(self) -> Plan:
@@ -394,10 +394,24 @@ class _Planner:
         )
         return action if action.add or action.push or action.remove else None
 
+    def _earlier(self, bot: DesiredBot) -> LiveBot | None:
+        """Return the bot on the cluster that a bot was before it was renamed or put on several networks."""
+        names = {other.name for other in self.desired.bots}
+        for name in bot.renamed_from:
+            if name in self.live.bots and name not in names:
+                return self.live.bots[name]
+        if (
+            bot.family in self.known.bots
+            and bot.family not in names
+            and (single := self.live.bots.get(str(bot.family)))
+        ):
+            where, before = bot.configuration, single.configuration
+            if (where.ecosystem, where.network) == (before.ecosystem, before.network):
+                return single
+        return None
+
     def _bot(self, bot: DesiredBot, touched: Collection[str]) -> BotAction:
-        there = self.live.bots.get(bot.name)
-        if there is None and bot.renamed_from is not None:
-            there = self.live.bots.get(bot.renamed_from)
+        there = self.live.bots.get(bot.name) or self._earlier(bot)
         if there is None:
             return CreateBot(name=bot.name, configuration=bot.configuration)
         runs = there.status in ACTIVE
@@ -440,12 +454,14 @@ class _Planner:
         names = [bot.name for bot in self.desired.bots]
         problems += [f"two bots are called '{name}'" for name in dict.fromkeys(names) if names.count(name) > 1]
         for bot in self.desired.bots:
-            old = bot.renamed_from
-            if old in names:
-                problems.append(f"{bot.name}: renamed-from '{old}', which is a bot of the project")
-            elif old in self.live.bots and old in self.known.bots and bot.name in self.live.bots:
-                problems.append(f"{bot.name}: renamed-from '{old}', but both are on the cluster: remove one of them")
-        sources = [bot.renamed_from for bot in self.desired.bots if bot.renamed_from]
+            for old in bot.renamed_from:
+                if old in names:
+                    problems.append(f"{bot.name}: renamed-from '{old}', which is a bot of the project")
+                elif old in self.live.bots and old in self.known.bots and bot.name in self.live.bots:
+                    problems.append(
+                        f"{bot.name}: renamed-from '{old}', but both are on the cluster: remove one of them"
+                    )
+        sources = [name for bot in self.desired.bots for name in bot.renamed_from]
         problems += [f"two bots are renamed-from '{old}'" for old in dict.fromkeys(sources) if sources.count(old) > 1]
         return problems
 

@@ -7,7 +7,6 @@ Containerfile. For builds by hand there is such a file, which BuildKit and Podma
 
 from __future__ import annotations
 
-import ast
 import json
 import os
 import re
@@ -25,6 +24,7 @@ from typing import Any
 from ape_silverback.exceptions import BuildError
 from ape_silverback.project.desired import DesiredBot
 from ape_silverback.project.discovery import find_bot_module
+from ape_silverback.project.imports import module_place, needed_files
 
 BASE = "ghcr.io/apeworx/silverback:stable"
 """Image of the bot SDK, which the public ``silverback build`` starts from too. Its user and folder are used below."""
@@ -251,7 +251,7 @@ def _code(project: Path, bot: DesiredBot) -> Iterator[_Layer]:
             "set `module:` for one with another name"
         )
     name = module.name
-    needed = _needed(project, name)
+    needed = needed_files(project, name)
     if (project / "bots").is_dir() and name.startswith("bots."):
         others = {path for path in (project / "bots").iterdir() if not _is_python(path) and not _is_never(path)}
         needed |= {path for path in others if path.is_file() or _has_files(path)}
@@ -259,68 +259,12 @@ def _code(project: Path, bot: DesiredBot) -> Iterator[_Layer]:
     lines = _copies(project, paths)
     if any(path.startswith("src/") for path in paths):
         lines.append(f'ENV PYTHONPATH="{WORKDIR}/src"')
-    if _place(project, "bot") not in needed:
+    if module_place(project, "bot") not in needed:
         imported = "bot" if module.attribute == "bot" else f"{module.attribute} as bot"
         lines.append(f"RUN echo 'from {name} import {imported}' > bot.py")
     yield _Layer("The bot, and what it needs of the project.", tuple(lines), paths)
     command = json.dumps(["run", bot.module])
     yield _Layer("How to run it.", ('ENTRYPOINT ["silverback"]', f"CMD {command}"))
-
-
-def _needed(project: Path, module: str) -> set[Path]:
-    """Return the files and packages of the project that a module needs, following its imports."""
-    needed: set[Path] = set()
-    queue = [module]
-    while queue:
-        place = _place(project, queue.pop())
-        if place is None or place in needed:
-            continue
-        needed.add(place)
-        for file in place.rglob("*.py") if place.is_dir() else [place]:
-            queue += _imports(project, file)
-    return needed
-
-
-def _place(project: Path, name: str) -> Path | None:
-    """Return the file or package that holds a module; a package as a whole, but of ``bots`` only the part in it."""
-    first, _, below = name.partition(".")
-    if not first:
-        return None
-    if first == "bots" and not below:
-        return file if (file := project / "bots" / "__init__.py").is_file() else None
-    if first == "bots":
-        folders, (first, _, below) = [project / "bots"], below.partition(".")
-    else:
-        folders = [project, project / "src"]
-    for folder in folders:
-        package, file = folder / first, folder / f"{first}.py"
-        if (package / "__init__.py").is_file():
-            return package
-        if file.is_file():
-            return file
-        part = package / below.partition(".")[0]
-        if below and (part.is_dir() or part.with_name(f"{part.name}.py").is_file()):  # a namespace package
-            return package
-    return None
-
-
-def _imports(project: Path, file: Path) -> Iterator[str]:
-    """Return the absolute names of what a file imports; nothing for one that isn't Python."""
-    root = project / "src" if file.is_relative_to(project / "src") else project
-    package = file.parent.relative_to(root).parts
-    try:
-        tree = ast.parse(file.read_bytes())
-    except (OSError, SyntaxError, ValueError):
-        return
-    yield ".".join(package)
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            above = package[: len(package) - node.level + 1] if node.level else ()
-            origin = (*above, *([node.module] if node.module else ()))
-            yield ".".join(origin)
-            yield from (".".join((*origin, alias.name)) for alias in node.names)
 
 
 def _is_python(path: Path) -> bool:

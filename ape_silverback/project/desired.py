@@ -20,7 +20,8 @@ class DesiredBot:
         configuration: what is deployed of it.
         origins: field of the configuration → where its value came from.
         protect: whether a deployment that no longer has it may not remove it.
-        renamed_from: name that it had on the cluster before.
+        renamed_from: names that it had on the cluster before, the latest first.
+        family: name in the section of a bot that runs on several networks, of which this is one.
     """
 
     name: str
@@ -29,7 +30,8 @@ class DesiredBot:
     configuration: BotConfiguration
     origins: Mapping[str, str]
     protect: bool = False
-    renamed_from: str | None = None
+    renamed_from: tuple[str, ...] = ()
+    family: str | None = None
 
 
 @dataclass(frozen=True)

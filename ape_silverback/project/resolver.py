@@ -1,23 +1,25 @@
 """The bots of an Ape project, resolved: project, section and options make a ``DesiredState``.
 
-Every value has its origin. Precedence, highest first: command-line option, the target's bot, the target, the
-bot, the section, the Ape project. Nothing here talks to a chain or to a cluster.
+Every value has its origin. What the section leaves out comes from the Ape project. Nothing here talks to a chain or
+to a cluster.
 """
 
 from __future__ import annotations
 
-import fnmatch
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ape_silverback.cluster.types import BotConfiguration, ClusterKind
+from ape_silverback.cluster.types import SET_BY_CLUSTER, BotConfiguration, ClusterKind
+from ape_silverback.config.reader import is_utf8, unset_variables
 from ape_silverback.exceptions import ResolutionError
 from ape_silverback.project.desired import NO_OVERRIDES, DesiredBot, DesiredGroup, DesiredState, Overrides
 from ape_silverback.project.discovery import discover_bots, find_bot_module, project_image, project_name
+from ape_silverback.project.layers import layers_of
+from ape_silverback.project.members import Member, choose, known_bots, members_of
 from ape_silverback.project.networks import ConfigurationFiles, ResolvedNetwork, Sourced, resolve_network
 from ape_silverback.suggestions import did_you_mean
 
@@ -33,29 +35,8 @@ IMAGE_REFERENCE = re.compile(
 )
 """An image reference as container registries take it (OCI distribution specification)."""
 
-
-@dataclass(frozen=True)
-class _Layer:
-    """One place that may give values of a bot."""
-
-    values: Any  # a model of the section, or Overrides
-    origin: Callable[[str], str]
-
-    def get(self, name: str) -> Any:
-        return getattr(self.values, name, None)
-
-
-@dataclass(frozen=True)
-class _Layers:
-    """The places that may give values of one bot, the one that wins first."""
-
-    layers: tuple[_Layer, ...]
-
-    def all(self, name: str) -> list[tuple[Any, str]]:
-        return [(value, layer.origin(name)) for layer in self.layers if (value := layer.get(name)) is not None]
-
-    def first(self, name: str, default: Any = None, origin: str = "default") -> tuple[Any, str]:
-        return next(iter(self.all(name)), (default, origin))
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
+"""A bot's name as a cluster takes it."""
 
 
 def target_of(reading: SectionReading, name: str | None) -> TargetConfig | None:
@@ -89,110 +70,42 @@ def resolve(
     Raises:
         ResolutionError: with every problem of every bot, a line each.
     """
+    files = ConfigurationFiles.read(reading.file, os.environ if environ is None else environ)
+    found = discover_bots(folder)
+    known = known_bots(reading, found, target)
+    members = members_of(reading, known, target, options, files)
+    if new:
+        chosen = [
+            Member(name, name, "named on the command line", layers_of(reading, name, target, options)) for name in names
+        ]
+    else:
+        chosen = choose(names, members)
     resolver = _Resolver(
         folder=folder,
         project=project_name(),
         kind=kind,
-        files=ConfigurationFiles.read(reading.file, os.environ if environ is None else environ),
-        found=discover_bots(folder),
+        files=files,
+        found=found,
+        named_after={
+            bot: layers_of(reading, bot, target, options).first("module", default=bot)[0]
+            for bot in known
+            if layers_of(reading, bot, target, options).first("image")[0] is None
+        },
         allow_dirty=options.allow_dirty,
     )
-    known = known_bots(reading, resolver.found, target)
-    chosen = list(names) if new else _choose(names, list(known))
-    bots = [
-        resolver.bot(name, _layers(reading, name, target, options), known.get(name, "named on the command line"))
-        for name in chosen
-    ]
-    if resolver.problems:
-        raise ResolutionError("\n".join(resolver.problems))
+    bots = [resolver.bot(member) for member in chosen]
     resolved = tuple(bot for bot in bots if bot is not None)
+    groups = _groups(reading, target, resolved)
+    problems = [*resolver.problems, *(text for group in groups for text in _reserved(group))]
+    if problems:
+        raise ResolutionError("\n".join(problems))
     return DesiredState(
         project=resolver.project,
         folder=folder,
         bots=resolved,
-        groups=_groups(reading, target, resolved),
+        groups=groups,
         warnings=(*reading.warnings, *resolver.warnings),
     )
-
-
-def known_bots(reading: SectionReading, found: Mapping[str, str], target: str | None = None) -> dict[str, str]:
-    """Return the project's bots: those that the section declares, else those that are found in the folder.
-
-    A target's bots, the environment and settings change bots and make none. Only in a project that has none otherwise
-    are they those of the target.
-
-    Args:
-        found: what ``discover_bots`` returns for the project's folder.
-        target: name of one of the section's targets.
-
-    Returns:
-        Name of each bot → its origin.
-
-    Raises:
-        ResolutionError: a target's bot or an overlay isn't one of the project's bots.
-    """
-    wanted = reading.target(target)
-    of_target = wanted.bots if wanted is not None else {}
-    if reading.declared:
-        known = {name: f"silverback.bots.{name}" for name in reading.declared}
-    elif found:
-        known = {name: f"found at {path}" for name, path in found.items()}
-    else:
-        known = {name: f"silverback.targets.{target}.bots.{name}" for name in of_target}
-    problems = []
-    for name in of_target:
-        if name not in known:
-            key = f"silverback.targets.{target}.bots.{name}"
-            place = reading.place_of("targets", str(target), "bots", name)
-            problems.append(
-                f"{key}{f' ({place})' if place else ''}: this project has no bot '{name}'; {did_you_mean(name, known)} "
-                "(a target changes bots; declare new ones under silverback.bots)"
-            )
-    for name, place in reading.unknown_bots.items():
-        if name not in known:
-            problems.append(f"{place}: this project has no bot '{name}'; {did_you_mean(name, known)}")
-    if problems:
-        raise ResolutionError("\n".join(problems))
-    return known
-
-
-def _choose(names: Sequence[str], known: Sequence[str]) -> list[str]:
-    if not known:
-        raise ResolutionError(
-            "this project has no bots: put one at bots/NAME.py, or declare them under `silverback: bots:` "
-            "in ape-config.yaml. (Ape reads only the current folder.)"
-        )
-    if not names:
-        return list(known)
-    chosen: dict[str, None] = {}
-    for name in names:
-        matches = [name] if name in known else fnmatch.filter(known, name)
-        if not matches:
-            raise ResolutionError(f"this project has no bot '{name}'; {did_you_mean(name, known)}")
-        chosen.update(dict.fromkeys(matches))
-    return list(chosen)
-
-
-def _layers(reading: SectionReading, bot: str, target: str | None, options: Overrides) -> _Layers:
-    section = reading.section
-
-    def at(*path: str) -> Callable[[str], str]:
-        def origin(name: str) -> str:
-            key = ".".join((*path, name)).replace("_", "-") if not path else ".".join((*path, name.replace("_", "-")))
-            place = reading.place_of(*path, name)
-            return f"{key} ({place})" if place else key
-
-        return origin
-
-    spellings = {"environment": "group", "cluster_access": "cluster-access"}
-    layers = [_Layer(options, lambda name: f"option --{spellings.get(name, name)}")]
-    if target is not None:
-        wanted = section.targets[target]
-        layers.append(_Layer(wanted.bots.get(bot), at("targets", target, "bots", bot)))
-        layers.append(_Layer(wanted, at("targets", target)))
-    layers.append(_Layer(section.bots.get(bot), at("bots", bot)))
-    layers.append(_Layer(section, at()))
-    return _Layers(tuple(layers))
 
 
 @dataclass
@@ -201,6 +114,7 @@ class _Resolver:
 
     Attributes:
         found: the bots that are in the project's folder, as ``discover_bots`` returns them.
+        named_after: bots whose images are named after them → their modules.
         warnings: in order, each once.
     """
 
@@ -209,20 +123,30 @@ class _Resolver:
     kind: ClusterKind | None
     files: ConfigurationFiles
     found: Mapping[str, str]
+    named_after: Mapping[str, str]
     allow_dirty: bool = False
     problems: list[str] = field(default_factory=list)
     warnings: dict[str, None] = field(default_factory=dict)
 
-    def bot(self, name: str, layers: _Layers, origin: str) -> DesiredBot | None:
+    def bot(self, member: Member) -> DesiredBot | None:
         """Resolve one bot; None when something is wrong with it, which is noted."""
+        name, layers = member.name, member.layers
         problems_before = len(self.problems)
-        network = self._network(name, layers)
+        if member.problem is not None:
+            self._problem(name, member.problem)
+            return None
+        if not _NAME.fullmatch(name):
+            self._problem(name, "its name has more than 63 characters; set a shorter one (`names:`)")
+        self._check_texts(member)
+        network = self._network(member)
         account, account_origin = layers.first("account", origin="not set: the bot signs nothing")
         account = account or None  # an empty text takes back what a wider place sets
         if account and network:
             self._check_account(name, account, account_origin, network)
-        module, module_origin = layers.first("module", default=name, origin=self.found.get(name, "the bot's name"))
-        image = self._image(name, layers, module, module_origin)
+        module, module_origin = layers.first(
+            "module", default=member.bot, origin=self.found.get(member.bot, "the bot's name")
+        )
+        image = self._image(member, module, module_origin)
         environment, environment_origin = layers.first("environment", default=(), origin="not set")
         credential, credential_origin = layers.first("credential", origin="not set")
         access, access_origin = layers.first("cluster_access", default=False)
@@ -230,7 +154,7 @@ class _Resolver:
             return None
         return DesiredBot(
             name=name,
-            origin=origin,
+            origin=member.origin,
             module=module,
             configuration=BotConfiguration(
                 image=image.value,
@@ -253,8 +177,21 @@ class _Resolver:
                 "cluster_access": access_origin,
             },
             protect=layers.first("protect", default=False)[0],
-            renamed_from=layers.first("renamed_from")[0],
+            renamed_from=member.earlier or layers.first("renamed_from", default=())[0],
+            family=member.family,
         )
+
+    def _check_texts(self, member: Member) -> None:
+        """Note values that refer to a variable that isn't set, or hold bytes that aren't UTF-8."""
+        for key in ("network", "account", "registry", "tag", "credential", "environment", "image", "module"):
+            for value, origin in member.layers.all(key)[: None if key == "network" else 1]:
+                for text in [value] if isinstance(value, str) else value:
+                    for variable in unset_variables(text):
+                        self._problem(member.name, f"{origin}: environment variable {variable} isn't set")
+                    if not is_utf8(text):
+                        self._problem(member.name, f"{origin}: isn't UTF-8 text")
+        if not is_utf8(str(self.folder)):
+            self._problem(member.name, "the path of the project's folder isn't UTF-8 text")
 
     def _problem(self, bot: str, text: str) -> None:
         self.problems.append(f"{bot}: {text}")
@@ -262,19 +199,21 @@ class _Resolver:
     def _warn(self, bot: str, text: str) -> None:
         self.warnings[f"{bot}: {text}"] = None
 
-    def _network(self, bot: str, layers: _Layers) -> ResolvedNetwork | None:
-        try:
-            network = resolve_network([Sourced(*given) for given in layers.all("network")], self.files)
-        except ResolutionError as error:
-            self._problem(bot, str(error))
-            return None
+    def _network(self, member: Member) -> ResolvedNetwork | None:
+        bot, network = member.name, member.network
+        if network is None:
+            try:
+                network = resolve_network([Sourced(*given) for given in member.layers.all("network")], self.files)
+            except ResolutionError as error:
+                self._problem(bot, str(error))
+                return None
         for warning in network.warnings:
             self._warn(bot, warning)
         if reason := _out_of_reach(network):
             if self.kind == "platform":
                 self._problem(bot, f"can't run on a hosted cluster: {reason}")
             elif self.kind == "direct":
-                self._warn(bot, f"{reason}. It has to be reachable from where this cluster runs its bots")
+                self._warn(bot, f"{reason}. It must be reachable from where this cluster runs its bots")
         return network
 
     def _check_account(self, bot: str, account: str, origin: str, network: ResolvedNetwork) -> None:
@@ -299,8 +238,9 @@ class _Resolver:
             hint = f"; {did_you_mean(account, aliases)}" if aliases else ""
             self._warn(bot, f"no account '{account}' ({origin}) in Ape here; it must exist where the bot runs{hint}")
 
-    def _image(self, bot: str, layers: _Layers, module: str, module_origin: str) -> Sourced | None:
+    def _image(self, member: Member, module: str, module_origin: str) -> Sourced | None:
         """Return a bot's image; None when something is wrong, which is noted."""
+        bot, layers = member.name, member.layers
         image, image_origin = layers.first("image")
         if self.kind == "local":
             if image and image.startswith("project:"):
@@ -312,7 +252,7 @@ class _Resolver:
             return self._project_image(bot, module, module_origin, "the local cluster runs the project's folder")
 
         registry, registry_origin = layers.first("registry")
-        default = f"{self.project}-{bot}".lower()  # as the bot SDK names what it builds
+        default = f"{self.project}-{member.bot}".lower()  # as the bot SDK names what it builds
         if image:
             return self._reference(bot, image, image_origin)
         if registry or self.kind == "engine":
@@ -321,6 +261,14 @@ class _Resolver:
                 tag, tag_origin = self._commit(bot, tag_origin), f"{tag_origin}, the commit"
             if tag is None:
                 return None
+            for other, its_module in self.named_after.items():
+                if other.lower() == member.bot.lower() and other != member.bot and its_module != module:
+                    self._problem(
+                        bot,
+                        f"its image would have the same name as that of bot '{other}', {default}; "
+                        f"set `bots.{member.bot}.image`, or rename one",
+                    )
+                    return None
             place, of_place = f"{registry.rstrip('/')}/" if registry else "", f"registry of {registry_origin}"
             origin = f"{of_place if registry else 'this engine'}, names of project and bot, tag of {tag_origin}"
             return self._reference(bot, f"{place}{default}:{tag}", origin)
@@ -330,7 +278,7 @@ class _Resolver:
             )
         self._problem(
             bot,
-            f"has no image: set `registry:` (for '{{registry}}/{default}:{{tag}}') or `bots.{bot}.image` in the "
+            f"has no image: set `registry:` (for '{{registry}}/{default}:{{tag}}') or `bots.{member.bot}.image` in the "
             "silverback section; only a local cluster runs the project's folder itself",
         )
         return None
@@ -390,6 +338,12 @@ def _out_of_reach(network: ResolvedNetwork) -> str | None:
             f"name '{upstream}' itself"
         )
     return None
+
+
+def _reserved(group: DesiredGroup) -> Iterator[str]:
+    for name in group.variables:
+        if name in SET_BY_CLUSTER:
+            yield f"{group.origin}: {name} is set by the cluster itself; use another name"
 
 
 def _groups(reading: SectionReading, target: str | None, bots: Iterable[DesiredBot]) -> tuple[DesiredGroup, ...]:

@@ -13,7 +13,7 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import Request
 
 from ape_silverback.cluster.types import ClusterConfiguration
-from ape_silverback.server.authentication import SESSION, is_same
+from ape_silverback.server.authentication import SESSION, bearer_key, is_same
 from ape_silverback.server.dashboard.pages import add_dashboard
 from ape_silverback.server.database import NameTakenError
 from ape_silverback.server.measurements import MeasuredRequests, Measurements
@@ -93,6 +93,7 @@ def _authenticate(
     request: Request, key: Annotated[str | None, Depends(_header)], opened: Annotated[str | None, Depends(_cookie)]
 ) -> None:
     state = request.app.state
+    key = key or bearer_key(request.headers.get("authorization"))
     if not is_same(key, state.api_key) and not is_same(opened, state.session):
         raise HTTPException(401, "no or a wrong X-API-Key")
 
@@ -112,7 +113,7 @@ def _describe(app: FastAPI, runtime: str, configuration: ClusterConfiguration | 
     extra = {
         "x-config": configuration.model_dump() if configuration else None,
         "x-runtime": runtime,
-        "x-extensions": [name for module in ROUTES for name in module.EXTENSIONS],
+        "x-extensions": [*(name for module in ROUTES for name in module.EXTENSIONS), "dashboard"],
     }
 
     def openapi() -> dict[str, Any]:

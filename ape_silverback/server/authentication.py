@@ -22,6 +22,12 @@ def is_same(given: str | None, wanted: str | None) -> bool:
     return hmac.compare_digest(given.encode("utf8", "surrogatepass"), wanted.encode())
 
 
+def bearer_key(header: str | None) -> str | None:
+    """Return the key of an ``Authorization: Bearer`` header, which is how Prometheus brings one."""
+    scheme, _, key = (header or "").partition(" ")
+    return key.strip() if scheme.lower() == "bearer" else None
+
+
 def role_of_key(app: FastAPI, key: str | None) -> Role | None:
     """Return what a key allows on a cluster's application; None for one that isn't valid."""
     return "write" if is_same(key, app.state.api_key) else None

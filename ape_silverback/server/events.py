@@ -8,7 +8,7 @@ from typing import Annotated, Any, TypeVar
 from pydantic import BaseModel, BeforeValidator, Field, TypeAdapter, ValidationError
 
 from ape_silverback.apepay.contract import event_topic
-from ape_silverback.apepay.rpc import Node, Question, answers_of
+from ape_silverback.apepay.rpc import Node, RpcRequest, results_of
 from ape_silverback.exceptions import ChainError
 
 T = TypeVar("T")
@@ -65,15 +65,15 @@ class Expires:
 Event = Created | Expires
 
 
-def block_question(block: int | str) -> Question:
+def block_request(block: int | str) -> RpcRequest:
     """Ask for a block, by its number or a tag such as ``latest``."""
-    return Question("eth_getBlockByNumber", (hex(block) if isinstance(block, int) else block, False))
+    return RpcRequest("eth_getBlockByNumber", (hex(block) if isinstance(block, int) else block, False))
 
 
-def log_question(manager: str, first: int, last: int) -> Question:
+def log_request(manager: str, first: int, last: int) -> RpcRequest:
     """Ask for what a StreamManager logged in some blocks."""
     topics = [[event_topic(name) for name in EVENTS]]
-    return Question(
+    return RpcRequest(
         "eth_getLogs", ({"address": manager, "fromBlock": hex(first), "toBlock": hex(last), "topics": topics},)
     )
 
@@ -86,7 +86,7 @@ def events_of(node: Node, answer: Any) -> list[Event]:
     """
     logs = sorted(read(list[Log], answer), key=lambda one: (one.block, one.index))
     numbers = sorted({one.block for one in logs})
-    headers = read(list[Header], answers_of(node, *map(block_question, numbers)))
+    headers = read(list[Header], results_of(node, *map(block_request, numbers)))
     times = {number: header.timestamp for number, header in zip(numbers, headers, strict=True)}
     return [_event(one, times[one.block]) for one in logs]
 

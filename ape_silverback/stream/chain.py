@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from ape_silverback.apepay.rpc import HttpNode, Node, Question
+from ape_silverback.apepay.rpc import HttpNode, Node, RpcRequest
 from ape_silverback.exceptions import ChainError, StreamError
 
 if TYPE_CHECKING:
@@ -14,12 +14,12 @@ if TYPE_CHECKING:
 
 
 def network_with(chain_id: int) -> str:
-    """Give the network of the project's Ape that has a chain id, as ``ecosystem:network``. Connects to nothing.
+    """Return the network of the project's Ape that has a chain id, as ``ecosystem:network``. Connects to nothing.
 
-    The default ecosystem comes first, then custom networks, then what Ape knows of public chains.
+    The local network comes first, then custom networks, then the public chains that Ape knows.
 
     Raises:
-        StreamError: there is none.
+        StreamError: none has it.
     """
     from ape.utils.basemodel import ManagerAccessMixin
     from ape.utils.testing import DEFAULT_TEST_CHAIN_ID
@@ -39,7 +39,7 @@ def network_with(chain_id: int) -> str:
                 return f"{ecosystem}:{network}"
     raise StreamError(
         f"no network of this project has chain id {chain_id}: install the plugin that brings it, declare it under "
-        "`networks: custom:` in ape-config.yaml, or name one with --network"
+        "`networks: custom:` in ape-config.yaml, or pass --network"
     )
 
 
@@ -48,10 +48,10 @@ def connected_provider(choice: str | None) -> Iterator[ProviderAPI]:
     """Connect to a network as every Ape command does.
 
     Args:
-        choice: ``ecosystem:network:provider``; parts left out are the project's, None is all of them.
+        choice: ``ecosystem:network:provider``; parts left out are the project's, and all of them for None.
 
     Raises:
-        ChainError: it can't be connected to, or it is a chain inside this process, on which nobody else is.
+        ChainError: it can't be connected to, or it is a chain inside this process, which has no streams.
     """
     from ape.exceptions import ApeException
     from ape.utils.basemodel import ManagerAccessMixin
@@ -65,8 +65,8 @@ def connected_provider(choice: str | None) -> Iterator[ProviderAPI]:
     try:
         if provider.name == "test":
             raise ChainError(
-                f"{provider.network_choice} is a chain inside this process, where no stream is: name a network with "
-                "--network, or set the default provider of the project's network"
+                f"{provider.network_choice} is a chain inside this process, which has no streams: pass --network, or "
+                "set `default_provider` of the project's network"
             )
         yield provider
     finally:
@@ -75,7 +75,7 @@ def connected_provider(choice: str | None) -> Iterator[ProviderAPI]:
 
 @contextmanager
 def node_of(provider: ProviderAPI) -> Iterator[Node]:
-    """Give the node of a connected provider: over HTTP where it has an address, with our own patience and batches."""
+    """Open the node of a connected provider: over HTTP where it has an address, with our own time-outs and batches."""
     from ape.utils.basemodel import ManagerAccessMixin
 
     url = getattr(provider, "http_uri", None)
@@ -91,23 +91,19 @@ def node_of(provider: ProviderAPI) -> Iterator[Node]:
 
 
 class ProviderNode:
-    """A node that only Ape's provider can reach, as over a socket: one question after the other."""
+    """A node that only Ape's provider can reach, as over a socket: one request after the other."""
 
     def __init__(self, provider: ProviderAPI) -> None:
-        self.questions = 0
-        self.round_trips = 0
         self._provider = provider
 
-    def ask(self, questions: Sequence[Question]) -> list[Any]:
-        """Ask; see ``Node``."""
-        return [self._ask(question) for question in questions]
+    def batch(self, requests: Sequence[RpcRequest]) -> list[Any]:
+        """Send requests; see ``Node``."""
+        return [self._single(request) for request in requests]
 
-    def _ask(self, question: Question) -> Any:
+    def _single(self, request: RpcRequest) -> Any:
         from ape.exceptions import ApeException
 
-        self.questions += 1
-        self.round_trips += 1
         try:
-            return self._provider.make_request(question.method, list(question.params))
+            return self._provider.make_request(request.method, list(request.params))
         except (ApeException, OSError, ValueError) as error:
-            return ChainError(f"provider '{self._provider.name}' refuses {question.method}: {error}")
+            return ChainError(f"provider '{self._provider.name}' refuses {request.method}: {error}")

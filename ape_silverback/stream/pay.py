@@ -1,97 +1,49 @@
-"""Opens, extends and cancels payment streams. All that can be known to fail is said before anything is signed.
+"""Opens, extends and cancels payment streams. All that can be known to fail is an error before anything is signed.
 
-A payment is an ``Quote`` first: what is paid, for what, for how long. It is shown, and then sent as it is; the
+A payment is a ``Quote`` first: what is paid, for what, for how long. It is shown, and then made as it is; the
 StreamManager is told the time that it has to grant, so that a price that rose in between reverts the transaction.
+
+No payment is made twice: each is written down before it is sent, and whoever pays again for the same asks
+``settle`` first what became of it.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
-from uuid import UUID
+from datetime import datetime, timezone
+from typing import Any
 
-from ape_silverback.apepay.contract import MOST_UINT256, contract, contract_type, event_topic, read_calls
-from ape_silverback.apepay.rpc import Node, Question
-from ape_silverback.cluster.types import ClusterConfiguration
-from ape_silverback.exceptions import StreamError
-from ape_silverback.stream.quote import (
-    CANCEL_STREAMS,
-    StreamState,
-    Token,
-    amount_for,
-    life_of,
-    read_stream,
-    read_token,
-    streams_paying,
+from ape_silverback.apepay.contract import MAX_UINT256, contract
+from ape_silverback.apepay.rpc import RpcRequest, results_of
+from ape_silverback.exceptions import ChainError, StreamError
+from ape_silverback.stream.pending import PaymentMemory, PendingPayment
+from ape_silverback.stream.quote import Quote, price_risen
+from ape_silverback.stream.state import StreamState, read_stream
+from ape_silverback.stream.transactions import (
+    POLL,
+    Receipt,
+    Sender,
+    SignedTransaction,
+    TransactionRefused,
+    event_of,
+    succeeded,
 )
-from ape_silverback.stream.verify import span_text
 
-if TYPE_CHECKING:
-    from ape.api import AccountAPI, ProviderAPI
-    from ape.contracts import ContractInstance
-    from ape.contracts.base import ContractTransactionHandler
+UNLIMITED = MAX_UINT256
 
-SLACK = 15 * 60
-"""Seconds that may pass until an extension is mined: what is spent till then can't be extended any more."""
-
-UNLIMITED = MOST_UINT256
-
-HEADROOM = 1.3
-"""Share of the estimated gas that a transaction may take: what has been spent of a stream is claimed with an extension,
-and is more, which takes more gas, by the time that it is mined."""
-
-POLL = 0.5
-"""Seconds between two looks for a transaction."""
-
-
-@dataclass(frozen=True)
-class Quote:
-    """A payment that can be sent.
-
-    Attributes:
-        manager: address of the StreamManager.
-        stream: number of the stream that it extends; None for a new one.
-        configuration: what the cluster is paid for.
-        product: product code of that, for the account that pays.
-        amount: in the token's smallest unit.
-        life: seconds that the stream has after it.
-        least: seconds that the StreamManager has to grant, or the transaction reverts.
-        allowance: what the StreamManager may take already.
-        rest: what isn't spent yet of the stream that it extends.
-    """
-
-    manager: str
-    stream: int | None
-    configuration: ClusterConfiguration | None
-    product: bytes
-    token: Token
-    amount: int
-    life: int
-    least: int
-    allowance: int
-    rest: int = 0
-
-    @property
-    def per_day(self) -> int:
-        """What a day costs at the price of now, in the token's smallest unit."""
-        return (self.rest + self.amount) * 86_400 // self.life
-
-    @property
-    def needs_approval(self) -> bool:
-        """Whether the StreamManager has to be allowed to take the amount first."""
-        return self.allowance < self.amount
+LOOKS = 4
+"""Looks for the receipt of a transaction that seems replaced: one of several nodes may lag behind."""
 
 
 @dataclass(frozen=True)
 class Payment:
-    """What became of a payment or a cancellation.
+    """A payment or a cancellation that was made.
 
     Attributes:
         transaction: its hash.
         state: the stream after it.
-        refund: what was given back, in the token's smallest unit.
+        refund: amount that was given back, in the token's smallest unit.
     """
 
     transaction: str
@@ -99,276 +51,148 @@ class Payment:
     refund: int = 0
 
 
-def offer_stream(
-    node: Node,
-    payer: str,
-    manager: str,
-    token: str,
-    configuration: ClusterConfiguration,
-    cluster_id: UUID,
-    *,
-    amount: str | None = None,
-    seconds: int | None = None,
-) -> Quote:
-    """Work out a new stream.
-
-    Args:
-        node: of the chain.
-        payer: address that pays.
-        manager: address of the StreamManager, verified.
-        token: address of the token.
-        configuration: what the cluster is to have.
-        cluster_id: of the cluster, which its product code is signed with.
-        amount: what is paid, as users write it; or
-        seconds: for how long is paid.
-
-    Raises:
-        ChainError: the node refuses.
-        StreamError: it can't be paid so: the token, the amount, the balance, the time, or it is paid for already.
-    """
-    known = contract("StreamManager")
-    accepted, shortest = read_calls(
-        node, [known.call(manager, "token_is_accepted", token), known.call(manager, "MIN_STREAM_LIFE")]
-    )
-    found = read_token(node, token)
-    if not accepted:
-        raise StreamError(f"the StreamManager doesn't accept {found.symbol} ({token})")
-    if already := streams_paying(node, manager, payer, lambda code: _is_for(code, payer, cluster_id)):
-        raise StreamError(
-            f"stream {already[0]} of this account pays for this cluster already; the platform takes a while to see it"
-        )
-    product = configuration.get_product_code(payer, cluster_id)
-    life = life_of(node, manager, payer, found, [product])
-    if seconds is not None:
-        paid, pays = amount_for(max(seconds, shortest), life, found.one)
-        allowance = _affordable(node, payer, manager, found, paid)
-    else:
-        paid = found.amount(str(amount))
-        allowance = _affordable(node, payer, manager, found, paid)
-        pays = life(paid)
-    if pays < shortest:
-        raise StreamError(
-            f"{found.text(paid)} pays for {span_text(pays)}; a stream has to last {span_text(shortest)} at least"
-        )
-    return Quote(manager, None, configuration, product, found, paid, pays, pays, allowance)
-
-
-def offer_time(
-    node: Node, payer: str, state: StreamState, *, amount: str | None = None, seconds: int | None = None
-) -> Quote:
-    """Work out an extension of a stream, which may be anybody's.
-
-    Args:
-        node: of the chain.
-        payer: address that pays.
-        state: the stream.
-        amount: what is paid, as users write it; or
-        seconds: the time to add.
-
-    Raises:
-        ChainError: the node refuses.
-        StreamError: it can't be paid so: the stream has run out, the token, the amount, the balance.
-    """
-    if not state.time_left:
-        raise StreamError(
-            f"stream {state.number} has run out: it can't be extended any more, `pay create` opens another"
-        )
-    [accepted] = read_calls(
-        node, [contract("StreamManager").call(state.manager, "token_is_accepted", state.token.address)]
-    )
-    if not accepted:
-        raise StreamError(f"the StreamManager no longer accepts {state.token.symbol}, which the stream is paid in")
-    life = life_of(node, state.manager, payer, state.token, state.stream.products)
-    if seconds is not None:
-        total, pays = amount_for(state.time_left + seconds, life, state.token.one)
-        paid = total - state.rest
-        if paid <= 0:
-            raise StreamError("what is left on the stream pays for that time at the price of now; name an amount")
-        allowance = _affordable(node, payer, state.manager, state.token, paid)
-    else:
-        paid = state.token.amount(str(amount))
-        allowance = _affordable(node, payer, state.manager, state.token, paid)
-        pays = life(state.rest + paid)
-    if pays <= state.time_left - SLACK:
-        raise StreamError(
-            f"with {state.token.text(paid)} more the stream would end earlier: the price has risen, and what is left "
-            f"would be counted at the new one ({span_text(pays)} in place of {span_text(state.time_left)})"
-        )
-    least = pays - min(SLACK, pays // 10)
-    product = state.stream.products[0] if state.stream.products else b""
-    return Quote(state.manager, state.number, None, product, state.token, paid, pays, least, allowance, state.rest)
-
-
-def check_cancel(node: Node, account: str, state: StreamState) -> None:
-    """Check that an account may cancel a stream now.
-
-    Raises:
-        ChainError: the node refuses.
-        StreamError: it may not, or there is nothing to cancel.
-    """
-    if not state.time_left:
-        raise StreamError(f"stream {state.number} has run out or was cancelled: there is nothing to cancel")
-    if account.lower() == state.stream.owner.lower():
-        if not state.cancelable:
-            raise StreamError(
-                f"stream {state.number} can't be cancelled yet: its owner may in {span_text(state.cancelable_in)}"
-            )
-        return
-    [abilities] = read_calls(node, [contract("StreamManager").call(state.manager, "capabilities", account)])
-    if account.lower() != state.controller.lower() and not abilities & CANCEL_STREAMS:
-        raise StreamError(
-            f"stream {state.number} belongs to {state.stream.owner}: {account} can't cancel it, only its owner and the "
-            "StreamManager's controller can"
-        )
-
-
-def send_offer(
-    provider: ProviderAPI,
-    node: Node,
-    account: AccountAPI,
-    quote: Quote,
-    *,
-    approval: int | None = None,
-    tell: Callable[[str], None] = lambda _: None,
-) -> Payment:
+def pay(sender: Sender, quote: Quote, memory: PaymentMemory, *, approval: int | None = None) -> Payment:
     """Approve what is needed and pay.
 
     Args:
-        provider: connected to the chain.
-        node: of the same chain.
-        account: that pays.
+        sender: of the account that pays.
         quote: what was worked out for this account.
-        approval: what the StreamManager is allowed to take; None for exactly the amount.
-        tell: takes what is being done.
+        memory: where the payment is kept until its end is known; see ``settle``.
+        approval: amount that the StreamManager is allowed to take; None for exactly the amount.
 
     Raises:
-        StreamError: a transaction was refused; says which, and what was done before.
+        StreamError: a transaction was refused or isn't mined yet; names it, and what was done before.
     """
-    sender = _Sender(provider, node, account, tell)
-    if quote.needs_approval:
-        token = sender.contract("TestToken", quote.token.address)
-        allowed = quote.amount if approval is None else approval
-        sender.send(f"approval of {quote.token.symbol}", token.approve, quote.manager, allowed)
-        sender.done = f"; the approval of {quote.token.text(quote.amount)} stays"
     manager = sender.contract("StreamManager", quote.manager)
-    if quote.stream is None:
-        create = (quote.token.address, quote.amount, [quote.product], quote.least)
-        receipt = sender.send("payment", manager.create_stream, *create)
-        number = int(_event(receipt, "StreamCreated")["topics"][1], 16)
-    else:
-        number = quote.stream
-        receipt = sender.send("payment", manager.fund_stream, number, quote.amount, quote.least)
-    return Payment(receipt["transactionHash"], read_stream(node, quote.manager, number))
+    function = manager.create_stream if quote.stream is None else manager.fund_stream
+    what = (quote.token.address,) if quote.stream is None else (quote.stream,)
+    products = (list(quote.products),) if quote.stream is None else ()
+
+    def remember(signed: SignedTransaction) -> None:
+        memory.write(
+            PendingPayment(
+                transaction=signed.hash,
+                nonce=signed.nonce,
+                raw=signed.raw,
+                amount=quote.token.text(quote.amount),
+                signed=datetime.now(timezone.utc),
+            )
+        )
+
+    try:
+        _approve(sender, quote, quote.amount if approval is None else approval)
+        receipt = sender.send("payment", function, *what, quote.amount, *products, quote.min_life, signed=remember)
+    except TransactionRefused as error:
+        memory.forget()
+        if risen := price_risen(sender.node, str(sender.account.address), quote):
+            raise TransactionRefused(f"nothing was paid: {risen}{sender.done}") from error
+        raise
+    memory.forget()
+    return _paid(sender, receipt, quote.manager, quote.stream)
 
 
-def send_cancel(
-    provider: ProviderAPI,
-    node: Node,
-    account: AccountAPI,
-    state: StreamState,
-    *,
-    tell: Callable[[str], None] = lambda _: None,
-) -> Payment:
+def settle(sender: Sender, memory: PaymentMemory, manager: str, stream: int | None) -> Payment | None:
+    """Return the payment that an earlier run signed and didn't see mined, once it is; None if it never will be.
+
+    What isn't mined is sent again as it was signed, which can't pay twice.
+
+    Args:
+        sender: of the account that pays.
+        memory: where the payment was kept.
+        manager: address of the StreamManager.
+        stream: id of the stream that was extended; None for a new one.
+
+    Raises:
+        StreamError: it isn't mined in time, or the node refuses it and it may be mined all the same.
+        ChainError: the node doesn't answer.
+    """
+    if (pending := memory.read()) is None:
+        return None
+    what = f"payment of {pending.amount} that was signed at {pending.signed.astimezone():%Y-%m-%d %H:%M}"
+    sender.tell(f"Looking for the {what}, transaction {pending.transaction} …")
+    if (receipt := sender.receipt_of(pending.transaction)) is None:
+        if _is_replaced(sender, pending):
+            sender.tell(f"The {what} was replaced by another transaction of the account, and never paid.")
+            memory.forget()
+            return None
+        refusal = sender.broadcast(pending.raw)
+        if refusal and not _is_known(sender, pending):
+            raise StreamError(
+                f"the {what} isn't mined, and the node refuses it ({refusal}). To give it up, send any other "
+                f"transaction with nonce {pending.nonce} from {sender.account.address}, and run this again"
+            )
+        receipt = sender.wait(what, pending.transaction)
+    memory.forget()
+    if not succeeded(receipt):
+        sender.tell(f"The {what} failed: nothing was paid.")
+        return None
+    return _paid(sender, receipt, manager, stream)
+
+
+def cancel_stream(sender: Sender, state: StreamState) -> Payment:
     """Cancel a stream.
 
     Args:
-        provider: connected to the chain.
-        node: of the same chain.
-        account: that ``check_cancel`` let pass.
+        sender: of an account that ``check_cancel`` let pass.
         state: the stream.
-        tell: takes what is being done.
 
     Raises:
-        StreamError: the transaction was refused.
+        StreamError: the transaction was refused, or isn't mined yet.
     """
-    sender = _Sender(provider, node, account, tell)
     manager = sender.contract("StreamManager", state.manager)
     receipt = sender.send("cancellation", manager.cancel_stream, state.number)
-    refund = int(_event(receipt, "StreamCancelled")["data"], 16)
-    return Payment(receipt["transactionHash"], read_stream(node, state.manager, state.number), refund)
+    refund = int(event_of(receipt, state.manager, "StreamCancelled")["data"], 16)
+    return Payment(receipt["transactionHash"], _state_after(sender, receipt, state.manager, state.number), refund)
 
 
-@dataclass
-class _Sender:
-    """Sends an account's transactions through Ape, and waits until each is in a block.
-
-    Attributes:
-        done: what a failure leaves behind, for its error.
-    """
-
-    provider: ProviderAPI
-    node: Node
-    account: AccountAPI
-    tell: Callable[[str], None]
-    done: str = ""
-
-    def contract(self, name: str, address: str) -> ContractInstance:
-        """Give Ape's view of a contract of the manifest, without asking anybody what it is."""
-        from ethpm_types import ContractType
-
-        found: ContractInstance = self.provider.chain_manager.contracts.instance_at(
-            address, contract_type=ContractType.model_validate(contract_type(name)), detect_proxy=False
-        )
-        return found
-
-    def send(self, what: str, function: ContractTransactionHandler, *arguments: Any) -> dict[str, Any]:
-        """Send a transaction; gives its receipt as the node tells it.
-
-        Raises:
-            StreamError: it was refused, not signed, reverted, or isn't in a block for long.
-        """
-        from ape.exceptions import ApeException
-        from ape.logging import LogLevel, logger
-
-        self.tell(f"Sending the {what} …")
-        try:
-            with logger.at_level(LogLevel.WARNING):  # it would say "confirmed" of what a slow node only took
-                gas = int(function.estimate_gas_cost(*arguments, sender=self.account) * HEADROOM)
-                sent = function(*arguments, sender=self.account, gas_limit=gas).txn_hash
-        except ApeException as error:
-            raise StreamError(f"the {what} was refused: {error}{self.done}") from error
-        deadline = time.monotonic() + self.provider.network.transaction_acceptance_timeout
-        while not isinstance(receipt := self.node.ask([Question("eth_getTransactionReceipt", (sent,))])[0], dict):
-            if time.monotonic() > deadline:
-                raise StreamError(f"the {what} was sent, but is in no block yet ({sent}){self.done}")
-            time.sleep(POLL)
-        if int(receipt["status"], 16) != 1:
-            raise StreamError(f"the {what} failed in block {int(receipt['blockNumber'], 16)} ({sent}){self.done}")
-        return receipt
+def _approve(sender: Sender, quote: Quote, amount: int) -> None:
+    """Let the StreamManager take an amount, if it isn't allowed to take that much already."""
+    if not quote.needs_approval:
+        return
+    token = sender.contract("TestToken", quote.token.address)
+    if quote.allowance and not _may_be_changed(sender, quote, amount):
+        sender.send(f"approval of 0 {quote.token.symbol}", token.approve, quote.manager, 0)
+    sender.send(f"approval of {quote.token.symbol}", token.approve, quote.manager, amount)
+    sender.done = f"; the approval of {quote.token.text(quote.amount)} stays"
 
 
-def _event(receipt: dict[str, Any], name: str) -> dict[str, Any]:
-    """Give an event of a receipt.
-
-    Raises:
-        StreamError: it isn't there.
-    """
-    topic = event_topic(name)
-    for log in receipt["logs"]:
-        if log["topics"][0] == topic:
-            return dict(log)
-    raise StreamError(f"transaction {receipt['transactionHash']} gave no {name}")
+def _may_be_changed(sender: Sender, quote: Quote, amount: int) -> bool:
+    """Return whether an allowance can be changed at once: tokens such as USDT want it to be 0 in between."""
+    payer = str(sender.account.address)
+    call = contract("TestToken").call(quote.token.address, "approve", quote.manager, amount, sender=payer)
+    [answer] = sender.node.batch([call.at("latest")])
+    return not isinstance(answer, ChainError)
 
 
-def _is_for(product: bytes, payer: str, cluster_id: UUID) -> bool:
-    """Say whether a product code is a cluster's, in whatever configuration."""
-    try:
-        return ClusterConfiguration.from_product_code(product).get_product_code(payer, cluster_id) == product
-    except ValueError:
-        return False
+def _is_replaced(sender: Sender, pending: PendingPayment) -> bool:
+    """Return whether another transaction of the account was mined in place of a payment."""
+    request = RpcRequest("eth_getTransactionCount", (str(sender.account.address), "latest"))
+    for _ in range(LOOKS):
+        [count] = results_of(sender.node, request)
+        if int(count, 16) <= pending.nonce:
+            return False
+        time.sleep(POLL)
+        if sender.receipt_of(pending.transaction) is not None:
+            return False
+    return True
 
 
-def _affordable(node: Node, payer: str, manager: str, token: Token, amount: int) -> int:
-    """Give what the StreamManager may take already.
+def _is_known(sender: Sender, pending: PendingPayment) -> bool:
+    [found] = sender.node.batch([RpcRequest("eth_getTransactionByHash", (pending.transaction,))])
+    return isinstance(found, dict)
 
-    Raises:
-        StreamError: the payer doesn't have the amount.
-    """
-    known = contract("TestToken")
-    balance, allowance = read_calls(
-        node,
-        [known.call(token.address, "balanceOf", payer), known.call(token.address, "allowance", payer, manager)],
-    )
-    if balance < amount:
-        raise StreamError(f"{payer} has {token.text(balance)}; the payment takes {token.text(amount)}")
-    return int(allowance)
+
+def _paid(sender: Sender, receipt: Receipt, manager: str, stream: int | None) -> Payment:
+    number = stream if stream is not None else int(event_of(receipt, manager, "StreamCreated")["topics"][1], 16)
+    return Payment(receipt["transactionHash"], _state_after(sender, receipt, manager, number))
+
+
+def _state_after(sender: Sender, receipt: dict[str, Any], manager: str, number: int) -> StreamState:
+    """Read a stream after a transaction, at a node that may be behind the one that had the receipt."""
+    mined = int(receipt["blockNumber"], 16)
+    for _ in range(LOOKS):
+        [latest] = results_of(sender.node, RpcRequest("eth_blockNumber"))
+        if int(latest, 16) >= mined:
+            break
+        time.sleep(POLL)
+    return read_stream(sender.node, manager, number)

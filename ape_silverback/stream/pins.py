@@ -1,14 +1,15 @@
-"""Writes what is trusted into the project's configuration file; comments, order and all the rest stay as they are."""
+"""Pins what is trusted in the project's configuration file; comments, order and all the rest stay as they are."""
 
 from __future__ import annotations
 
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ape_silverback.exceptions import ConfigurationError
+from ape_silverback.exceptions import ConfigurationError, StreamError
+from ape_silverback.stream.verify import Report
 
 KEY = "silverback"
 NEW_FILE = "ape-config.yaml"
@@ -18,8 +19,27 @@ Pins = Mapping[str, Mapping[int, str]]
 """``managers`` and ``controllers`` → chain id → address."""
 
 
+def pins_from(reports: Sequence[Report]) -> dict[str, dict[int, str]]:
+    """Return ``managers`` and ``controllers`` of the streams that are trusted, by chain id.
+
+    Raises:
+        StreamError: two of them differ on one chain.
+    """
+    pins: dict[str, dict[int, str]] = {"managers": {}, "controllers": {}}
+    for report in reports:
+        if not report.trusted or report.chain_id is None:
+            continue
+        for what, found in (("managers", report.manager), ("controllers", report.controller)):
+            if found is not None and pins[what].setdefault(report.chain_id, found) != found:
+                raise StreamError(
+                    f"the clusters have different {what} on chain {report.chain_id}, {pins[what][report.chain_id]} and "
+                    f"{found}: only one can be pinned"
+                )
+    return pins
+
+
 def write_pins(folder: Path, file: Path | None, pins: Pins, target: str | None = None) -> Path:
-    """Pin managers and controllers below ``silverback.stream``; gives the file.
+    """Pin managers and controllers below ``silverback.stream``; return the file.
 
     Args:
         folder: the project's folder.
@@ -44,7 +64,7 @@ def write_pins(folder: Path, file: Path | None, pins: Pins, target: str | None =
     except OSError as error:
         raise ConfigurationError(f"{file.name}: can't be written: {error.strerror}") from error
     except (TypeError, AttributeError, ValueError) as error:
-        raise ConfigurationError(f"{file.name}: has no place for `{KEY}: stream:`: {error}") from error
+        raise ConfigurationError(f"{file.name}: `{KEY}: stream:` can't be written there: {error}") from error
     return file
 
 
@@ -86,7 +106,7 @@ def _yaml(text: str, path: tuple[str, ...], pins: Pins) -> str:
     }
     if YAML().load(text) is None:  # nothing but comments, which would have nothing to belong to
         text += f"{KEY}:\n"
-    # The way of indenting with which the file as it is comes out most like itself.
+    # The indentation with which the file, unchanged, comes out most like itself.
     ways = [(mapping, sequence, offset) for mapping in (2, 4) for sequence, offset in ((2, 0), (4, 2), (4, 0), (6, 4))]
     best = max(ways, key=lambda way: _lines_kept(text, round_trip(False, *way)))
     return round_trip(True, *best)

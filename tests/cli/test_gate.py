@@ -52,6 +52,7 @@ OTHERS = {
     "cluster verify",
     "cluster info",
     "cluster health",
+    "cluster open",
     "cluster up",
     "cluster down",
     "cluster list",

@@ -479,9 +479,12 @@ def test_the_example_explains_every_key_there_is() -> None:
             return any(is_there(below, path[1:]) for below in value.values())
         return any(is_there(below, path[1:]) for key, below in value.items() if key.replace("-", "_") == path[0])
 
-    # A target may say all that the section says of bots; there it is enough that the example names the key once.
+    # Keys that may stand at several levels are in the example once: those of targets, and those of several networks.
+    elsewhere = ("targets", "networks", "names")
     missing = sorted(
-        ".".join(path) for path in keys_of(Section) if path[0] != "targets" and not is_there(data, path)
+        ".".join(path)
+        for path in keys_of(Section)
+        if path[0] not in elsewhere and path[3:4] != ("*",) and not is_there(data, path)
     ) + [f"targets.*.{name}" for name in ("profile", "cluster", "bots") if not is_there(data, ("targets", "*", name))]
     assert not missing
     lines = text.splitlines()

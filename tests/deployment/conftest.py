@@ -46,6 +46,7 @@ def deployer(client: ClusterClient, tmp_path: Path) -> Deployer:
 def bot(name: str, **fields: Any) -> DesiredBot:
     values = {"image": "registry.example/app:1", "ecosystem": "ethereum", "network": "mainnet", "provider": "node"}
     others = {name: fields.pop(name) for name in ("protect", "renamed_from") if name in fields}
+    others |= {"renamed_from": (old,) if isinstance(old := others.get("renamed_from"), str) else ()}
     configuration = BotConfiguration.model_validate(values | fields)
     origins = dict.fromkeys(BotConfiguration.model_fields, "here")
     return DesiredBot(name, "here", name, configuration, origins, **others)

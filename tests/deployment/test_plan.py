@@ -43,6 +43,7 @@ SPACE = UUID("12345678-1234-4234-9234-123456789abc")
 def bot(name: str = "a", **fields: Any) -> DesiredBot:
     values = {"image": "registry.example/app-a:1", "ecosystem": "ethereum", "network": "sepolia", "provider": "node"}
     others = {name: fields.pop(name) for name in ("protect", "renamed_from") if name in fields}
+    others |= {"renamed_from": (old,) if isinstance(old := others.get("renamed_from"), str) else ()}
     configuration = BotConfiguration.model_validate(values | fields)
     origins = dict.fromkeys(BotConfiguration.model_fields, "here")
     return DesiredBot(name, "here", name, configuration, origins, **others)
@@ -378,7 +379,7 @@ def test_a_plan_touches_nothing_outside_the_project(
     plan = planned(wanted, state, known, plan_options)
     ours = {one.name for one in wanted.bots} | {group.name for group in wanted.groups}
     after = applied(plan, state)
-    renamed = {one.renamed_from for one in wanted.bots}
+    renamed = {name for one in wanted.bots for name in one.renamed_from}
     for name, one in state.bots.items():
         if name not in ours | renamed and not (plan_options.prune and name in known.bots):
             assert after.bots[name] == one

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import socket
 from collections.abc import Iterator
@@ -17,8 +18,9 @@ from ape_silverback.cluster.types import BotConfiguration, ClusterKind
 from ape_silverback.config.reader import read_section
 from ape_silverback.exceptions import ResolutionError
 from ape_silverback.project.desired import DesiredBot, DesiredState, Overrides
-from ape_silverback.project.discovery import discover_bots
+from ape_silverback.project.discovery import discover_bots, split_project_image
 from ape_silverback.project.resolver import resolve
+from ape_silverback.server.runtimes.process import ProcessRuntime
 from tests.conftest import Ape
 
 pytestmark = pytest.mark.usefixtures("home", "_no_network")
@@ -364,7 +366,166 @@ def test_without_an_image_another_cluster_cant_run_it(project: Path) -> None:
     assert "`bots.a.image`" in said
 
 
+@pytest.mark.parametrize(("first", "second"), [("a", "A"), ("Price", "price")])
+def test_two_bots_never_share_the_name_of_an_image(project: Path, first: str, second: str) -> None:
+    add_bots(project, first, second)
+    section: dict[str, Any] = {"registry": "ghcr.io/me"}
+    assert f"its image would have the same name as that of bot '{second}'" in problems(
+        project, section, kind="direct", names=(first,)
+    )
+    section["bots"] = {first: {}, second: {"image": "ghcr.io/me/other:1"}}
+    assert len(resolved(project, section, kind="direct").bots) == 2
+    section["bots"] = {first: {"module": "shared"}, second: {"module": "shared"}}
+    assert len({bot.configuration.image for bot in resolved(project, section, kind="direct").bots}) == 1
+
+
+@pytest.mark.parametrize("folder", ["with #1", "a#b#c", "new\nline", "é"])
+def test_a_project_may_lie_in_any_folder(tmp_path: Path, folder: str) -> None:
+    project = tmp_path / folder
+    project.mkdir()
+    add_bots(project, "a")
+    image = one(project).configuration.image
+    assert split_project_image(image) == (project, "a")
+    ProcessRuntime(tmp_path).check(image)
+
+
+@pytest.mark.parametrize("value", ["${ALIAS}", "$ALIAS"])
+@pytest.mark.parametrize("key", ["account", "tag", "registry", "network", "credential"])
+def test_a_variable_that_is_not_set_is_never_deployed_as_it_is_written(project: Path, key: str, value: str) -> None:
+    add_bots(project, "a")
+    section = {"registry": "ghcr.io/me", "network": "ethereum:sepolia", key: value}
+    assert re.search(
+        rf"a: {key} \(ape-config.yaml:\d\): environment variable ALIAS isn't set",
+        problems(project, section, kind="direct"),
+    )
+
+
+def test_bytes_that_are_not_utf8_are_refused_before_anything_is_sent(project: Path) -> None:
+    add_bots(project, "a")
+    broken = os.fsdecode(b"caf\xe9")
+    for options in (Overrides(account=broken), Overrides(tag=broken)):
+        assert "isn't UTF-8 text" in problems(project, {"registry": "ghcr.io/me"}, kind="direct", options=options)
+
+
+# Several networks
+
+THREE = ["ethereum:mainnet", "arbitrum:mainnet", "base:mainnet"]
+
+
+def test_a_bot_on_several_networks_is_a_bot_for_each_from_one_image(project: Path) -> None:
+    add_bots(project, "compliance", "other")
+    section: dict[str, Any] = {"registry": "ghcr.io/me", "bots": {"compliance": {"networks": THREE}, "other": {}}}
+    state = resolved(project, section, kind="direct", options=Overrides(network="::alchemy"))
+    first, second, third, other = state.bots
+    assert [bot.name for bot in (first, second, third)] == [
+        "compliance-ethereum-mainnet",
+        "compliance-arbitrum-mainnet",
+        "compliance-base-mainnet",
+    ]
+    [image] = {bot.configuration.image for bot in (first, second, third)}
+    assert image.endswith("-compliance:latest")
+    assert [bot.configuration.ecosystem for bot in (first, second, third)] == ["ethereum", "arbitrum", "base"]
+    assert {bot.configuration.provider for bot in state.bots} == {"alchemy"}
+    assert (first.family, other.family) == ("compliance", None)
+    assert first.origins["network"] == "bots.compliance.networks (ape-config.yaml:5)"
+    assert first.module == "compliance"
+
+
+@pytest.mark.parametrize(
+    ("names", "chosen"),
+    [
+        (("compliance",), 3),
+        (("compliance-base-mainnet",), 1),
+        (("compliance-*-mainnet",), 3),
+        (("*-base-*", "other"), 2),
+        (("comp*",), 3),
+        (("compliance", "compliance-base-mainnet"), 3),
+    ],
+)
+def test_bots_of_several_networks_are_chosen_by_family_name_or_glob(
+    project: Path, names: tuple[str, ...], chosen: int
+) -> None:
+    add_bots(project, "compliance", "other")
+    section = {"bots": {"compliance": {"networks": THREE}, "other": {}}}
+    assert len(resolved(project, section, names=names).bots) == chosen
+    assert "did you mean 'compliance-base-mainnet'" in problems(project, section, names=("compliance-bas-mainnet",))
+
+
+def test_values_may_differ_by_network_and_narrower_places_win(project: Path) -> None:
+    add_bots(project, "a")
+    networks = {"ethereum:mainnet": None, "base:mainnet": {"account": "x", "environment": ["base-rpc"]}}
+    section = {
+        "account": "me",
+        "environment": ["rpc"],
+        "bots": {"a": {"networks": networks}},
+        "targets": {"t": {"account": "target"}, "local": {"network": "ethereum:local:foundry"}},
+    }
+
+    def values(**more: Any) -> list[tuple[str, str | None, tuple[str, ...]]]:
+        found = resolved(project, section, **more).bots
+        return [(bot.name, bot.configuration.account, bot.configuration.environment) for bot in found]
+
+    assert values() == [("a-ethereum-mainnet", "me", ("rpc",)), ("a-base-mainnet", "x", ("base-rpc",))]
+    assert [account for _, account, _ in values(target="t")] == ["target", "target"]
+    assert values(target="local") == [("a", "me", ("rpc",))]
+    [_, second] = resolved(project, section).bots
+    assert second.origins["account"] == "bots.a.networks.base:mainnet.account (ape-config.yaml:10)"
+    assert "option --network) is one network, but this bot runs on those of bots.a.networks" in problems(
+        project, section, options=Overrides(network="ethereum:sepolia")
+    )
+
+
+def test_networks_may_be_given_at_every_level(project: Path) -> None:
+    add_bots(project, "a", "b")
+    section = {"networks": THREE[:2], "targets": {"test": {"networks": ["ethereum:sepolia", "base:sepolia"]}}}
+    assert len(resolved(project, section).bots) == 4
+    assert [bot.name for bot in resolved(project, section, target="test", names=("b",)).bots] == [
+        "b-ethereum-sepolia",
+        "b-base-sepolia",
+    ]
+
+
+def test_names_may_be_chosen_as_long_as_each_is_one_bots(project: Path) -> None:
+    add_bots(project, "a", "b")
+
+    def names(names: Any, networks: Any = THREE) -> list[str]:
+        return [bot.name for bot in resolved(project, {"bots": {"a": {"networks": networks, "names": names}}}).bots]
+
+    assert names("{bot}-{ecosystem}") == ["a-ethereum", "a-arbitrum", "a-base"]
+    assert names({"base:mainnet": "special"}) == ["a-ethereum-mainnet", "a-arbitrum-mainnet", "special"]
+    assert names("{bot}-{network}", ["ethereum:mainnet", "base:sepolia"]) == ["a-mainnet", "a-sepolia"]
+    assert "a-mainnet: two networks of bot a have this name; set `names:`" in problems(
+        project, {"bots": {"a": {"networks": THREE, "names": "{bot}-{network}"}}}
+    )
+    clash = {"a": {"networks": THREE, "names": "{bot}-{ecosystem}"}, "a-base": {"module": "b"}}
+    assert "a-base: bots a and a-base have this name" in problems(project, {"bots": clash})
+
+
+def test_an_earlier_name_of_a_family_stands_for_each_of_its_bots(project: Path) -> None:
+    add_bots(project, "a")
+    first, second = resolved(project, {"bots": {"a": {"networks": THREE[:2], "renamed-from": ["b", "c"]}}}).bots
+    assert first.renamed_from == ("b-ethereum-mainnet", "c-ethereum-mainnet")
+    assert second.renamed_from == ("b-arbitrum-mainnet", "c-arbitrum-mainnet")
+
+
+def test_a_network_that_ape_does_not_know_stops_only_its_own_bot(project: Path) -> None:
+    add_bots(project, "a", "b")
+    section = {"bots": {"a": {"networks": ["ethereum:mainnet", "etherum:sepolia"]}, "b": {}}}
+    assert "a on etherum:sepolia: unknown ecosystem 'etherum' (bots.a.networks (ape-config.yaml:4))" in problems(
+        project, section
+    )
+    assert [bot.name for bot in resolved(project, section, names=("b",)).bots] == ["b"]
+
+
 # Groups
+
+
+@pytest.mark.parametrize("variable", ["SILVERBACK_CLUSTER_API_KEY", "SILVERBACK_BOT_NAME"])
+def test_what_the_cluster_sets_itself_is_no_variable_of_a_group(project: Path, variable: str) -> None:
+    add_bots(project, "a")
+    section = {"environment": ["x"], "variables": {"x": ["SILVERBACK_LOG_LEVEL", variable]}}
+    said = problems(project, section)
+    assert said == f"variables.x (ape-config.yaml:5): {variable} is set by the cluster itself; use another name"
 
 
 def test_declared_groups_are_resolved_when_a_bot_uses_them(project: Path) -> None:

@@ -1,4 +1,4 @@
-"""Life of paid clusters and how the chain is followed, in one process: every state, and the number of questions."""
+"""Life of paid clusters and how the chain is followed, in one process: every state, and the number of requests."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ape_silverback.apepay.rpc import HttpNode, Question
+from ape_silverback.apepay.rpc import HttpNode, RpcRequest
 from ape_silverback.cluster.types import ClusterConfiguration, ClusterInfo, ResourceStatus, StreamInfo
 from ape_silverback.exceptions import ChainError
 from ape_silverback.server.events import Created
@@ -23,7 +23,9 @@ from ape_silverback.server.platform.payments import Payments, Wanted, settle
 from ape_silverback.server.platform.store import END_OF_TIME, ClusterRecord, PlatformStore
 from ape_silverback.server.platform.watcher import Watcher, product_for
 from ape_silverback.server.supervisor import ImpossibleTransition
+from tests.cluster.server import serving
 from tests.server.payer import Payer
+from tests.stream.nodes import forward
 from tests.stream.payments import STANDARD
 
 pytestmark = pytest.mark.xdist_group("local-clusters")
@@ -121,24 +123,25 @@ def payments(anvil: str, tmp_path: Path) -> Payments:
     return settle(Wanted(chain=anvil), tmp_path / "memory")
 
 
-def test_a_look_takes_as_many_questions_for_many_clusters_as_for_none(
+def test_a_look_takes_as_many_requests_for_many_clusters_as_for_none(
     store: PlatformStore, clusters: Clusters, payments: Payments, anvil: str
 ) -> None:
     payer = Payer.at(anvil, payments.manager, payments.tokens["TEST"])
     records = [new(store, f"cluster-{number}") for number in range(12)]
     for record in records[:3]:
         payer.create(STANDARD.get_product_code(payer.owner, record.info.id))
-    with HttpNode(anvil) as node:
+    with serving(lambda request: forward(anvil, request)) as between, HttpNode(between.url) as node:
         watcher = Watcher(node, payments, store, clusters)
         watcher.look()
         assert sum(again(store, one).status is STATUS.RUNNING for one in records) == 3
-        node.questions = node.round_trips = 0
+        between.requests.clear()
         looks = 5
         for _ in range(looks):
             payer.ask("evm_mine")
             watcher.look()
-        assert node.questions == 5 * looks  # chain, latest block, last block seen; logs, block that they end at
-        assert node.round_trips == 2 * looks
+        batches = [request.json() for request in between.requests]
+        assert len(batches) == 2 * looks
+        assert sum(map(len, batches)) == 5 * looks  # chain, latest block, last block seen; logs, block that they end at
 
 
 def test_a_node_of_another_chain_is_not_believed(
@@ -160,18 +163,17 @@ NONSENSE: tuple[Any, ...] = (None, 7, "", "zz", [], {}, {"number": "0x1"}, [{"to
 
 @dataclass
 class Babbling:
-    """A node that is right until it has been asked some questions, and then says one and the same."""
+    """A node that answers some requests rightly, and then all others with the same nonsense."""
 
     node: HttpNode
     sense: int
     nonsense: Any
-    questions: int = 0
-    round_trips: int = 0
+    seen: int = 0
 
-    def ask(self, questions: Sequence[Question]) -> list[Any]:
-        self.questions += len(questions)
-        right = max(0, min(len(questions), self.sense - self.questions + len(questions)))
-        return [*self.node.ask(questions)[:right], *[self.nonsense] * (len(questions) - right)]
+    def batch(self, requests: Sequence[RpcRequest]) -> list[Any]:
+        self.seen += len(requests)
+        right = max(0, min(len(requests), self.sense - self.seen + len(requests)))
+        return [*self.node.batch(requests)[:right], *[self.nonsense] * (len(requests) - right)]
 
 
 @pytest.mark.parametrize("sense", range(6))

@@ -11,7 +11,7 @@ from typing import Any
 from eth_abi.abi import encode
 
 from ape_silverback.apepay.contract import contract, contract_type
-from ape_silverback.apepay.rpc import HttpNode, Question
+from ape_silverback.apepay.rpc import HttpNode, RpcRequest
 from ape_silverback.cluster.types import ClusterConfiguration, ClusterTier
 
 STANDARD = ClusterTier.STANDARD.configuration()
@@ -79,7 +79,7 @@ class Payments:
 
     def ask(self, method: str, *params: Any) -> Any:
         """Ask the chain; raises what it refuses."""
-        [answer] = self.node.ask([Question(method, params)])
+        [answer] = self.node.batch([RpcRequest(method, params)])
         if isinstance(answer, Exception):
             raise answer
         return answer

@@ -5,13 +5,11 @@ Everything is real but the platform's answers: the `ape` command, the cluster be
 
 from __future__ import annotations
 
-import json
 import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
 from ape_silverback.apepay.contract import ZERO_ADDRESS, published_code
@@ -20,6 +18,7 @@ from ape_silverback.exceptions import StreamError
 from ape_silverback.stream.gate import open_for_writing
 from tests.cli.conftest import Run
 from tests.cluster.server import Reply, Request, serving
+from tests.stream.nodes import forward
 from tests.stream.payments import DAY, STANDARD, forwarding
 from tests.stream.world import World
 
@@ -191,17 +190,17 @@ def test_a_deployment_stops_at_the_check_before_anything_is_written(check: str, 
     stopped_at(check, run, world)
 
 
-def stopped_at(check: str, run: Run, world: World) -> str:
-    """Deploy; it has to stop at one check, with nothing written. Gives what it said."""
+def stopped_at(check: str, run: Run, world: World, verdict: str = "isn't trusted") -> str:
+    """Deploy; it has to stop at one check, with nothing written. Return the error."""
     result = run("deploy", "--yes", code=1)
-    assert stopping_checks(result.stderr) == [check]
+    assert stopping_checks(result.stderr, verdict) == [check]
     assert world.platform.written == []
     return str(result.stderr)
 
 
-def stopping_checks(said: str) -> list[str]:
-    """Name the checks of an error about a stream that isn't trusted."""
-    assert "the payment stream of space/prod isn't trusted" in said
+def stopping_checks(said: str, verdict: str = "isn't trusted") -> list[str]:
+    """Return the checks in an error about a stream."""
+    assert f"the payment stream of space/prod {verdict}" in said
     return [line.strip().partition(":")[0] for line in said.splitlines() if line.startswith("  ")]
 
 
@@ -215,17 +214,9 @@ def test_a_node_that_is_on_another_chain_is_seen(run: Run, world: World) -> None
 
 def lying_node(chain: str, method: str, result: Any) -> Callable[[Request], Reply]:
     """Forward to a chain, but answer one method with something else."""
-
-    def behave(request: Request) -> Reply:
-        asked = request.json()
-        said = httpx.post(chain, json=asked).json()
-        pairs = list(zip(asked, said, strict=True)) if isinstance(asked, list) else [(asked, said)]
-        for one, told in pairs:
-            if one["method"] == method:
-                told["result"] = result
-        return Reply(200, json.dumps(said).encode(), {"Content-Type": "application/json"})
-
-    return behave
+    return lambda request: forward(
+        chain, request, lambda one, real: {**real, "result": result} if one["method"] == method else real
+    )
 
 
 def test_a_node_that_lies_about_its_chain_id_is_seen(run: Run, world: World) -> None:
@@ -233,12 +224,12 @@ def test_a_node_that_lies_about_its_chain_id_is_seen(run: Run, world: World) -> 
     world.platform.managers[31337] = world.payments.manager
     with serving(lying_node(world.node, "eth_chainId", hex(31337))) as node:
         result = run("verify", "--network", f"ethereum:local:{node.url}", code=1)
-    assert "the node says that it is chain 31337, but its EVM runs chain 1337" in result.stdout
+    assert "the node reports chain 31337, but its EVM runs chain 1337" in result.stdout
 
 
 def test_a_node_that_is_gone_stops_a_deployment(run: Run, world: World) -> None:
     world.node = "http://127.0.0.1:9"
-    said = stopped_at("chain", run, world)
+    said = stopped_at("chain", run, world, "couldn't be verified, so nothing was sent; try again later")
     assert "can't connect to ethereum:local" in said
 
 

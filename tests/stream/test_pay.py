@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -14,16 +15,12 @@ from ape_silverback.apepay.development import MIN_STREAM_LIFE, RATE, TOKEN, depl
 from ape_silverback.apepay.rpc import HttpNode
 from ape_silverback.exceptions import StreamError
 from ape_silverback.stream.chain import connected_provider
-from ape_silverback.stream.pay import (
-    Payment,
-    Quote,
-    check_cancel,
-    offer_stream,
-    offer_time,
-    send_cancel,
-    send_offer,
-)
-from ape_silverback.stream.quote import StreamState, Token, amount_for, read_stream
+from ape_silverback.stream.pay import Payment, cancel_stream, pay
+from ape_silverback.stream.pending import PaymentMemory
+from ape_silverback.stream.quote import Quote, amount_for, check_cancel, quote_extension, quote_stream
+from ape_silverback.stream.state import StreamState, read_stream
+from ape_silverback.stream.tokens import Token
+from ape_silverback.stream.transactions import Sender
 from tests.stream.payments import DAY, STANDARD, Payments, granting
 
 if TYPE_CHECKING:
@@ -56,9 +53,21 @@ def account(provider: ProviderAPI) -> AccountAPI:
     return account
 
 
-def offered(payments: Payments, cluster: uuid.UUID | None = None, **more: Any) -> Quote:
+def quoted(payments: Payments, cluster: uuid.UUID | None = None, **more: Any) -> Quote:
     given = {"token": payments.token, "configuration": STANDARD, "cluster_id": cluster or uuid.uuid4(), **more}
-    return offer_stream(payments.node, payments.owner, payments.manager, **given)
+    return quote_stream(payments.node, payments.owner, payments.manager, **given)
+
+
+def paid(
+    provider: ProviderAPI,
+    payments: Payments,
+    account: AccountAPI,
+    quote: Quote,
+    tell: Callable[[str], None] = lambda _: None,
+    **more: Any,
+) -> Payment:
+    memory = PaymentMemory.of(1337, quote.manager, str(account.address), str(uuid.uuid4()))
+    return pay(Sender(provider, payments.node, account, tell), quote, memory, **more)
 
 
 def balance(payments: Payments, account: str) -> int:
@@ -66,7 +75,7 @@ def balance(payments: Payments, account: str) -> int:
 
 
 def opened(provider: ProviderAPI, payments: Payments, account: AccountAPI, seconds: int = 10 * HOUR) -> Payment:
-    return send_offer(provider, payments.node, account, offered(payments, seconds=seconds))
+    return paid(provider, payments, account, quoted(payments, seconds=seconds))
 
 
 def now(payments: Payments, state: StreamState) -> StreamState:
@@ -78,35 +87,39 @@ def test_a_stream_is_opened_extended_and_cancelled_with_exact_approvals(
 ) -> None:
     before = balance(priced, priced.owner)
     cluster = uuid.uuid4()
-    offer = offered(priced, cluster, seconds=10 * HOUR)
-    assert (offer.token.text(offer.amount), offer.life, offer.needs_approval) == ("10 TEST", 10 * HOUR, True)
+    quote = quoted(priced, cluster, seconds=10 * HOUR)
+    assert (quote.token.text(quote.amount), quote.life, quote.needs_approval) == ("10 TEST", 10 * HOUR, True)
     steps: list[str] = []
-    sent = send_offer(provider, priced.node, account, offer, tell=steps.append)
-    assert steps == ["Sending the approval of TEST …", "Sending the payment …"]
-    assert balance(priced, priced.owner) == before - offer.amount
+    sent = paid(provider, priced, account, quote, tell=steps.append)
+    assert [re.sub("0x[0-9a-f]{64}", "HASH", step) for step in steps] == [
+        "Sending the approval of TEST, transaction HASH …",
+        "Sending the payment, transaction HASH …",
+    ]
+    assert sent.transaction in steps[1]
+    assert balance(priced, priced.owner) == before - quote.amount
     assert priced.read(priced.token, "allowance", priced.owner, priced.manager, kind="TestToken") == 0
     assert sent.state.stream.products == (STANDARD.get_product_code(priced.owner, cluster),)
     assert sent.state.stream.expires_at == sent.state.stream.last_update + 10 * HOUR
 
-    more = offer_time(priced.node, priced.owner, now(priced, sent.state), seconds=5 * HOUR)
+    more = quote_extension(priced.node, priced.owner, now(priced, sent.state), seconds=5 * HOUR)
     assert abs(5 * TOKEN - more.amount) < 60 * RATE  # what passes between two looks
-    longer = send_offer(provider, priced.node, account, more)
+    longer = paid(provider, priced, account, more)
     assert abs(longer.state.stream.expires_at - sent.state.stream.expires_at - 5 * HOUR) < 60
 
     priced.advance(HOUR)
     state = now(priced, sent.state)
     check_cancel(priced.node, priced.owner, state)
-    end = send_cancel(provider, priced.node, account, state)
+    end = cancel_stream(Sender(provider, priced.node, account), state)
     assert 0 <= state.rest - end.refund < 60 * RATE
-    assert balance(priced, priced.owner) == before - offer.amount - more.amount + end.refund
+    assert balance(priced, priced.owner) == before - quote.amount - more.amount + end.refund
     assert end.state.time_left == 0
 
 
 def test_an_unlimited_approval_is_given_only_when_asked_for_and_used_again(
     provider: ProviderAPI, priced: Payments, account: AccountAPI
 ) -> None:
-    send_offer(provider, priced.node, account, offered(priced, amount="2"), approval=2**256 - 1)
-    assert not offered(priced, amount="2").needs_approval
+    paid(provider, priced, account, quoted(priced, amount="2"), approval=2**256 - 1)
+    assert not quoted(priced, amount="2").needs_approval
 
 
 @pytest.mark.parametrize(
@@ -118,46 +131,48 @@ def test_an_unlimited_approval_is_given_only_when_asked_for_and_used_again(
         ({"amount": "NaN"}, "expected a number of tokens"),
         ({"amount": "1e99"}, "the payment takes"),
         ({"amount": "1.5 USDC"}, "the stream is paid for in TEST"),
-        ({"amount": "0.0000000000000000001"}, "18 digits behind the point at most"),
+        ({"amount": "0.0000000000000000001"}, "at most 18 digits after the point"),
         ({"amount": "9000000"}, "has .* TEST; the payment takes 9000000 TEST"),
         ({"amount": "0.001"}, "pays for 3 seconds; a stream has to last 1 minute at least"),
-        ({"seconds": 10**11}, "100 years at most"),
+        ({"seconds": 10**11}, "at most 100 years"),
     ],
 )
 def test_a_payment_that_cant_be_made_is_refused_before_anything_is_signed(
     priced: Payments, payment: dict[str, Any], said: str
 ) -> None:
     with pytest.raises(StreamError, match=said):
-        offered(priced, **payment)
+        quoted(priced, **payment)
 
 
 def test_a_token_that_isnt_accepted_is_named(priced: Payments) -> None:
     other = priced.deploy("TestToken")
     with pytest.raises(StreamError, match=f"doesn't accept TEST \\({other}\\)"):
-        offered(priced, token=other, amount="1")
+        quoted(priced, token=other, amount="1")
 
 
 def test_a_cluster_is_not_paid_for_twice_while_the_platform_hasnt_seen_the_first_payment(
     provider: ProviderAPI, priced: Payments, account: AccountAPI
 ) -> None:
     cluster = uuid.uuid4()
-    sent = send_offer(provider, priced.node, account, offered(priced, cluster, amount="1"))
+    sent = paid(provider, priced, account, quoted(priced, cluster, amount="1"))
     larger = STANDARD.model_copy(update={"bots": 50})
     with pytest.raises(StreamError, match=f"stream {sent.state.number} of this account pays for this cluster already"):
-        offered(priced, cluster, amount="1", configuration=larger)
-    offered(priced, amount="1")  # another cluster is another matter
+        quoted(priced, cluster, amount="1", configuration=larger)
+    quoted(priced, amount="1")  # another cluster is another matter
     priced.advance(2 * HOUR)
-    offered(priced, cluster, amount="1")  # it has run out
+    quoted(priced, cluster, amount="1")  # it has run out
 
 
-def test_a_price_that_rose_after_the_offer_reverts_the_payment(
+def test_a_price_that_rose_after_the_quote_reverts_the_payment(
     provider: ProviderAPI, priced: Payments, account: AccountAPI
 ) -> None:
-    offer = offered(priced, seconds=10 * HOUR)
+    quote = quoted(priced, seconds=10 * HOUR)
     priced.ask("anvil_setCode", priced.validator, granting(9 * HOUR))
     before = balance(priced, priced.owner)
-    with pytest.raises(StreamError, match=r"the payment was refused: .*; the approval of .* stays"):
-        send_offer(provider, priced.node, account, offer)
+    with pytest.raises(
+        StreamError, match=r"price has risen: 10 TEST pays for 9 hours now, not for 10 hours; the approval"
+    ):
+        paid(provider, priced, account, quote)
     assert balance(priced, priced.owner) == before
     assert priced.read(priced.manager, "num_streams") == 0
 
@@ -165,13 +180,13 @@ def test_a_price_that_rose_after_the_offer_reverts_the_payment(
 def test_validators_without_a_price_for_it_are_said(priced: Payments) -> None:
     priced.ask("anvil_setCode", priced.validator, "0x7f" + "ff" * 32 + "60005260206000f3")
     with pytest.raises(StreamError, match="asks no price for this configuration"):
-        offered(priced, amount="1")
+        quoted(priced, amount="1")
     priced.ask("anvil_setCode", priced.validator, "0x60006000fd")
     with pytest.raises(StreamError, match="sells nothing for this payment"):
-        offered(priced, amount="1")
+        quoted(priced, amount="1")
     priced.ask("anvil_setCode", priced.validator, granting(0))
-    with pytest.raises(StreamError, match="grant no time for a whole token"):
-        offered(priced, seconds=HOUR)
+    with pytest.raises(StreamError, match="grant no time for any amount"):
+        quoted(priced, seconds=HOUR)
 
 
 def test_a_stream_that_has_run_out_is_neither_extended_nor_cancelled(
@@ -181,7 +196,7 @@ def test_a_stream_that_has_run_out_is_neither_extended_nor_cancelled(
     priced.advance(11 * HOUR)
     state = now(priced, sent.state)
     with pytest.raises(StreamError, match="has run out: it can't be extended"):
-        offer_time(priced.node, priced.owner, state, amount="1")
+        quote_extension(priced.node, priced.owner, state, amount="1")
     with pytest.raises(StreamError, match="there is nothing to cancel"):
         check_cancel(priced.node, priced.owner, state)
 
@@ -193,20 +208,20 @@ def test_an_extension_is_refused_for_a_token_that_is_no_longer_accepted_or_a_pri
     real = priced.ask("eth_getCode", priced.validator, "latest")
     priced.ask("anvil_setCode", priced.validator, granting(HOUR))
     with pytest.raises(StreamError, match="would end earlier"):
-        offer_time(priced.node, priced.owner, state, amount="1")
+        quote_extension(priced.node, priced.owner, state, amount="1")
     priced.ask("anvil_setCode", priced.validator, real)
     with pytest.raises(StreamError, match="it has to be above zero"):
-        offer_time(priced.node, priced.owner, state, amount="0")
+        quote_extension(priced.node, priced.owner, state, amount="0")
     priced.send(priced.manager, "set_token_accepted", priced.token, False, sender=priced.accounts[1])
     with pytest.raises(StreamError, match="no longer accepts TEST"):
-        offer_time(priced.node, priced.owner, state, amount="1")
+        quote_extension(priced.node, priced.owner, state, amount="1")
 
 
 def test_somebody_else_may_extend_a_stream(provider: ProviderAPI, priced: Payments, account: AccountAPI) -> None:
     state = now(priced, opened(provider, priced, account).state)
     other = provider.account_manager.test_accounts[3]
-    offer = offer_time(priced.node, str(other.address), state, amount="3")
-    assert send_offer(provider, priced.node, other, offer).state.time_left > state.time_left + 2 * HOUR
+    quote = quote_extension(priced.node, str(other.address), state, amount="3")
+    assert paid(provider, priced, other, quote).state.time_left > state.time_left + 2 * HOUR
 
 
 def test_who_may_cancel_when(provider: ProviderAPI, priced: Payments, account: AccountAPI) -> None:
@@ -230,13 +245,17 @@ def test_there_is_no_stream_beyond_the_last_one(priced: Payments) -> None:
 @given(rate=st.integers(1, 10**24), seconds=st.integers(1, 10 * 365 * DAY), decimals=st.integers(0, 18))
 def test_the_amount_for_a_time_pays_for_it_and_for_little_more(rate: int, seconds: int, decimals: int) -> None:
     unit = 10**decimals
-    if unit < rate:  # a whole token pays for nothing
-        with pytest.raises(StreamError):
-            amount_for(seconds, lambda amount: amount // rate, unit)
-        return
     amount, pays = amount_for(seconds, lambda amount: amount // rate, unit)
     assert pays == amount // rate >= seconds
     assert pays <= seconds + 2
+
+
+@pytest.mark.parametrize(("smallest_units_a_day", "shown"), [(86400, "0.000864"), (2, "0.00000002")])
+def test_a_dear_token_is_quoted_in_its_smallest_unit(smallest_units_a_day: int, shown: str) -> None:
+    token = Token("0x", "WBTC", 8)
+    amount, pays = amount_for(30 * DAY, lambda amount: amount * DAY // smallest_units_a_day, token.one)
+    assert (amount, pays) == (30 * smallest_units_a_day, 30 * DAY)
+    assert token.about(smallest_units_a_day) == f"{shown} WBTC"
 
 
 @given(amount=st.integers(1, 2**200), decimals=st.integers(0, 30))

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from ape_silverback.cli.shared.documents import VerificationDocument
 from ape_silverback.config.reader import read_section
 from ape_silverback.stream.pins import write_pins
+from ape_silverback.stream.verify import Report
 from tests.cli.conftest import Run, documents
 from tests.stream.payments import STANDARD
 from tests.stream.world import World
@@ -55,7 +55,7 @@ def test_the_report_names_each_check_and_pins_what_is_trusted(run: Run, world: W
     assert text.stderr.count("No StreamManager is pinned for chain 1337") == 1
 
     result = run("verify", "-c", "space/prod", "-c", "space/other", "--pin", "--format", "json")
-    found = documents(list[VerificationDocument], result.stdout)
+    found = documents(list[Report], result.stdout)
     assert [(one.cluster, one.trusted, len(one.checks)) for one in found] == [
         ("space/prod", True, 9),
         ("space/other", True, 9),
@@ -69,7 +69,7 @@ def test_the_report_names_each_check_and_pins_what_is_trusted(run: Run, world: W
 def test_what_isnt_trusted_is_not_pinned(run: Run, world: World, project: Path) -> None:
     world.stream["stream_id"] += 1
     result = run("verify", "--pin", code=1)
-    assert "not to be trusted: space/prod" in result.stderr
+    assert "not trusted: space/prod" in result.stderr
     assert "Nothing to pin" in result.stderr
     assert read_section(project).section.stream.managers == {}
 
@@ -85,7 +85,7 @@ def test_a_cluster_that_is_reached_directly_has_nothing_to_verify(run: Run, worl
     [
         (("--all", "-c", "space/prod"), 2, "not both"),
         (("-c", "space/absent"), 1, "has no cluster 'absent'; it has: prod"),
-        (("--target", "absent"), 1, "no target 'absent' in the section"),
+        (("--target", "absent"), 1, "no target 'absent' in the silverback section"),
         (("--network", "ethereum:absent"), 1, "absent"),
     ],
 )

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from ape_silverback.apepay.rpc import HttpNode
-from ape_silverback.cli.shared.documents import StreamDocument, VerificationDocument
+from ape_silverback.cli.shared.documents import StreamDocument
 from ape_silverback.server.daemon import LocalCluster
+from ape_silverback.stream.verify import Report
 from demo.chain import find_anvil, running_anvil
 from tests.cli.conftest import Run, documents, runner
 from tests.stream.payments import DAY, Payments
@@ -102,9 +103,9 @@ def test_a_cluster_is_paid_for_verified_used_extended_and_cancelled(ape: Run, sl
         in ape("pay", "create", "team/prod", "--time", "1 day", "--yes", code=1).stderr
     )
 
-    [report] = documents(list[VerificationDocument], ape("verify", "--pin", "--format", "json").stdout)
+    [report] = documents(list[Report], ape("verify", "--pin", "--format", "json").stdout)
     assert {check.name for check in report.checks if check.outcome != "pass"} == {"pinned", "controller"}
-    [report] = documents(list[VerificationDocument], ape("verify", "--format", "json").stdout)
+    [report] = documents(list[Report], ape("verify", "--format", "json").stdout)
     assert [check.outcome for check in report.checks] == ["pass"] * 9
 
     deployed = ape("deploy", "--yes")
@@ -114,7 +115,7 @@ def test_a_cluster_is_paid_for_verified_used_extended_and_cancelled(ape: Run, sl
 
     info = documents(StreamDocument, ape("pay", "info", "team/prod", "--format", "json").stdout)
     assert info.verification is not None
-    assert info.verification.trusted
+    assert info.verification["trusted"]
     assert (info.stream_id, info.owner, info.token) == (stream.stream_id, stream.owner, "TEST")
     assert "time left" in ape("pay", "info", "team/prod").stdout
 
@@ -136,8 +137,8 @@ def test_a_cluster_is_paid_for_verified_used_extended_and_cancelled(ape: Run, sl
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
-        (("create", "team/prod", "--yes"), 2, "either --amount or --time"),
-        (("create", "team/prod", "--amount", "1", "--time", "1 day", "--yes"), 2, "either --amount or --time"),
+        (("create", "team/prod", "--yes"), 2, "exactly one of --amount or --time"),
+        (("create", "team/prod", "--amount", "1", "--time", "1 day", "--yes"), 2, "exactly one of --amount or --time"),
         (("create", "team/prod", "--time", "yesterday", "--yes"), 2, "is no time"),
         (("create", "team/prod", "--time", "2020-01-01", "--yes"), 2, "is no time to come"),
         (("create", "team/prod", "--amount", "1e9", "--yes"), 1, "TEST; the payment takes 1000000000 TEST"),

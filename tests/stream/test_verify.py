@@ -7,19 +7,21 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
-import httpx
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ape_silverback.apepay.contract import Stream
-from ape_silverback.apepay.rpc import HttpNode, Node, Question
+from ape_silverback.apepay.rpc import HttpNode, Node, RpcRequest
 from ape_silverback.cluster.types import ClusterConfiguration, StreamClaim
 from ape_silverback.config.models import StreamConfig
-from ape_silverback.exceptions import ChainError, StreamError
-from ape_silverback.stream.verify import Claim, Report, verify, without_stream
-from tests.cluster.server import Reply, Request, answer, serving
-from tests.stream.payments import CLUSTER_ID, DAY, STANDARD, Payments
+from ape_silverback.exceptions import ChainError, StreamError, StreamNotVerified
+from ape_silverback.stream.claims import Claim
+from ape_silverback.stream.gate import require_trust
+from ape_silverback.stream.verify import Check, Report, verify, without_stream
+from tests.cluster.server import Reply, Request, answer, html, serving
+from tests.stream.nodes import as_reply, forward, public_node, refusal
+from tests.stream.payments import CLUSTER_ID, DAY, STANDARD, TOKEN, Payments
 
 NAMES = ("address", "pinned", "platform", "chain", "code", "controller", "stream", "product", "time")
 
@@ -48,10 +50,10 @@ def outcomes(report: Report) -> dict[str, str]:
 def test_an_honest_stream_passes_all_checks_in_three_requests_at_one_block(payments: Payments, chain: str) -> None:
     stream = payments.open_stream()
     pins = StreamConfig(managers={1337: payments.manager}, controllers={1337: payments.controller})
-    with HttpNode(chain) as node:
+    with serving(lambda request: forward(chain, request)) as server, HttpNode(server.url) as node:
         [report] = verified(node, claim(payments, stream), trust=pins)
-        assert outcomes(report) == dict.fromkeys(NAMES, "pass")
-        assert (node.questions, node.round_trips) == (11, 3)
+    assert outcomes(report) == dict.fromkeys(NAMES, "pass")
+    assert len(server.requests) == 3
     assert report.trusted
     assert report.block is not None
 
@@ -59,43 +61,179 @@ def test_an_honest_stream_passes_all_checks_in_three_requests_at_one_block(payme
 def test_many_clusters_of_one_chain_share_its_requests(payments: Payments, chain: str) -> None:
     ids = [uuid.uuid4() for _ in range(5)]
     claims = [claim(payments, payments.open_stream(one), cluster_id=one) for one in ids]
-    with HttpNode(chain) as node:
+    with serving(lambda request: forward(chain, request)) as server, HttpNode(server.url) as node:
         reports = verified(node, *claims)
-        assert [report.trusted for report in reports] == [True] * 5
-        assert node.round_trips == 3
+    assert [report.trusted for report in reports] == [True] * 5
+    assert len(server.requests) == 3
 
 
 def test_all_reads_name_the_block_that_was_read_first(payments: Payments, chain: str) -> None:
     stream = payments.open_stream()
 
     class Listening:
-        questions = round_trips = 0
-        asked: list[Question] = []  # noqa: RUF012 - of one test
+        sent: list[RpcRequest] = []  # noqa: RUF012 - of one test
 
-        def ask(self, questions: Sequence[Question]) -> list[Any]:
-            self.asked += questions
-            return payments.node.ask(questions)
+        def batch(self, requests: Sequence[RpcRequest]) -> list[Any]:
+            self.sent += requests
+            return payments.node.batch(requests)
 
     node = Listening()
     [report] = verified(node, claim(payments, stream))
-    later = [question for question in node.asked[3:] if question.method != "eth_getLogs"]
-    assert {question.params[-1] for question in later} == {hex(report.block or 0)}
-    [logs] = [question for question in node.asked if question.method == "eth_getLogs"]
-    assert logs.params[0]["toBlock"] == hex(report.block or 0)
+    assert {str(request.params[0 if "Block" in request.method else -1]) for request in node.sent[3:]} == {
+        hex(report.block or 0)
+    }
 
 
-def test_a_node_that_takes_no_batches_is_asked_one_by_one(payments: Payments, chain: str) -> None:
+@pytest.mark.parametrize("status", [200, 400, 500])
+def test_a_node_that_takes_no_batches_is_asked_one_by_one(payments: Payments, chain: str, status: int) -> None:
     stream = payments.open_stream()
 
     def behave(request: Request) -> Reply:
         if isinstance(request.json(), list):
-            return answer({"jsonrpc": "2.0", "id": None, "error": {"code": -32600, "message": "no batches"}})
-        return Reply(200, httpx.post(chain, content=request.body, headers={"Content-Type": "application/json"}).content)
+            error = {"jsonrpc": "2.0", "id": None, "error": {"code": -32600, "message": "no batches"}}
+            return answer(error) if status == 200 else html(status)
+        return forward(chain, request)
 
     with serving(behave) as server, HttpNode(server.url) as node:
         [report] = verified(node, claim(payments, stream))
-        assert report.trusted
-        assert (node.questions, node.round_trips) == (11, 12)  # and the one batch that was refused
+    assert report.trusted
+    assert sum(isinstance(request.json(), list) for request in server.requests) == 1
+
+
+def test_a_batch_in_which_everything_is_refused_is_asked_one_by_one(payments: Payments, chain: str) -> None:
+    stream = payments.open_stream()
+
+    def behave(request: Request) -> Reply:
+        if isinstance(asked := request.json(), list):
+            return as_reply([refusal(one, "rate limit for batches") for one in asked])
+        return forward(chain, request)
+
+    with serving(behave) as server, HttpNode(server.url) as node:
+        [report] = verified(node, claim(payments, stream))
+    assert report.trusted
+
+
+# A hiccup isn't distrust
+
+
+@pytest.fixture
+def still(payments: Payments) -> Iterator[None]:
+    """The chain makes no blocks by itself."""
+    payments.ask("evm_setIntervalMining", 0)
+    yield
+    payments.ask("evm_setIntervalMining", 1)
+
+
+def test_one_refusal_for_now_is_asked_again(payments: Payments, chain: str) -> None:
+    stream, left = payments.open_stream(), [1]
+
+    def once(request: dict[str, Any], answer: dict[str, Any]) -> dict[str, Any]:
+        if request["method"] == "eth_getCode" and left:
+            return refusal(request, "header not found") if left.pop() else answer
+        return answer
+
+    with serving(lambda request: forward(chain, request, once)) as server, HttpNode(server.url) as node:
+        [report] = verified(node, claim(payments, stream))
+    assert outcomes(report)["code"] == "pass"
+    assert report.trusted
+
+
+def test_of_nodes_of_which_one_is_two_blocks_behind_a_block_is_read_that_all_have(
+    payments: Payments, chain: str, still: None
+) -> None:
+    stream = payments.open_stream()
+    payments.ask("anvil_mine", hex(10))
+    latest = int(payments.ask("eth_blockNumber"), 16)
+
+    def lags(request: dict[str, Any], answer: dict[str, Any]) -> dict[str, Any]:
+        block = request["params"][-1] if request["params"] else None
+        lacking = isinstance(block, str) and block.startswith("0x") and len(block) < 20 and int(block, 16) > latest - 2
+        return refusal(request, "header not found") if lacking else answer
+
+    with serving(lambda request: forward(chain, request, lags)) as server, HttpNode(server.url) as node:
+        [report] = verified(node, claim(payments, stream))
+    assert report.trusted
+    assert report.block is not None
+    assert report.block <= latest - 2
+
+
+def test_a_node_that_goes_on_refusing_is_no_verdict(payments: Payments, chain: str) -> None:
+    def refuses(request: dict[str, Any], answer: dict[str, Any]) -> dict[str, Any]:
+        return refusal(request, "header not found") if request["method"] == "eth_getCode" else answer
+
+    stream = payments.open_stream()
+    with serving(lambda request: forward(chain, request, refuses)) as server, HttpNode(server.url, pauses=()) as node:
+        [report] = verified(node, claim(payments, stream))
+    assert (report.trusted, report.verdict) == (False, "unverified")
+    with pytest.raises(
+        StreamNotVerified, match=r"couldn't be verified, so nothing was sent; try again later:\n  code:"
+    ):
+        require_trust(report)
+    failed = report.model_copy(update={"checks": (Check(name="time", outcome="fail", text="it has run out"),)})
+    with pytest.raises(StreamError, match="isn't trusted:\n  time: it has run out") as stopped:
+        require_trust(failed)
+    assert not isinstance(stopped.value, StreamNotVerified)
+
+
+def test_a_chain_that_is_reorganised_while_it_is_read_is_read_again(
+    payments: Payments, chain: str, still: None
+) -> None:
+    stream, left = payments.open_stream(), [1]
+    payments.ask("anvil_mine", hex(10))
+    payments.send(payments.token, "DEBUG_mint", payments.owner, TOKEN)  # in the newest block, and in no other one
+
+    def behave(request: Request) -> Reply:
+        if left and "eth_getCode" in str(request.json()):
+            left.pop()
+            payments.ask("anvil_reorg", 3, [])
+        return forward(chain, request)
+
+    with serving(behave) as server, HttpNode(server.url) as node:
+        [report] = verified(node, claim(payments, stream))
+    assert report.trusted
+    assert sum("eth_getCode" in str(request.json()) for request in server.requests) == 2
+
+
+# Who opened a stream is looked up only where it matters, and within the limits of public nodes
+
+
+def test_logs_are_searched_only_for_a_stream_that_was_handed_on(payments: Payments, chain: str) -> None:
+    stream = payments.open_stream()
+    for searches, outcome in ((0, "its owner"), (1, "who opened it")):
+        with serving(lambda request: forward(chain, request)) as server, HttpNode(server.url) as node:
+            [report] = verified(node, claim(payments, stream))
+        assert outcome in next(check.text for check in report.checks if check.name == "product")
+        assert sum("eth_getLogs" in str(request.json()) for request in server.requests) == searches
+        payments.send(payments.manager, "set_stream_owner", stream, payments.accounts[3]) if not searches else None
+
+
+@pytest.mark.parametrize("keeps_state", [True, False])
+@pytest.mark.parametrize("funded", [False, True])
+def test_who_opened_a_stream_is_found_at_a_node_that_searches_ten_blocks(
+    payments: Payments, chain: str, keeps_state: bool, funded: bool
+) -> None:
+    payments.ask("anvil_mine", hex(300))
+    stream = payments.open_stream()
+    payments.send(payments.manager, "set_stream_owner", stream, payments.accounts[3])
+    if funded:
+        payments.ask("anvil_mine", hex(60))
+        payments.send(payments.token, "DEBUG_mint", payments.owner, TOKEN)
+        payments.send(payments.token, "approve", payments.manager, TOKEN)
+        payments.send(payments.manager, "fund_stream", stream, TOKEN)
+    payments.ask("anvil_mine", hex(300))
+    with serving(public_node(chain, keeps_state=keeps_state)) as server, HttpNode(server.url) as node:
+        [report] = verified(node, claim(payments, stream))
+    assert report.trusted
+    assert "who opened it" in next(check.text for check in report.checks if check.name == "product")
+    assert sum("eth_getLogs" in str(request.json()) for request in server.requests) < 60
+
+
+def test_a_node_whose_limits_hide_who_opened_a_stream_is_no_verdict(payments: Payments, chain: str) -> None:
+    stream = payments.open_stream()
+    payments.send(payments.manager, "set_stream_owner", stream, payments.accounts[3])
+    with serving(public_node(chain, blocks=0)) as server, HttpNode(server.url) as node:
+        [report] = verified(node, claim(payments, stream))
+    assert report.verdict == "unverified"
 
 
 def test_nothing_pinned_is_skipped_with_the_reason_and_what_was_found(payments: Payments) -> None:
@@ -177,9 +315,8 @@ class Answers:
     def __init__(self, payments: Payments, number: int) -> None:
         self.payments, self.number = payments, number
         self.stream = Stream.of(payments.read(payments.manager, "streams", number))
-        self._recorded: dict[Question, Any] = {}
+        self._recorded: dict[RpcRequest, Any] = {}
         self._products: tuple[bytes, ...] = ()
-        self.questions = self.round_trips = 0
 
     def with_products(self, *products: bytes) -> Answers:
         self._products = products
@@ -188,16 +325,16 @@ class Answers:
     def verified(self, said: Claim) -> list[Report]:
         return verified(self, said)
 
-    def ask(self, questions: Sequence[Question]) -> list[Any]:
-        return [self._answer(question) for question in questions]
+    def batch(self, requests: Sequence[RpcRequest]) -> list[Any]:
+        return [self._answer(request) for request in requests]
 
-    def _answer(self, question: Question) -> Any:
+    def _answer(self, request: RpcRequest) -> Any:
         from eth_abi.abi import encode
 
-        key = Question(question.method, (str(question.params),))
+        key = RpcRequest(request.method, (str(request.params),))
         if key not in self._recorded:
-            [self._recorded[key]] = self.payments.node.ask([question])
-        if question.method == "eth_call" and question.params[0]["data"].startswith("0x64d60d91"):  # streams(uint256)
+            [self._recorded[key]] = self.payments.node.batch([request])
+        if request.method == "eth_call" and request.params[0]["data"].startswith("0x64d60d91"):  # streams(uint256)
             one = self.stream
             times = (one.funded_amount, one.expires_at, one.last_update, one.last_claim)
             kind = "(address,address,uint256,uint256,uint256,uint256,bytes32[])"
@@ -251,18 +388,16 @@ def test_a_chain_that_cant_be_read_is_never_a_pass(
         ("eth_call", "0x9d3e5c05", "time"),  # time_left(uint256)
     ],
 )
-def test_a_question_that_the_node_refuses_is_an_error_of_its_check(
+def test_a_request_that_the_node_refuses_is_an_error_of_its_check(
     payments: Payments, method: str, function: str, name: str
 ) -> None:
     class Refusing:
-        questions = round_trips = 0
-
-        def ask(self, questions: Sequence[Question]) -> list[Any]:
+        def batch(self, requests: Sequence[RpcRequest]) -> list[Any]:
             return [
                 ChainError(f"refuses {one.method}")
                 if one.method == method and function in str(one.params[:1])
-                else payments.node.ask([one])[0]
-                for one in questions
+                else payments.node.batch([one])[0]
+                for one in requests
             ]
 
     [report] = verified(Refusing(), claim(payments, payments.open_stream()))

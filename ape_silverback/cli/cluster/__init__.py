@@ -31,6 +31,7 @@ cluster = LazyGroup(
             "registry": "ape_silverback.cli.cluster.registry:registry",
             "info": "ape_silverback.cli.cluster.clusters:info",
             "health": "ape_silverback.cli.cluster.clusters:health",
+            "open": "ape_silverback.cli.cluster.dashboard:open_",
         },
         "Local cluster": {
             "up": "ape_silverback.cli.cluster.server:up",

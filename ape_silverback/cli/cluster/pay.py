@@ -2,23 +2,36 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import click
-from ape.cli import verbosity_option
 
 from ape_silverback.cli.shared.completion import complete_clusters
-from ape_silverback.cli.shared.gate import no_verify_option, show_report
+from ape_silverback.cli.shared.gate import show_report
 from ape_silverback.cli.shared.group import LazyGroup
-from ape_silverback.cli.shared.options import Span, format_option, platform_options, profile_option, yes_option
+from ape_silverback.cli.shared.options import format_option, platform_options
 from ape_silverback.cli.shared.output import show
-from ape_silverback.cli.shared.payment import paying, sending, show_stream
+from ape_silverback.cli.shared.payment import (
+    Paying,
+    PaymentSession,
+    Signing,
+    network_option,
+    open_payment,
+    payment_options,
+    sending,
+    show_stream,
+    signing_options,
+)
 from ape_silverback.cli.shared.terminal import confirm, echo, note
 
 if TYPE_CHECKING:
     from ape_silverback.cluster.types import ClusterConfiguration
 
 HERE = "ape_silverback.cli.cluster.pay"
+
+CLOCKS_APART = timedelta(days=1)
+"""How far the platform's clock and the chain's may be apart."""
 
 pay = LazyGroup(
     name="pay",
@@ -31,25 +44,6 @@ pay = LazyGroup(
 )
 
 _path = click.argument("path", metavar="CLUSTER_PATH", shell_complete=complete_clusters)
-_network = click.option(
-    "--network",
-    metavar="ECOSYSTEM:NETWORK:PROVIDER",
-    help="Network to pay on. Default: the stream's, for a new one the project's.",
-)
-_account = click.option(
-    "--account", metavar="ALIAS", help="Account that signs. Default: `account:` of the section, else you are asked."
-)
-_amount = click.option("--amount", metavar="AMOUNT", help="Tokens to pay, such as '12.5' or '12.5 USDC'.")
-_time = click.option(
-    "--time", "seconds", type=Span(), metavar="TIME", help="Time to pay for: '30 days', or until when."
-)
-_approve = click.option(
-    "--approve",
-    type=click.Choice(["exact", "unlimited", "none"]),
-    default="exact",
-    show_default=True,
-    help="What the StreamManager is allowed to take first, where it isn't yet.",
-)
 
 
 @click.command(short_help="Open a payment stream for a cluster")
@@ -72,87 +66,58 @@ _approve = click.option(
     help="A setting that differs from the tier, such as `bots 20` or `memory '4 GiB'`; may be repeated.",
 )
 @click.option("--token", metavar="TOKEN", help="Token to pay with, by symbol or address. Default: the only one.")
-@_amount
-@_time
-@_approve
-@_account
-@_network
-@yes_option
-@no_verify_option
-@format_option
-@profile_option
-@verbosity_option()
-def create(
-    path: str,
-    tier: str,
-    updates: tuple[tuple[str, str], ...],
-    token: str | None,
-    amount: str | None,
-    seconds: int | None,
-    approve: str,
-    account: str | None,
-    network: str | None,
-    yes: bool,
-    no_verify: bool,
-    format_: str,
-    profile: str | None,
-) -> None:
+@payment_options
+def create(path: str, tier: str, updates: tuple[tuple[str, str], ...], token: str | None, **options: Any) -> None:
     """Pay for a cluster that isn't paid for yet. CLUSTER_PATH is WORKSPACE/NAME.
 
     The StreamManager is verified and everything is shown before anything is signed. A price that rises in between
-    makes the payment fail, and costs nothing but gas.
+    makes the payment fail, and costs nothing but gas. A payment whose end wasn't seen is found by the same command.
 
     \b
     Examples:
         ape silverback cluster pay create my-workspace/prod --time '30 days' --token USDC
         ape silverback cluster pay create my-workspace/prod -t premium -c bots 50 --amount 100
     """
-    from ape_silverback.cluster.types import ResourceStatus
-    from ape_silverback.stream.pay import offer_stream
+    from ape_silverback.stream.quote import Quote, quote_stream
 
-    configuration = _configuration(tier, updates)
-    _one_of(amount, seconds)
-    with paying(path, profile, network, new=True) as payment:
-        status = payment.place[1].status
-        if status is not ResourceStatus.CREATED:
-            hint = "; `pay add-time` extends the stream that it has" if status is ResourceStatus.RUNNING else ""
-            raise click.ClickException(
-                f"{payment.name} is {str(status).lower()}: a new stream is for a cluster that was just made{hint}"
+    configuration, paying = _configuration(tier, updates), Paying(**options)
+    with open_payment(path, paying.profile, paying.network, paying, new=True) as session:
+
+        def quote() -> Quote:
+            _check_new(session)
+            return quote_stream(
+                session.node,
+                session.payer,
+                session.manager,
+                session.token(token),
+                configuration,
+                session.cluster.info.id,
+                amount=paying.amount,
+                seconds=paying.seconds,
+                since=session.cluster.info.created - CLOCKS_APART,
             )
-        manager = payment.manager()
-        payment.gate(no_verify)
-        signer = payment.signer(account)
-        quote = offer_stream(
-            payment.node,
-            str(signer.address),
-            manager,
-            payment.token(token),
-            configuration,
-            payment.place[1].id,
-            amount=amount,
-            seconds=seconds,
-        )
-        document = payment.send(quote, signer, approve, yes)
-    show(document.data(), format_, lambda: show_stream(document))
-    note(f"The platform sees it within minutes: `ape silverback cluster info -c {payment.name}`.")
+
+        session.pass_gate(paying.no_verify)
+        document = session.pay(None, quote, paying)
+    show(document.data(), paying.format_, lambda: show_stream(document))
+    note(f"The platform sees it within minutes: `ape silverback cluster info -c {session.name}`.")
 
 
 @click.command("info", short_help="Show a cluster's payment stream")
 @_path
-@_network
+@network_option
 @format_option
 @platform_options
 def info(path: str, network: str | None, format_: str, profile: str | None) -> None:
-    """Show the payment stream of a cluster, and whether it is to be trusted. CLUSTER_PATH is WORKSPACE/NAME.
+    """Show the payment stream of a cluster, and whether it is trusted. CLUSTER_PATH is WORKSPACE/NAME.
 
     \b
     Example:
         ape silverback cluster pay info my-workspace/prod
     """
-    with paying(path, profile, network) as payment:
-        state = payment.state()
-        report = payment.report
-        document = payment.document(state, report=report)
+    with open_payment(path, profile, network) as session:
+        report = session.report
+        document = session.document(session.state(), report=report)
 
     def text() -> None:
         show_stream(document)
@@ -164,65 +129,37 @@ def info(path: str, network: str | None, format_: str, profile: str | None) -> N
 
 @click.command("add-time", short_help="Extend a cluster's payment stream")
 @_path
-@_amount
-@_time
-@_approve
-@_account
-@_network
-@yes_option
-@no_verify_option
-@format_option
-@profile_option
-@verbosity_option()
-def add_time(
-    path: str,
-    amount: str | None,
-    seconds: int | None,
-    approve: str,
-    account: str | None,
-    network: str | None,
-    yes: bool,
-    no_verify: bool,
-    format_: str,
-    profile: str | None,
-) -> None:
+@payment_options
+def add_time(path: str, **options: Any) -> None:
     """Extend the payment stream of a cluster, which may be somebody else's. CLUSTER_PATH is WORKSPACE/NAME.
+
+    A payment whose end wasn't seen is found by the same command, and not made twice.
 
     \b
     Example:
         ape silverback cluster pay add-time my-workspace/prod --time '30 days'
     """
-    from ape_silverback.stream.pay import offer_time
+    from ape_silverback.stream.quote import quote_extension
 
-    _one_of(amount, seconds)
-    with paying(path, profile, network) as payment:
-        state = payment.state()
-        if state.time_left:  # else it is told that it has run out, which the verification would say too
-            payment.gate(no_verify)
-        signer = payment.signer(account)
-        quote = offer_time(payment.node, str(signer.address), state, amount=amount, seconds=seconds)
-        document = payment.send(quote, signer, approve, yes)
-    show(document.data(), format_, lambda: show_stream(document))
+    paying = Paying(**options)
+    with open_payment(path, paying.profile, paying.network, paying) as session:
+        state = session.state()
+        if state.time_left:  # else the quote tells that it has run out, which is the better error
+            session.pass_gate(paying.no_verify)
+        document = session.pay(
+            state.number,
+            lambda: quote_extension(
+                session.node, session.payer, session.state(), amount=paying.amount, seconds=paying.seconds
+            ),
+            paying,
+        )
+    show(document.data(), paying.format_, lambda: show_stream(document))
 
 
 @click.command(short_help="Cancel a cluster's payment stream")
 @_path
-@_account
-@_network
-@yes_option
-@no_verify_option
-@format_option
-@profile_option
-@verbosity_option()
-def cancel(
-    path: str,
-    account: str | None,
-    network: str | None,
-    yes: bool,
-    no_verify: bool,
-    format_: str,
-    profile: str | None,
-) -> None:
+@signing_options
+def cancel(path: str, **options: Any) -> None:
     """End the payment stream of a cluster, and so the cluster. CLUSTER_PATH is WORKSPACE/NAME.
 
     What isn't spent goes back to the owner of the stream. It can't be undone.
@@ -231,44 +168,56 @@ def cancel(
     Example:
         ape silverback cluster pay cancel my-workspace/prod
     """
-    from ape_silverback.stream.pay import check_cancel, send_cancel
+    from ape_silverback.stream.pay import cancel_stream
+    from ape_silverback.stream.quote import check_cancel
 
-    with paying(path, profile, network) as payment:
-        state = payment.state()
+    signing = Signing(**options)
+    with open_payment(path, signing.profile, signing.network, signing) as session:
+        state = session.state()
         if state.time_left:  # else there is nothing to cancel, which is the better error
-            payment.gate(no_verify)
-        signer = payment.signer(account)
-        check_cancel(payment.node, str(signer.address), state)
+            session.pass_gate(signing.no_verify)
+        check_cancel(session.node, session.payer, state)
         note(
             f"Cancelling refunds about {state.token.about(state.rest)} to {state.stream.owner}, "
-            f"and ends {payment.name} with all of its bots."
+            f"and ends {session.name} with all of its bots."
         )
-        confirm(f"Cancel stream {state.number} of {payment.name}? This can't be undone.", yes)
+        confirm(f"Cancel stream {state.number} of {session.name}? This can't be undone.", signing.yes)
         with sending():
-            sent = send_cancel(payment.provider, payment.node, signer, state, tell=note)
-        document = payment.document(sent.state, sent)
-    refunded = f"{sent.state.token.text(sent.refund)} refunded to {sent.state.stream.owner}"
-    show(document.data(), format_, lambda: echo(f"{payment.name}: cancelled, {refunded} ({sent.transaction})"))
+            made = cancel_stream(session.sender, state)
+        document = session.document(made.state, made)
+    refunded = f"{made.state.token.text(made.refund)} refunded to {made.state.stream.owner}"
+    show(
+        document.data(),
+        signing.format_,
+        lambda: echo(f"{session.name}: cancelled, {refunded} ({made.transaction})"),
+    )
+
+
+def _check_new(session: PaymentSession) -> None:
+    """Check that a cluster isn't paid for yet, as far as the platform knows."""
+    from ape_silverback.cluster.types import ResourceStatus
+
+    status = session.cluster.info.status
+    if status is not ResourceStatus.CREATED:
+        hint = "; `pay add-time` extends the stream that it has" if status is ResourceStatus.RUNNING else ""
+        raise click.ClickException(
+            f"{session.name} is {str(status).lower()}: a new stream is for a cluster that was just made{hint}"
+        )
 
 
 def _configuration(tier: str, updates: tuple[tuple[str, str], ...]) -> ClusterConfiguration:
     from pydantic import ValidationError
 
     from ape_silverback.cluster.types import ClusterConfiguration, ClusterTier
-    from ape_silverback.config.validation import near_match
+    from ape_silverback.suggestions import did_you_mean
 
     known = [name for name in ClusterConfiguration.model_fields if name != "version"]
     for key, _ in updates:
         if key not in known:
-            raise click.UsageError(f"--config {key}: no such setting; {near_match(key, known)}")
+            raise click.UsageError(f"--config {key}: no such setting; {did_you_mean(key, known)}.")
     values: dict[str, Any] = ClusterTier[tier.upper()].configuration().model_dump()
     try:
         return ClusterConfiguration.model_validate({**values, **dict(updates)})
     except ValidationError as error:
         problems = [f"--config {detail['loc'][0]}: {detail['msg']}" for detail in error.errors(include_url=False)]
         raise click.UsageError("; ".join(problems)) from None
-
-
-def _one_of(amount: str | None, seconds: int | None) -> None:
-    if (amount is None) == (seconds is None):
-        raise click.UsageError("Say how much: either --amount or --time.")

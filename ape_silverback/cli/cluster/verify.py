@@ -63,16 +63,14 @@ def verify(
         ape silverback cluster verify --cluster my-workspace/prod
         ape silverback cluster verify --all --pin
     """
-    from ape_silverback.cli.shared.documents import VerificationDocument
     from ape_silverback.config.reader import read_section
 
     if every and clusters:
-        raise click.UsageError("Name each cluster, or say --all, not both.")
+        raise click.UsageError("Pass --cluster or --all, not both.")
     reading = read_section(Path.cwd(), target=target)
     trust = reading.section.stream_of(target)
     with messages_on_stderr():
         reports = _reports(reading, clusters, every, profile, target, trust, network)
-    documents = [VerificationDocument.of(report).data() for report in reports]
 
     def text() -> None:
         for number, report in enumerate(reports):
@@ -80,14 +78,19 @@ def verify(
                 echo()
             show_report(report)
 
-    show(documents, format_, text)
+    show([report.model_dump(mode="json") for report in reports], format_, text)
     if pin:
         _pin(reading, reports, target)
     else:
         for line in dict.fromkeys(line for report in reports if (line := pin_hint(report))):
             note(line)
-    if untrusted := [report.cluster for report in reports if not report.trusted]:
-        raise click.ClickException(f"not to be trusted: {', '.join(untrusted)}")
+    problems = []
+    if untrusted := [report.cluster for report in reports if report.verdict == "untrusted"]:
+        problems.append(f"not trusted: {', '.join(untrusted)}")
+    if unverified := [report.cluster for report in reports if report.verdict == "unverified"]:
+        problems.append(f"couldn't be verified, try again later: {', '.join(unverified)}")
+    if problems:
+        raise click.ClickException("; ".join(problems))
 
 
 def _reports(
@@ -101,6 +104,7 @@ def _reports(
 ) -> list[Report]:
     from ape_silverback.cluster.settings import choose_cluster
     from ape_silverback.connect import find_cluster
+    from ape_silverback.stream.claims import PlatformCluster
     from ape_silverback.stream.gate import verify_clusters, verify_connection
 
     if not every and len(clusters) < 2:
@@ -108,21 +112,22 @@ def _reports(
             return [verify_connection(connection, trust, network)]
     with platform(profile, reading, target) as above:
         if every:
-            places = [
-                (space, cluster)
+            found = [
+                PlatformCluster(space, cluster)
                 for _, space in sorted(above.client.workspaces.items())
                 for _, cluster in sorted(space.clusters.items())
             ]
         else:
-            places = [find_cluster(above.client, *choose_cluster(above.profile, path)) for path in clusters]
-        return verify_clusters(above.client, places, trust, network)
+            found = [
+                PlatformCluster(*find_cluster(above.client, *choose_cluster(above.profile, path))) for path in clusters
+            ]
+        return verify_clusters(above.client, found, trust, network)
 
 
 def _pin(reading: SectionReading, reports: list[Report], target: str | None) -> None:
-    from ape_silverback.stream.gate import pins_of
-    from ape_silverback.stream.pins import write_pins
+    from ape_silverback.stream.pins import pins_from, write_pins
 
-    pins = pins_of(reports)
+    pins = pins_from(reports)
     if not pins["managers"]:
         note("Nothing to pin: no stream is trusted.")
         return

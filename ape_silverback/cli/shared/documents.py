@@ -16,10 +16,10 @@ from ape_silverback.cluster.types import BotConfiguration, ClusterConfiguration,
 
 if TYPE_CHECKING:
     from ape_silverback.cluster.client import Bot, RegistryCredentials, VariableGroup, Workspace
-    from ape_silverback.cluster.types import BotLogEntry, ClusterInfo
+    from ape_silverback.cluster.log_stream import LogLine
+    from ape_silverback.cluster.types import ClusterInfo
     from ape_silverback.deployment.history import Record
     from ape_silverback.server.platform.payments import Payments
-    from ape_silverback.stream.verify import Report
 
 
 class Document(BaseModel):
@@ -217,10 +217,10 @@ class LogDocument(Document):
     message: str
 
     @classmethod
-    def of(cls, bot: str, entry: BotLogEntry) -> LogDocument:
+    def of(cls, bot: str, entry: LogLine) -> LogDocument:
         """Describe a line of a bot's log."""
         level = entry.level.name if entry.level is not None else None
-        return cls(bot=bot, timestamp=entry.timestamp, level=level, message=entry.message)
+        return cls(bot=bot, timestamp=entry.time, level=level, message=entry.message)
 
 
 class ErrorDocument(Document):
@@ -311,47 +311,6 @@ class EventDocument(Document):
     """The plan, as `plan --format json` gives it."""
 
 
-class CheckDocument(Document):
-    """One check of a payment stream: in `verify`."""
-
-    name: str
-    """`address`, `pinned`, `platform`, `chain`, `code`, `controller`, `stream`, `product` or `time`."""
-    outcome: Literal["pass", "warn", "fail", "error", "skip"]
-    """`warn` for what is worth knowing; `fail` for what isn't as it should be; `error` for what couldn't be found out;
-    `skip` for what wasn't looked at. `fail` and `error` stop a deployment."""
-    text: str
-    """What was found, or why it was skipped."""
-    expected: str | None
-    """Where something has to have a certain value, that value."""
-    found: str | None
-    """The value that it has."""
-
-
-class VerificationDocument(Document):
-    """Whether the payment stream of a cluster is what the platform says: `verify`."""
-
-    cluster: str
-    trusted: bool
-    """Whether nothing stops a deployment."""
-    chain_id: int | None
-    """Chain of the stream, as the platform says it (EIP-155)."""
-    manager: str | None
-    """Address of the StreamManager, as the platform says it."""
-    controller: str | None
-    """Controller of the StreamManager, as the chain says it."""
-    stream_id: int | None
-    """Number of the stream, as the platform says it."""
-    block: int | None
-    """Number of the block at which the chain was read."""
-    checks: list[CheckDocument]
-    """In their order; those that rest on one that isn't passed are skipped."""
-
-    @classmethod
-    def of(cls, report: Report) -> VerificationDocument:
-        """Describe a report."""
-        return cls(**report.model_dump(), trusted=report.trusted)
-
-
 class StreamDocument(Document):
     """The payment stream of a cluster: `pay info`, `pay create`, `pay add-time`, `pay cancel`."""
 
@@ -386,7 +345,7 @@ class StreamDocument(Document):
     """Hash of the payment or the cancellation; null for `pay info`."""
     refund: str | None = None
     """What the cancellation gave back."""
-    verification: VerificationDocument | None = None
+    verification: dict[str, Any] | None = None
     """Whether it is to be trusted; only `pay info` says it here."""
 
 
@@ -481,8 +440,6 @@ DOCUMENTS: Mapping[str, type[Document]] = {
         StatusDocument,
         DeploymentDocument,
         EventDocument,
-        VerificationDocument,
-        CheckDocument,
         StreamDocument,
         LocalClusterDocument,
         LocalPlatformDocument,

@@ -21,6 +21,12 @@ if TYPE_CHECKING:
 
 COLOURS = {"pass": "green", "warn": "yellow", "fail": "red", "error": "red"}
 
+VERDICTS = {
+    "trusted": style("trusted", fg="green"),
+    "untrusted": style("not trusted", fg="red"),
+    "unverified": style("couldn't be verified", fg="red"),
+}
+
 no_verify_option = click.option(
     "--no-verify", is_flag=True, help="Skip the verification of the cluster's payment stream. Dangerous."
 )
@@ -28,8 +34,8 @@ no_verify_option = click.option(
 
 
 def show_report(report: Report) -> None:
-    """Show what the checks say."""
-    verdict = style("trusted", fg="green") if report.trusted else style("not trusted", fg="red")
+    """Show the checks of a stream."""
+    verdict = VERDICTS[report.verdict]
     if all(check.outcome == "skip" for check in report.checks):
         verdict = "nothing to verify"
     where = ""
@@ -45,12 +51,12 @@ def show_report(report: Report) -> None:
 
 
 def pin_hint(report: Report) -> str | None:
-    """Say how to pin a manager that is trusted without a pin, if it is."""
+    """Return how to pin a manager that is trusted without a pin; None where there is nothing to pin."""
     if not report.trusted or report.outcome_of("pinned") != "skip" or report.manager is None:
         return None
     return (
-        f"No StreamManager is pinned for chain {report.chain_id}: the platform's word and the contract's code were "
-        "believed. `ape silverback cluster verify --pin` pins it, or in ape-config.yaml:\n"
+        f"No StreamManager is pinned for chain {report.chain_id}: the platform and the contract's code were trusted. "
+        "Pin it with `ape silverback cluster verify --pin`, or in ape-config.yaml:\n"
         f'  silverback:\n    stream:\n      managers: {{{report.chain_id}: "{report.manager}"}}'
     )
 
@@ -72,8 +78,8 @@ def pass_gate(connection: Connection, trust: StreamConfig, *, no_verify: bool, n
     """Verify the payment stream of the cluster, show the result, and let the client write.
 
     Raises:
-        StreamError: it isn't trusted, or the verification is required and was to be left out.
-        ClusterError: the platform doesn't say what stream it has.
+        StreamError: it isn't trusted or couldn't be verified, or the verification is required and was to be skipped.
+        ClusterError: the platform doesn't answer which stream it has.
     """
     from ape_silverback.stream.gate import open_for_writing
 
@@ -87,12 +93,12 @@ def pass_gate(connection: Connection, trust: StreamConfig, *, no_verify: bool, n
 
 
 def warn_unverified(cluster: str, what: str) -> None:
-    """Say loudly that a stream isn't verified, and what somebody else may get for it."""
+    """Warn loudly that a stream isn't verified, and what somebody else may get."""
     warn(f"the payment stream of {cluster} is NOT verified (--no-verify): whoever answers there gets {what}")
 
 
 def show_verified(report: Report) -> None:
-    """Say in short that a stream is trusted, and what is worth knowing all the same."""
+    """Note in short that a stream is trusted, and what is worth knowing all the same."""
     passed = sum(check.outcome in ("pass", "warn") for check in report.checks)
     stream = "" if report.stream_id is None else f"stream {report.stream_id} of "
     note(f"Verified {report.cluster}: {stream}{report.manager}, {passed} checks passed.")

@@ -21,7 +21,7 @@ from starlette.concurrency import run_in_threadpool
 
 from ape_silverback.cluster.bot_errors import count_errors
 from ape_silverback.cluster.types import ResourceStatus
-from ape_silverback.server.authentication import Role, role_of_key
+from ape_silverback.server.authentication import SESSION, Role, is_same, role_of_key
 from ape_silverback.server.dashboard.charts import Chart, charts_of
 from ape_silverback.server.dashboard.sessions import COOKIE, SESSION_LIFE, Sessions
 from ape_silverback.server.logs import Filter, stream
@@ -116,10 +116,12 @@ Bot = Annotated[BotRecord, Depends(_bot)]
 # Logging in and out
 
 
-@router.post("/ui/links")
+@router.get("/ui/links")
 def new_link(request: Request) -> JSONResponse:
     """Return the path of a one-time link for who has a key; `ape silverback cluster open` opens it."""
     role = role_of_key(request.app, request.headers.get("x-api-key"))
+    if role is None and is_same(request.cookies.get(SESSION), request.app.state.session):
+        role = "write"
     if role is None:
         raise HTTPException(401, "no or a wrong X-API-Key")
     return JSONResponse({"path": f"/ui/link/{request.app.state.dashboard.new_link(role)}"})

@@ -16,7 +16,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from ape_silverback.addresses import checksummed_address
 from ape_silverback.apepay.contract import contract, published_code
 from ape_silverback.apepay.development import deploy
-from ape_silverback.apepay.rpc import HttpNode, Node, Question, answers_of
+from ape_silverback.apepay.rpc import HttpNode, Node, RpcRequest, results_of
 from ape_silverback.exceptions import ChainError, LocalClusterError
 from ape_silverback.files import write_private
 
@@ -101,11 +101,11 @@ def settle(wanted: Wanted, folder: Path) -> Payments:
             manager, *tokens = _deployed(node, wanted.chain, folder / "deployments.json")
         else:
             manager, tokens = str(wanted.manager), list(map(str, wanted.tokens))
-        chain_id, code, latest = answers_of(
+        chain_id, code, latest = results_of(
             node,
-            Question("eth_chainId"),
-            Question("eth_getCode", (manager, "latest")),
-            Question("eth_getBlockByNumber", ("latest", False)),
+            RpcRequest("eth_chainId"),
+            RpcRequest("eth_getCode", (manager, "latest")),
+            RpcRequest("eth_getBlockByNumber", ("latest", False)),
         )
         if not _is_code(code):
             raise LocalClusterError(f"there is no contract at {manager} on chain {int(chain_id, 16)}")
@@ -127,7 +127,7 @@ def still_there(payments: Payments) -> bool:
         ChainError: the node doesn't answer.
     """
     with HttpNode(payments.wanted.chain) as node:
-        [code] = answers_of(node, Question("eth_getCode", (payments.manager, "latest")))
+        [code] = results_of(node, RpcRequest("eth_getCode", (payments.manager, "latest")))
     return _is_code(code)
 
 
@@ -158,7 +158,7 @@ def _deployed(node: Node, chain: str, memory: Path) -> tuple[str, str]:
 def _is_deployment(node: Node, manager: str, token: str) -> bool:
     """Say whether a StreamManager is there that accepts the token: a new chain may have others at these addresses."""
     accepted = contract("StreamManager").call(manager, "token_is_accepted", token)
-    code, answer = node.ask([Question("eth_getCode", (manager, "latest")), accepted.at("latest")])
+    code, answer = node.batch([RpcRequest("eth_getCode", (manager, "latest")), accepted.at("latest")])
     try:
         return str(code).startswith(f"0x{published_code().hex()}") and bool(accepted.read(answer))
     except ChainError:
@@ -183,7 +183,7 @@ def _symbols(node: Node, manager: str, tokens: Sequence[str]) -> dict[str, str]:
     for token in tokens:
         accepted = contract("StreamManager").call(manager, "token_is_accepted", token)
         symbol = contract("TestToken").call(token, "symbol")
-        said = node.ask([accepted.at("latest"), symbol.at("latest")])
+        said = node.batch([accepted.at("latest"), symbol.at("latest")])
         if not accepted.read(said[0]):
             raise LocalClusterError(f"the StreamManager at {manager} doesn't accept the token {token}")
         name = symbol.read(said[1])

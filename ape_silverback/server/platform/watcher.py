@@ -12,7 +12,7 @@ import threading
 from contextlib import suppress
 
 from ape_silverback.apepay.contract import Stream, contract
-from ape_silverback.apepay.rpc import Node, Question, answers_of
+from ape_silverback.apepay.rpc import Node, RpcRequest, results_of
 from ape_silverback.cluster.types import ClusterConfiguration, StreamInfo
 from ape_silverback.exceptions import ChainError
 from ape_silverback.server.events import (
@@ -21,9 +21,9 @@ from ape_silverback.server.events import (
     Expires,
     Header,
     Number,
-    block_question,
+    block_request,
     events_of,
-    log_question,
+    log_request,
     read,
 )
 from ape_silverback.server.platform.clusters import CREATED, PAID, Clusters, Payment
@@ -107,8 +107,8 @@ class Watcher:
         """Give the latest block, and how far the chain was followed that has it."""
         since = self.payments.since
         progress = self.store.progress(self.payments.chain_id, self.payments.manager) or Progress(since.number, since)
-        chain_id, latest, last = answers_of(
-            self.node, Question("eth_chainId"), block_question("latest"), block_question(progress.last.number)
+        chain_id, latest, last = results_of(
+            self.node, RpcRequest("eth_chainId"), block_request("latest"), block_request(progress.last.number)
         )
         if read(Number, chain_id) != self.payments.chain_id:
             raise ChainError(f"the node is on chain {read(Number, chain_id)}, expected {self.payments.chain_id}")
@@ -128,8 +128,8 @@ class Watcher:
         manager = self.payments.manager
         records = [(record, record.stream) for record in self._paid() if record.stream]
         calls = [contract("StreamManager").call(manager, "streams", stream.stream_id) for _, stream in records]
-        questions = [Question("eth_getCode", (manager, "latest")), *(call.at("latest") for call in calls)]
-        code, *answers = answers_of(self.node, *questions)
+        questions = [RpcRequest("eth_getCode", (manager, "latest")), *(call.at("latest") for call in calls)]
+        code, *answers = results_of(self.node, *questions)
         for (record, _), call, answer in zip(records, calls, answers, strict=True):
             stream = None if code == "0x" else Stream.of(call.read(answer))
             if stream is None or record.product not in stream.products:
@@ -140,8 +140,8 @@ class Watcher:
     def _follow(self, progress: Progress, to: int) -> Progress:
         """Do what the events of some more blocks say, and write down that this was done."""
         manager = self.payments.manager
-        questions = (log_question(manager, progress.last.number + 1, to), block_question(to))
-        logs, block = answers_of(self.node, *questions)
+        questions = (log_request(manager, progress.last.number + 1, to), block_request(to))
+        logs, block = results_of(self.node, *questions)
         header = read(Header, block)
         for event in events_of(self.node, logs):
             self._heed(event)

@@ -7,8 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator
 
-SET_BY_CLUSTER = re.compile(r"SILVERBACK_\w+")
-"""Variables that a bot gets from its configuration, which a group must not set."""
+from ape_silverback.cluster.types import SET_BY_CLUSTER
 
 
 def _name(value: str) -> str:
@@ -21,7 +20,7 @@ def _variables(values: dict[str, Any]) -> dict[str, Any]:
     for name in values:
         if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
             raise ValueError(f"'{name}' isn't a valid name of a variable")
-        if SET_BY_CLUSTER.fullmatch(name):
+        if name in SET_BY_CLUSTER:
             raise ValueError(f"'{name}' is set by the cluster")
     return values
 

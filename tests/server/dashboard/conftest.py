@@ -30,7 +30,7 @@ class Site:
 
     def link(self) -> str:
         """Return a one-time link."""
-        answer = httpx.post(f"{self.url}/ui/links", headers={"X-API-Key": KEY}, trust_env=False)
+        answer = httpx.get(f"{self.url}/ui/links", headers={"X-API-Key": KEY}, trust_env=False)
         return self.url + str(answer.json()["path"])
 
     def bot(self, name: str, **values: str) -> Bot:

@@ -11,6 +11,7 @@ import pytest
 
 import ape_silverback.server.dashboard as dashboard
 from ape_silverback.server.dashboard.sessions import LINK_LIFE, SESSION_LIFE, Sessions
+from tests.conftest import Ape
 from tests.server.dashboard.conftest import Site
 from tests.server.machine import KEY
 
@@ -61,7 +62,7 @@ def test_nothing_shows_without_a_session(outside: httpx.Client, site: Site) -> N
         assert answer.headers["location"].startswith("/ui/login?next=")
     for path in ("/ui/events", f"/ui/bots/{bot.id}/log"):
         assert outside.get(path, headers={"Accept": "text/event-stream"}).status_code == 401
-    assert outside.post("/ui/links").status_code == 401
+    assert outside.get("/ui/links").status_code == 401
     assert outside.post(f"/ui/do/stop?bot={bot.id}").status_code == 303
     assert site.client.bots["secret"].task.last_status == "RUNNING"  # type: ignore[union-attr]
 
@@ -105,3 +106,10 @@ def test_what_is_vendored_is_what_was_published() -> None:
         assert (STATIC / "vendor" / one["licence_file"]).read_text()
     files = {one["file"] for one in listed} | {one["licence_file"] for one in listed} | {"vendored.json"}
     assert {file.name for file in (STATIC / "vendor").iterdir()} == files
+
+
+def test_the_command_line_opens_it(site: Site, outside: httpx.Client, ape: Ape) -> None:
+    result = ape("silverback", "cluster", "open", "--print", **site.cluster.environment)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert outside.get(result.stdout.strip(), follow_redirects=True).status_code == 200
+    assert outside.get(result.stdout.strip()).status_code == 401

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import heapq
-import queue
 import sys
-import threading
-from collections import deque
 from collections.abc import Iterator, Sequence
-from datetime import datetime, timezone
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 import click
@@ -24,15 +20,12 @@ if TYPE_CHECKING:
     from ape.logging import LogLevel
 
     from ape_silverback.cluster.client import Bot
-    from ape_silverback.cluster.types import BotLogEntry
+    from ape_silverback.cluster.log_stream import LogLine
+    from ape_silverback.cluster.merged_logs import LogPiece
 
 COLOURS = ("cyan", "magenta", "green", "yellow", "blue", "bright_red")
 TIME_WIDTH, LEVEL_WIDTH = 17, 8
 """Characters of a time and of a level."""
-
-BEGINNING = datetime(1970, 1, 1, tzinfo=timezone.utc)
-
-Line = tuple["Bot", "BotLogEntry"]
 
 
 @click.command(short_help="Show logs of bots")
@@ -75,16 +68,19 @@ def logs(
     """
     from ape.logging import LogLevel
 
+    from ape_silverback.cluster.merged_logs import read_logs
+
     if follow and until:
         raise click.UsageError("What is followed has no end: --follow or --until, not both.")
     with connected(profile, cluster) as connection:
         chosen = list(choose("bot", connection.client.bots, names, every).values())
         level = LogLevel[log_level.upper()]
-        lines = _follow(chosen, level, since, tail) if follow else _read(chosen, level, since, until, tail)
+        pieces = _follow(chosen, level, since, tail) if follow else read_logs(chosen, level, since, until, tail)
         prefixes = _prefixes(chosen)
         try:
-            for bot, entry in lines:
-                _show_line(bot, entry, prefixes, format_)
+            for piece in pieces:
+                for line in piece.lines:
+                    _show_line(piece.bot, line, prefixes, format_)
         except (KeyboardInterrupt, SystemExit):  # Ape makes an exit of an interrupt
             if sys.stderr.isatty():
                 note("")  # what the shell shows next begins a line
@@ -100,7 +96,7 @@ def _prefixes(bots: Sequence[Bot]) -> dict[str, str]:
     }
 
 
-def _show_line(bot: Bot, entry: BotLogEntry, prefixes: dict[str, str], format_: str) -> None:
+def _show_line(bot: Bot, entry: LogLine, prefixes: dict[str, str], format_: str) -> None:
     from ape_silverback.cli.shared.documents import LogDocument
 
     if format_ == "json":
@@ -114,9 +110,9 @@ def _show_line(bot: Bot, entry: BotLogEntry, prefixes: dict[str, str], format_: 
             echo(f"{prefix}{line}")
 
 
-def entry_text(entry: BotLogEntry) -> str:
+def entry_text(entry: LogLine) -> str:
     """Return an entry of a log as people read it: local time, level, message."""
-    time = style(f"{entry.timestamp.astimezone():%x %X}", bold=True) if entry.timestamp else " " * TIME_WIDTH
+    time = style(f"{entry.time.astimezone():%x %X}", bold=True) if entry.time else " " * TIME_WIDTH
     level = " " * LEVEL_WIDTH
     if entry.level is not None:
         level = style(f"{entry.level.name:<{LEVEL_WIDTH}}", **CLICK_STYLE_KWARGS.get(entry.level, {}))
@@ -124,84 +120,25 @@ def entry_text(entry: BotLogEntry) -> str:
     return f"{time} {level} | {message}"
 
 
-def _read(
-    bots: Sequence[Bot], level: LogLevel, since: datetime | None, until: datetime | None, tail: int | None
-) -> Iterator[Line]:
-    """Read logs to their ends, merged by time; a line without a time stays behind the one before it."""
-
-    def timed(number: int, bot: Bot) -> Iterator[tuple[datetime, int, int, Line]]:
-        last = BEGINNING
-        entries: Iterator[BotLogEntry] = bot.get_logs(level, start_time=since, end_time=until)
-        if tail is not None:
-            entries = iter(deque(entries, maxlen=tail))
-        for place, entry in enumerate(entries):
-            last = entry.timestamp or last
-            yield (last if last.tzinfo else last.replace(tzinfo=timezone.utc)), number, place, (bot, entry)
-
-    for *_, line in heapq.merge(*(timed(number, bot) for number, bot in enumerate(bots)), key=lambda one: one[:3]):
-        yield line
-
-
-def _follow(bots: Sequence[Bot], level: LogLevel, since: datetime | None, tail: int | None) -> Iterator[Line]:
-    """Follow logs side by side, until the last bot is gone.
+def _follow(bots: Sequence[Bot], level: LogLevel, since: datetime | None, tail: int | None) -> Iterator[LogPiece]:
+    """Follow logs side by side, and tell of each that ends.
 
     Raises:
-        click.ClickException: at last, when one couldn't be read (any more).
+        click.ClickException: at last, when one couldn't be read, or no longer.
     """
-    from ape_silverback.exceptions import SilverbackError
+    from ape_silverback.cluster.merged_logs import LogEnd, follow_logs
 
-    lines: queue.SimpleQueue[Line | tuple[Bot, SilverbackError | None]] = queue.SimpleQueue()
-
-    def read(bot: Bot) -> None:
-        try:
-            for entry in _from_tail(bot, level, since, tail):
-                lines.put((bot, entry))
-        except SilverbackError as error:
-            lines.put((bot, error))
+    failed = []
+    for piece in follow_logs(bots, level, since, tail):
+        if not isinstance(piece, LogEnd):
+            yield piece
+        elif piece.error is None:
+            note(f"{piece.bot.name}: no longer on the cluster")
         else:
-            lines.put((bot, None))
-
-    for bot in bots:
-        # Not waited for when this process ends.
-        threading.Thread(target=read, args=(bot,), daemon=True).start()
-    left, failed = len(bots), []
-    while left:
-        bot, what = lines.get()
-        if isinstance(what, SilverbackError):
-            note(f"{bot.name}: {what}")
-            failed.append(bot.name)
-        elif what is None:
-            note(f"{bot.name}: no longer on the cluster")
-        else:
-            yield bot, what
-            continue
-        left -= 1
+            note(f"{piece.bot.name}: {piece.error}")
+            failed.append(piece.bot.name)
     if failed:
         raise click.ClickException(f"failed: {', '.join(failed)}")
-
-
-def _from_tail(bot: Bot, level: LogLevel, since: datetime | None, tail: int | None) -> Iterator[BotLogEntry]:
-    """Follow a log from its last lines on. The cluster knows no such thing: what is there already is read first."""
-    if tail is None:
-        yield from bot.get_logs(level, start_time=since, follow=True)
-        return
-    there = 0
-    skipped: datetime | None = since
-    before = 0  # lines at that time that are too old
-    window: deque[BotLogEntry] = deque()
-    for entry in bot.get_logs(level, start_time=since):
-        there += 1
-        window.append(entry)
-        if len(window) > tail:
-            gone = window.popleft()
-            if gone.timestamp is not None and gone.timestamp != skipped:
-                skipped, before = gone.timestamp, 0
-            before += 1
-    if there <= tail:
-        skipped, before = since, 0
-    for number, entry in enumerate(bot.get_logs(level, start_time=skipped, follow=True)):
-        if number >= before:
-            yield entry
 
 
 @click.command(short_help="Show errors of bots")
