@@ -56,6 +56,7 @@ def _temporary_home() -> Iterator[None]:
     shutil.rmtree(_HOME, ignore_errors=True)
 
 
+@pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
     """Return how many processes run tests: these wait for bots, blocks and answers for half of their time."""
     return 2 * (os.cpu_count() or 1)
@@ -124,7 +125,8 @@ def ape(home: Path, project: Path) -> Ape:
 
 def environment_of(home: Path) -> dict[str, str]:
     """Return the environment of a process whose user has this home."""
-    return {**os.environ, "HOME": str(home), "APE_DATA_FOLDER": str(home / ".ape")}
+    settle = {"SILVERBACK_SETTLE": "0"}  # a test that is about settling sets its own
+    return {**os.environ, "HOME": str(home), "APE_DATA_FOLDER": str(home / ".ape"), **settle}
 
 
 def run_ape(

@@ -13,7 +13,7 @@ import shutil
 import tarfile
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import datetime, timezone
 from pathlib import Path, PurePosixPath
@@ -184,6 +184,10 @@ class DockerRuntime:
                 if container := self._containers().get(str(bot)):
                     self._copy_sessions(container["Id"], folder)
         return folder
+
+    def listen(self, changed: Callable[[], None]) -> bool:
+        """Return False: the engine is polled."""
+        return False
 
     def close(self) -> None:
         """Let go of the engine."""
