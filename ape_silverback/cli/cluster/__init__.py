@@ -15,7 +15,7 @@ cluster = LazyGroup(
     commands_by_section={
         "Deploy": {
             "plan": ("ape_silverback.cli.cluster.plan:plan", "Show what deploy would do"),
-            "deploy": ("ape_silverback.cli.cluster.deploy:deploy", "Make the cluster have the project's bots"),
+            "deploy": ("ape_silverback.cli.cluster.deploy:deploy", "Deploy the project's bots"),
             "rollback": ("ape_silverback.cli.cluster.history:rollback", "Go back to an earlier deployment"),
             "history": ("ape_silverback.cli.cluster.history:history", "Show earlier deployments"),
             "status": ("ape_silverback.cli.cluster.status:status", "Show the cluster and its bots"),
