@@ -105,7 +105,18 @@ def resolve(
         bots=resolved,
         groups=groups,
         warnings=(*reading.warnings, *resolver.warnings),
+        target=target,
+        selected=tuple(names),
+        names=frozenset(member.name for member in members),
+        group_names=frozenset(_declared_groups(reading, target)),
     )
+
+
+def _declared_groups(reading: SectionReading, target: str | None) -> Iterator[str]:
+    """Return the names of all variable groups that the section and the target declare."""
+    yield from reading.section.variables or {}
+    if (wanted := reading.target(target)) is not None:
+        yield from wanted.variables or {}
 
 
 @dataclass

@@ -89,7 +89,8 @@ def _with_platform(
     session = session_file(folder).read_text(encoding="utf8")
     store = PlatformStore(platform_folder(folder))
     clusters = Clusters(store, clusters_folder(folder), address, session, read_choice(folder))
-    watcher = Watcher(HttpNode(payments.wanted.chain), payments, store, clusters)
+    node = HttpNode(payments.wanted.chain, whole=10.0, pauses=())  # it is asked again a second later
+    watcher = Watcher(node, payments, store, clusters)
     app = make_app(supervisor, api_key, on_start, beside=[watcher])
     add_platform(app, store, clusters, payments, session)
     return app
