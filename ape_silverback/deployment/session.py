@@ -215,7 +215,8 @@ class DeploySession:
                 raise DeployError("interrupted while images were built; nothing was changed on the cluster")
             show_line(line)
 
-        engine, failed = Engine.find(build.engine), []
+        # A cluster on this machine's Docker Engine finds what is built there without a registry.
+        engine, failed = Engine.find(build.engine or ("docker" if self.connection.kind() == "engine" else None)), []
         for bot in bots:
             built = build_image(
                 self.request.folder, bot, bot.configuration.image, self.reading.file, build, engine, go_on

@@ -14,6 +14,7 @@ from fastapi import FastAPI
 
 from ape_silverback.exceptions import LocalClusterError, SilverbackError
 from ape_silverback.server.app import make_app
+from ape_silverback.server.bounds import BoundedConnections, raise_file_limit
 from ape_silverback.server.daemon import (
     HOST,
     clusters_folder,
@@ -35,6 +36,7 @@ def main(folder: Path, port: int) -> None:
         port: to listen on, on the loopback interface.
     """
     os.umask(0o077)
+    raise_file_limit()
     hold_lock(folder)
     api_key = key_file(folder).read_text(encoding="utf8")
     address = f"http://{HOST}:{port}"
@@ -49,7 +51,14 @@ def main(folder: Path, port: int) -> None:
         app = make_app(supervisor, api_key, on_start)
     # Followed logs are open requests: they don't hold up the end.
     uvicorn.run(
-        app, host=HOST, port=port, access_log=False, log_level="warning", ws="none", timeout_graceful_shutdown=1
+        app,
+        host=HOST,
+        port=port,
+        http=BoundedConnections,
+        access_log=False,
+        log_level="warning",
+        ws="none",
+        timeout_graceful_shutdown=1,
     )
     supervisor.runtime.close()
     supervisor.store.close()
