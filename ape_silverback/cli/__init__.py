@@ -13,6 +13,7 @@ cli = LazyGroup(
     version_of="ape-silverback",
     commands_by_section={
         "Commands": {
+            "init": ("ape_silverback.cli.init:init", "Write the first silverback section of a project"),
             "cluster": ("ape_silverback.cli.cluster:cluster", "Deploy bots to a cluster and manage them"),
             "build": ("ape_silverback.cli.build:build", "Build the images of the project's bots"),
         },
