@@ -15,6 +15,7 @@ cli = LazyGroup(
         "Commands": {
             "cluster": "ape_silverback.cli.cluster:cluster",
             "build": "ape_silverback.cli.build:build",
+            "doctor": "ape_silverback.cli.doctor:doctor",
         },
         "Account": {
             "login": "ape_silverback.cli.login:login",
