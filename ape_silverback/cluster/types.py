@@ -178,8 +178,9 @@ class ClusterConfiguration(BaseModel):
         return hmac.compare_digest(self._product_signature(owner, cluster_id), bytes(signature))
 
 
-ClusterKind = Literal["platform", "direct", "local"]
-"""How a cluster is reached, and so what can run on it: the hosted platform, a direct address, this machine."""
+ClusterKind = Literal["platform", "direct", "engine", "local"]
+"""How a cluster is reached, and so what can run on it: images from a registry on the hosted platform and at a direct
+address, images of this machine's engine, or the project's folder on this machine."""
 
 
 class ClusterTier(enum.IntEnum):

@@ -175,7 +175,7 @@ def update(
     """
     from ape_silverback.cli.shared.documents import GroupDocument
     from ape_silverback.deployment.observed import statuses_of
-    from ape_silverback.deployment.plan import ACTIVE
+    from ape_silverback.deployment.state import ACTIVE
 
     values = _read(variables, env_files)
     if both := sorted(set(values) & set(deleted)):

@@ -154,7 +154,7 @@ def update(
         ape silverback cluster bots update blocks --account deployer --restart
     """
     from ape_silverback.cli.shared.documents import BotDocument
-    from ape_silverback.deployment.plan import ACTIVE
+    from ape_silverback.deployment.state import ACTIVE
 
     if groups and clear_vars:
         raise click.UsageError("--group and --clear-vars can't be combined.")
@@ -235,10 +235,6 @@ def _show_changes(old: dict[str, Any], new: dict[str, Any]) -> None:
 
 
 def _restart(client: ClusterClient, bot: Bot) -> dict[str, str]:
-    from ape_silverback.cli.shared.progress import show_until_ready, show_until_stopped
+    from ape_silverback.cli.shared.progress import show_restart
 
-    bot.stop()
-    if failed := show_until_stopped(client, [bot.name]):
-        return failed
-    bot.start()
-    return show_until_ready(client, [bot.name])
+    return show_restart(client, [bot])
