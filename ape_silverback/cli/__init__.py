@@ -16,6 +16,7 @@ cli = LazyGroup(
             "init": ("ape_silverback.cli.init:init", "Write the first silverback section of a project"),
             "cluster": ("ape_silverback.cli.cluster:cluster", "Deploy bots to a cluster and manage them"),
             "build": ("ape_silverback.cli.build:build", "Build the images of the project's bots"),
+            "doctor": ("ape_silverback.cli.doctor:doctor", "Find what keeps deployments from working"),
         },
         "Account": {
             "login": ("ape_silverback.cli.login:login", "Log in to the platform"),
