@@ -214,7 +214,7 @@ def test_a_cluster_of_the_platform_is_used_as_any_other(run: Run, platform: Plat
         (["bots", "list", "-c", "space/moon"], "workspace 'space' has no cluster 'moon'; it has: prod, test", 1),
         (["bots", "list", "-c", "moon/prod"], "there is no workspace 'moon'; there are: space, void", 1),
         (["info"], "There is: space/prod, space/test", 1),
-        (["status"], "say which cluster of workspace 'space': --cluster space/NAME", 1),
+        (["status"], "no cluster of workspace 'space' is chosen: pass --cluster space/NAME", 1),
         (["workspaces", "list", "-p", "nobody"], "default, direct", 1),
         (["workspaces", "list", "-p", "direct"], "is one cluster", 1),
         (
