@@ -102,7 +102,7 @@ class Connection:
         """What tells the cluster from others, the same on every run although the local one changes its port."""
         if self.path is not None:
             return f"{self.host.rstrip('/')}/c/{'/'.join(self.path)}"
-        return "local" if self.kind() == "local" else self.host.rstrip("/")
+        return "local" if self.kind() in ("local", "engine") else self.host.rstrip("/")
 
     def kind(self) -> ClusterKind:
         """Return what kind of cluster it is. Unless it is hosted, ask it whether it runs this machine's folders."""
@@ -112,6 +112,8 @@ class Connection:
             return "platform"
         if self.client.runtime == "process":
             return "local"
+        if self.client.runtime == "docker" and is_loopback(self.client.base_url):
+            return "engine"
         return "platform" if self.is_platform else "direct"
 
 
