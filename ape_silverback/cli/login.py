@@ -122,7 +122,8 @@ def _open(address: str) -> None:
     import threading
     import webbrowser
 
-    note(f"Log in with the browser. If it doesn't open, go to:\n{address}")
+    note("Log in with the browser. If it doesn't open, go to:")
+    note(address)
     threading.Thread(target=webbrowser.open, args=(address,), daemon=True).start()
 
 
