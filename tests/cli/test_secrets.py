@@ -75,3 +75,12 @@ def test_a_variable_of_somebody_else_stops_nothing(run: Run) -> None:
     result = run("plan", RPC_KEY="x", EXTRA="", APE_SILVERBACK_VERSION="1.0")
     assert "environment variable APE_SILVERBACK_VERSION isn't used" in result.stderr
     run("status", APE_SILVERBACK_VERSION="1.0")
+
+
+@pytest.mark.parametrize("key", ["profile", "cluster"])
+def test_a_cluster_that_a_missing_variable_would_name_is_an_error_and_no_other_cluster(
+    run: Run, project: Path, key: str
+) -> None:
+    (project / "ape-config.yaml").write_text(SECTION + f"  {key}: ${{WHERE}}\n")
+    refused = run("status", code=1)
+    assert f"silverback.{key} in ape-config.yaml:8: environment variable WHERE isn't set" in refused.stderr
