@@ -40,7 +40,7 @@ events_option = click.option(
     type=click.Choice(["text", "json"], case_sensitive=False),
     default="text",
     show_default=True,
-    help="How to show what happens: json is an event a line, as docs/output.md describes.",
+    help="How to show what happens: json is an event a line, as docs/userguides/output.md describes.",
 )
 
 

@@ -62,7 +62,7 @@ class _Detailed(click.Command):
     type=click.Choice(["text", "json", MARKDOWN], case_sensitive=False),
     default="text",
     show_default=True,
-    help="How to show it: for people, as docs/output.md describes, or for a pull request.",
+    help="How to show it: for people, as docs/userguides/output.md describes, or for a pull request.",
 )
 @click.option("--detailed-exitcode", is_flag=True, help="Exit code 0: nothing to change, 1: error, 2: changes.")
 @click.option(

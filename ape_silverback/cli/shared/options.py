@@ -68,7 +68,7 @@ format_option = click.option(
     type=click.Choice([TEXT, JSON, YAML], case_sensitive=False),
     default=TEXT,
     show_default=True,
-    help="How to show it. docs/output.md says what JSON and YAML hold.",
+    help="How to show it. docs/userguides/output.md says what JSON and YAML hold.",
 )
 
 yes_option = click.option("-y", "--yes", is_flag=True, help="Don't ask.")
