@@ -17,9 +17,11 @@ if TYPE_CHECKING:
     from ape_silverback.cluster.client import ClusterClient, PlatformClient
     from ape_silverback.config.models import Section
     from ape_silverback.config.reader import read_section
-    from ape_silverback.deployment.apply import ApplyOptions, Event, Timing
+    from ape_silverback.deployment.apply import ApplyOptions
+    from ape_silverback.deployment.events import Event
     from ape_silverback.deployment.plan import Plan, PlanOptions
     from ape_silverback.deployment.result import DeployResult
+    from ape_silverback.deployment.wait import Timing
     from ape_silverback.exceptions import DeployFailed, SilverbackError
     from ape_silverback.images.build import Build
     from ape_silverback.project.desired import Overrides
@@ -30,9 +32,11 @@ _PUBLIC = {
     "api": ("deploy", "deploy_events", "plan", "project_bots"),
     "cluster.client": ("ClusterClient", "PlatformClient"),
     "config.models": ("Section",),
-    "deployment.apply": ("Event", "ApplyOptions", "Timing"),
+    "deployment.apply": ("ApplyOptions",),
+    "deployment.events": ("Event",),
     "deployment.plan": ("Plan", "PlanOptions"),
     "deployment.result": ("DeployResult",),
+    "deployment.wait": ("Timing",),
     "project.desired": ("Overrides",),
     "exceptions": ("DeployFailed", "SilverbackError"),
     "images.build": ("Build",),

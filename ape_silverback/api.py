@@ -1,15 +1,15 @@
 """Deploying from code: ``ape run`` scripts, ``ape console``, tests, notebooks.
 
-It does what the commands do, with the project that is Ape's active one and the cluster that the same rules choose::
+It does what the commands do, for Ape's active project and the cluster that the same rules choose::
 
-    from ape_silverback import Manner, deploy, plan, project_bots
+    from ape_silverback import ApplyOptions, deploy, plan, project_bots
 
     for bot in project_bots():
         print(bot.name, bot.configuration.image, bot.origins["image"])
     print([action.kind for action in plan(target="staging").writes])
-    deploy("price-*", target="staging", manner=Manner(rollback=True), on_event=print)
+    deploy("price-*", target="staging", apply_options=ApplyOptions(rollback=True), on_event=print)
 
-Nobody is asked. What goes wrong is a ``SilverbackError``.
+Nothing is asked. What goes wrong is a ``SilverbackError``.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 
-from ape_silverback.deployment.apply import DEFAULT_APPLY_OPTIONS, ApplyOptions, Event
+from ape_silverback.deployment.apply import DEFAULT_APPLY_OPTIONS, ApplyOptions
+from ape_silverback.deployment.events import Event
 from ape_silverback.deployment.plan import DEFAULT_PLAN_OPTIONS, Plan, PlanOptions
 from ape_silverback.deployment.result import DeployResult
 from ape_silverback.deployment.session import DeployRequest, open_session
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 class RequestFields(TypedDict, total=False):
     """What every function here takes by name."""
 
-    target: str
+    target: str | None
     """Target of the section."""
 
     profile: str
@@ -49,7 +50,7 @@ class RequestFields(TypedDict, total=False):
     client: ClusterClient
     """Client of the cluster, in place of a profile."""
 
-    options: Overrides
+    overrides: Overrides
     """Network, account, tag and so on of all bots, for this run."""
 
     settings: Sequence[str]
@@ -63,9 +64,9 @@ class RequestFields(TypedDict, total=False):
 
 
 def project_bots(*bots: str, **request: Unpack[RequestFields]) -> tuple[DesiredBot, ...]:
-    """Give the project's bots as they would be deployed: all of them, or those of some names or globs.
+    """Return the project's bots as they would be deployed: all of them, or those with some names or globs.
 
-    Each says in ``origins`` where its values come from. The cluster is only asked of what kind it is; without one, what
+    ``origins`` of each has where its values come from. The cluster is only asked of what kind it is; without one, what
     depends on it is as for a local cluster.
 
     Raises:
@@ -80,12 +81,12 @@ def project_bots(*bots: str, **request: Unpack[RequestFields]) -> tuple[DesiredB
 
 
 def plan(*bots: str, plan_options: PlanOptions = DEFAULT_PLAN_OPTIONS, **request: Unpack[RequestFields]) -> Plan:
-    """Say what ``deploy`` would do. Changes nothing.
+    """Return what ``deploy`` would do. Changes nothing.
 
     Args:
         bots: names or globs; all of the project's bots when there are none.
-        wishes: what is asked of the plan: to prune, to push variables, to restart.
-        asked: see ``RequestFields``.
+        plan_options: what the plan may do: prune, push variables, restart, adopt.
+        request: see ``RequestFields``.
 
     Raises:
         ResolutionError: the project's bots can't be resolved.
@@ -106,17 +107,17 @@ def deploy(
     on_event: Callable[[Event], None] | None = None,
     **request: Unpack[RequestFields],
 ) -> DeployResult:
-    """Make the cluster have the project's bots, and wait until they run and are healthy.
+    """Deploy the project's bots, and wait until they run and are healthy.
 
     Args:
         bots: names or globs; all of the project's bots when there are none.
         plan: what to do, in place of a new plan; refused when the cluster has moved since it was made.
-        wishes: as for ``plan``.
-        manner: how: whether it waits, rolls back, restarts some after the others.
+        plan_options: as for ``plan``.
+        apply_options: how: whether it waits, rolls back, restarts some after the others.
         build: how to build the images of the bots that are deployed before anything is written; None to build none.
         verify: verify the payment stream of a cluster of the platform first.
         on_event: called with each event while it happens.
-        asked: see ``RequestFields``.
+        request: see ``RequestFields``.
 
     Raises:
         DeployFailed: something failed or was left out; the rest is done.
@@ -143,7 +144,7 @@ def deploy_events(
     verify: bool = True,
     **request: Unpack[RequestFields],
 ) -> Generator[Event, None, None]:
-    """Deploy as ``deploy`` does, and give each event while it happens.
+    """Deploy as ``deploy`` does, and yield each event while it happens.
 
     Nothing happens before the first is taken, and nothing more is begun once no more are. A bot that fails is an event.
     """
@@ -165,9 +166,13 @@ def _begun(
     verify: bool,
     request: RequestFields,
 ) -> Iterator[tuple[Plan, Iterator[Event]]]:
-    """Give what is done, and the events of doing it, for as long as the right to deploy is held."""
+    """Return the plan, and the events of applying it, for as long as the right to deploy is held."""
     if plan is not None and bots:
-        raise DeployError("a plan that was made says which bots: name none with it")
+        raise DeployError("a plan has its bots: name none with it")
+    if plan is not None and plan_options != DEFAULT_PLAN_OPTIONS:
+        raise DeployError("a plan is applied as it is: pass plan_options to plan()")
+    if plan is not None:
+        request = {**request, "target": plan.target}
     with open_session(_request(bots, request)) as session, session.deployer.lock():
         session.open_for_writing(verify)
         images: Sequence[DesiredBot] = ()
@@ -177,5 +182,5 @@ def _begun(
             images = session.to_build(plan, desired) if build is not None else ()
         else:
             session.deployer.check(plan)
-        with closing(session.carry_out(plan, apply_options, images=images, build=build)) as events:
+        with closing(session.apply(plan, apply_options, images=images, build=build)) as events:
             yield plan, events

@@ -101,7 +101,7 @@ class Connection:
         """What tells the cluster from others, on every run: the local one changes its port."""
         if self.path is not None:
             return f"{self.host.rstrip('/')}/c/{'/'.join(self.path)}"
-        return "local" if self.kind() == "local" else self.host.rstrip("/")
+        return "local" if self.kind() in ("local", "engine") else self.host.rstrip("/")
 
     def kind(self) -> ClusterKind:
         """Say what kind of cluster it is; unless it is hosted, it is asked whether it runs folders from here."""
@@ -111,6 +111,8 @@ class Connection:
             return "platform"
         if self.client.runtime == "process":
             return "local"
+        if self.client.runtime == "docker" and is_loopback(self.client.base_url):
+            return "engine"
         return "platform" if self.is_platform else "direct"
 
 

@@ -231,7 +231,7 @@ def descriptions(model: type[BaseModel]) -> dict[str, str]:
 
 def plan_parts() -> list[str]:
     """Write what a plan holds."""
-    from ape_silverback.deployment import plan
+    from ape_silverback.deployment import history, plan, state
 
     actions = [*get_args(plan.GroupAction), *get_args(plan.BotAction)]
     head = describe("Plan", plan.Plan).replace(
@@ -241,8 +241,12 @@ def plan_parts() -> list[str]:
         head,
         *(
             describe(model.__name__, model, "###")
-            for model in (*actions, plan.Change, plan.RecordedBot, plan.PlanScope)
+            for model in (
+                *(*actions, plan.Change, plan.Drift, plan.Orphan, plan.PlanScope),
+                *(state.RecordedBot, state.RecordedGroup, state.PendingRestart),
+            )
         ),
+        describe("Deployment", history.Record),
     ]
 
 

@@ -125,7 +125,8 @@ def ape(home: Path, project: Path) -> Ape:
 
 def environment_of(home: Path) -> dict[str, str]:
     """Return the environment of a process whose user has this home."""
-    return {**os.environ, "HOME": str(home), "APE_DATA_FOLDER": str(home / ".ape")}
+    settle = {"SILVERBACK_SETTLE": "0"}  # a test that is about settling sets its own
+    return {**os.environ, "HOME": str(home), "APE_DATA_FOLDER": str(home / ".ape"), **settle}
 
 
 def run_ape(

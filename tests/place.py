@@ -58,4 +58,4 @@ class Place:
         folder = self.home / ".silverback" / "local"
         with sqlite3.connect(folder / "cluster.db") as db:
             [[identity]] = db.execute("SELECT id FROM bots WHERE name = ?", (bot,)).fetchall()
-        return int(json.loads((folder / "bots" / identity / "bot.json").read_text())["pid"])
+        return int(json.loads((folder / "bots" / identity / "run.json").read_text())["bot"])

@@ -64,7 +64,7 @@ def test_a_script_gets_events_one_by_one_and_an_error_that_says_what_failed(plac
     (place.project / "scripts" / "both.py").write_text(
         "from ape_silverback import DeployFailed, Overrides, deploy, deploy_events\n"
         "def main():\n"
-        "    kinds = [event.kind for event in deploy_events('left', options=Overrides(account='TEST::1'))]\n"
+        "    kinds = [event.kind for event in deploy_events('left', overrides=Overrides(account='TEST::1'))]\n"
         "    print('kinds', sorted(set(kinds)), kinds[-1])\n"
         "    try:\n"
         "        deploy('broken')\n"

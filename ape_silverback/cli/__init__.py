@@ -1,7 +1,7 @@
 """``ape silverback …``: parse, call, print. No decisions live here.
 
-This module is what ``ape`` itself imports, for ``ape --help`` too and unguarded, so it imports nothing but click and
-one module of our own that does the same. Commands are imported when they are used.
+``ape`` itself imports this module, unguarded and for ``ape --help`` too, so it imports nothing but click and one module
+that does the same. Commands are imported when they are used.
 """
 
 from ape_silverback.cli.shared.group import LazyGroup

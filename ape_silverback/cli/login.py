@@ -16,7 +16,7 @@ profile_option = click.option(
     "-p",
     "--profile",
     metavar="PROFILE",
-    help="Profile of the platform, of ~/.silverback/profile.toml. Default: where [auth.default] of it says.",
+    help="Platform profile in ~/.silverback/profile.toml. Default: [auth.default] there.",
 )
 
 
@@ -25,12 +25,12 @@ profile_option = click.option(
 @click.option(
     "--no-browser",
     is_flag=True,
-    help="Show the address to log in at, and ask for the one that the browser ends at. For machines without a browser.",
+    help="Show an address to open elsewhere, and ask for the one that the browser ends at.",
 )
 @click.option(
     "--port",
     type=click.IntRange(1, 65535),
-    help="Port of the redirect. Default: a free one if the provider allows that, else the registered one.",
+    help="Port of the redirect. Default: a free one where the provider allows it, else the registered one.",
 )
 @click.option(
     "--timeout",
@@ -44,7 +44,7 @@ profile_option = click.option(
 def login(profile: str | None, no_browser: bool, port: int | None, timeout: float) -> None:
     """Log in to the platform with a browser.
 
-    Who is logged in here is logged in with `silverback` too, and the other way round.
+    The login is shared with the `silverback` command.
 
     \b
     Example:
@@ -64,7 +64,7 @@ def login(profile: str | None, no_browser: bool, port: int | None, timeout: floa
 @profile_option
 @verbosity_option()
 def logout(profile: str | None) -> None:
-    """Forget the login on this machine, and end it at the provider.
+    """Log out on this machine and at the provider.
 
     \b
     Example:
@@ -75,8 +75,8 @@ def logout(profile: str | None) -> None:
     auth = choose_auth(profile)
     done = log_out(auth)
     if done.warning:
-        warn(f"the login is forgotten here, but {auth.host} may still accept its tokens until they end: {done.warning}")
-    echo(f"Logged out of {auth.host}." if done.was_logged_in else f"Nobody was logged in to {auth.host}.")
+        warn(f"you are logged out here, but {auth.host} may accept the tokens until they expire: {done.warning}")
+    echo(f"Logged out of {auth.host}." if done.was_logged_in else f"You weren't logged in to {auth.host}.")
 
 
 @click.command(short_help="Show who is logged in to the platform")
@@ -84,7 +84,7 @@ def logout(profile: str | None) -> None:
 @format_option
 @verbosity_option()
 def whoami(profile: str | None, format_: str) -> None:
-    """Show who is logged in, after the provider's signature was verified, and until when.
+    """Show who is logged in and until when. The provider's signature is verified first.
 
     \b
     Example:
@@ -118,19 +118,16 @@ def whoami(profile: str | None, format_: str) -> None:
 
 
 def _open(address: str) -> None:
-    """Open the browser. Some browsers hold up who opened them: it is done aside."""
+    """Open the browser in a thread, since some browsers block the one who opens them."""
     import threading
     import webbrowser
 
-    note(f"Log in with the browser. If none opens, open this address:\n{address}")
+    note(f"Log in with the browser. If it doesn't open, go to:\n{address}")
     threading.Thread(target=webbrowser.open, args=(address,), daemon=True).start()
 
 
 def _ask(address: str) -> str:
-    """Ask for the address that the browser ends at; it holds a code, so it isn't shown."""
+    """Ask for the address that the browser ends at. It holds a code, so it isn't echoed."""
     note(f"Open this address in a browser and log in:\n{address}\n")
-    note(
-        "The browser then goes to an address at localhost, which it may fail to show. "
-        "Copy that one from its address bar."
-    )
-    return ask("Paste it here (it isn't shown)", hidden=True) if sys.stdin.isatty() else sys.stdin.readline()
+    note("The browser then goes to a localhost address that it may not be able to load. Copy it from the address bar.")
+    return ask("Paste it here (hidden)", hidden=True) if sys.stdin.isatty() else sys.stdin.readline()

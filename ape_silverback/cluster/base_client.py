@@ -251,14 +251,16 @@ class ApiClient(httpx.Client):
         """
         found: list[T] = []
         seen: set[str] = set()
-        size = 0
+        pages = size = 0
         following: str | None = path
         with deadline(self.retries.deadline):
             while following is not None and following not in seen:
                 seen.add(following)
                 response = self.call("GET", following, **kwargs)
+                seen.add(str(response.request.url))  # the first page's address in full
+                pages += 1
                 size += len(response.content)
-                if len(seen) > MOST_PAGES:
+                if pages > MOST_PAGES:
                     raise TooManyPages(
                         f"GET {public_url(response.request.url)} has more than {MOST_PAGES} pages", **where_of(response)
                     )

@@ -270,9 +270,12 @@ class ClusterClient(ApiClient):
 
     @property
     def configuration(self) -> ClusterConfiguration | None:
-        """The configuration that is paid for; None for a cluster that hosts itself."""
+        """The configuration that is paid for; None for a cluster that hosts itself, or one that can't be read."""
         raw = self._info.get("x-config")
-        return None if raw is None else ClusterConfiguration.model_validate(raw)
+        try:
+            return None if raw is None else ClusterConfiguration.model_validate(raw)
+        except ValidationError:  # a cluster may be newer than this package
+            return None
 
     @property
     def runtime(self) -> str | None:
@@ -360,9 +363,16 @@ class ClusterClient(ApiClient):
 
     @property
     def bots(self) -> dict[str, Bot]:
-        """Bots by name."""
+        """Bots by name. No cluster should have two of one name; if it has, the others are under ``NAME (ID)``."""
+        found: dict[str, Bot] = {}
+        for bot in self.list_bots():
+            found[f"{bot.name} ({bot.id})" if bot.name in found else bot.name] = bot
+        return found
+
+    def list_bots(self) -> list[Bot]:
+        """Return all bots, in the cluster's order."""
         listing = Listing(self)
-        return {one.name: one._list_in(listing) for one in self.get_all(Bot, "/bots")}
+        return [bot._list_in(listing) for bot in self.get_all(Bot, "/bots")]
 
     def new_bot(
         self,

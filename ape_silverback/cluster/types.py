@@ -178,8 +178,9 @@ class ClusterConfiguration(BaseModel):
         return hmac.compare_digest(self._product_signature(owner, cluster_id), bytes(signature))
 
 
-ClusterKind = Literal["platform", "direct", "local"]
-"""How a cluster is reached, and so what can run on it: the hosted platform, a direct address, this machine."""
+ClusterKind = Literal["platform", "direct", "engine", "local"]
+"""How a cluster is reached, and so what can run on it: images from a registry on the hosted platform and at a direct
+address, images of this machine's engine, or the project's folder on this machine."""
 
 
 class ClusterTier(enum.IntEnum):
@@ -339,6 +340,78 @@ class BotConfiguration(BaseModel):
     """Whether it gets the cluster's address and key."""
 
 
+class RestartPolicy(BaseModel):
+    """When a bot that ended is started again. For clusters that announce ``restart-policy``."""
+
+    model_config = ConfigDict(frozen=True)
+
+    policy: Literal["never", "on-failure", "always"] = "on-failure"
+    """A bot that its circuit breaker stopped didn't fail: only ``always`` starts it again."""
+
+    max_restarts: Annotated[int, Field(ge=1, le=1000)] = 5
+    """Crashes within the window after which it stays down."""
+
+    window: Annotated[float, Field(gt=0, le=7 * 86400)] = 600.0
+    """Seconds."""
+
+    backoff: Annotated[float, Field(gt=0, le=3600)] = 1.0
+    """Seconds until the first restart; doubled for each crash within the window."""
+
+    max_backoff: Annotated[float, Field(gt=0, le=86400)] = 300.0
+    """Seconds until a restart at most."""
+
+
+class HealthPolicy(BaseModel):
+    """What a healthy bot may do at most. For clusters that announce ``health-details``."""
+
+    model_config = ConfigDict(frozen=True)
+
+    silent: Annotated[float, Field(ge=1, le=7 * 86400)] = 300.0
+    """Seconds without a sign of work."""
+
+    lag: Annotated[int, Field(ge=0)] = 20
+    """Blocks that it has seen and not handled."""
+
+
+class Crash(BaseModel):
+    """An end of a bot that wasn't asked for."""
+
+    model_config = ConfigDict(frozen=True)
+
+    time: datetime
+    reason: str
+
+
+class RestartStatus(BaseModel):
+    """How often a bot was started again by its cluster, since its user started it."""
+
+    count: int = 0
+    crashes: list[Crash] = Field(default_factory=list)
+    """The last ones, the oldest first."""
+
+    next_start: datetime | None = None
+    """When it is started again; None while it runs, and when it isn't."""
+
+
+class BotHealth(BaseModel):
+    """How healthy a bot is, and why."""
+
+    model_config = ConfigDict(frozen=True)
+
+    healthy: bool
+    reason: str | None = None
+    """What is wrong; None for a healthy bot."""
+
+    heartbeat: datetime | None = None
+    """When it last showed that it works."""
+
+    last_block: int | None = None
+    """The last block that it handled; None before the first, and for bots without blocks."""
+
+    lag: int | None = None
+    """Blocks that it has seen and not handled."""
+
+
 class BotInfo(BaseModel):
     """A bot and its configuration on the cluster."""
 
@@ -357,6 +430,18 @@ class BotInfo(BaseModel):
 
     task: BotTaskStatus | None = None
     """What runs the bot, from clusters that tell it in the same answer, as the local cluster does; else None."""
+
+    restart: RestartPolicy | None = None
+    """When it is started again, from clusters that announce ``restart-policy``; None for the cluster's own policy."""
+
+    healthy: HealthPolicy | None = None
+    """What is expected of it, from clusters that announce ``health-details``; None for what the cluster expects."""
+
+    restarts: RestartStatus | None = None
+    """From clusters that announce ``restarts``."""
+
+    health: BotHealth | None = None
+    """From clusters that announce ``health-details``."""
 
     @property
     def configuration(self) -> BotConfiguration:

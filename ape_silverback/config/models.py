@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from datetime import date, timedelta
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
@@ -212,6 +212,31 @@ class StreamConfig(Part):
     """Whether a cluster without a stream is refused."""
 
 
+NoticeKind = Literal[
+    "crashed",
+    "restart-loop",
+    "unhealthy",
+    "recovered",
+    "circuit-breaker",
+    "deploy-failed",
+    "rolled-back",
+    "stream-low",
+    "balance-low",
+    "disk-low",
+]
+"""Events of a cluster that people can be told of."""
+
+
+class NotifyConfig(Part):
+    """Who is told when something breaks on a cluster of one's own. Read by ``up`` and ``serve``."""
+
+    urls: VariableNames = ()
+    """Names of variables of the environment, each holding an address that apprise knows, such as ``slack://…``."""
+
+    events: tuple[NoticeKind, ...] = get_args(NoticeKind)
+    """Events to tell. All of them when not set."""
+
+
 class _Deployment(BotValues):
     """Where bots are deployed to, and which."""
 
@@ -246,6 +271,9 @@ class Section(_Deployment):
 
     project: Name | None = None
     """Name of the project in the history of deployments. Default: its repository and folder tell it apart."""
+
+    notify: NotifyConfig = NotifyConfig()
+    """Who is told when something breaks on a cluster of one's own."""
 
     history: Text | None = None
     """Folder for the history of deployments, relative to the project. ``~/.silverback/deployments`` when not set."""

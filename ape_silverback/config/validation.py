@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from ape_silverback.config.models import (
     BotConfig,
     NetworkValues,
+    NotifyConfig,
     Part,
     Section,
     StreamConfig,
@@ -34,6 +35,7 @@ PlaceOf = Callable[[Path], "str | None"]
 _NESTED: dict[str, tuple[type[Part], bool]] = {
     "bots": (BotConfig, True),
     "networks": (NetworkValues, True),
+    "notify": (NotifyConfig, False),
     "stream": (StreamConfig, False),
     "targets": (TargetConfig, True),
 }

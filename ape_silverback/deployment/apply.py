@@ -1,24 +1,23 @@
 """Carries a plan out: groups first, then the bots side by side, then waits until they run and are healthy.
 
-What happens is told as events while it happens. A bot that fails doesn't stop the others, unless it is asked for.
+What happens is an event while it happens. A bot that fails doesn't stop the others, unless it is asked for.
 """
 
 from __future__ import annotations
 
 import threading
-import time
-from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
+from uuid import UUID
 
 from ape_silverback.cluster.types import ResourceStatus
 from ape_silverback.concurrency import CONCURRENCY
-from ape_silverback.deployment.observed import statuses_of
+from ape_silverback.deployment.events import NOT_STARTED, Event
 from ape_silverback.deployment.plan import (
-    ACTIVE,
+    Action,
     CreateBot,
     CreateGroup,
     KeepBot,
@@ -29,44 +28,26 @@ from ape_silverback.deployment.plan import (
     StartBot,
     UpdateBot,
     UpdateGroup,
+    Value,
+    field_of,
 )
+from ape_silverback.deployment.wait import Timing, wait_until_ready, wait_until_stopped
 from ape_silverback.exceptions import DeployError, SilverbackError
 
 if TYPE_CHECKING:
     from ape_silverback.cluster.client import Bot, ClusterClient, VariableGroup
 
-LOG_LINES = 15
-"""Log lines that are shown of a bot that fails."""
-
-NOT_STARTED = "not started"
-
-
-@dataclass(frozen=True)
-class Timing:
-    """How long to wait, in seconds.
-
-    Attributes:
-        timeout: for a bot to be running and healthy, from the end of the writes.
-        settle: for it to stay so.
-        stop: for a running bot to stop before it is started again.
-        poll: between two looks at the cluster.
-        grace: how long a bot may still look stopped after it was started, on a cluster that is slow to say so.
-    """
-
-    timeout: float = 180.0
-    settle: float = 0.0
-    stop: float = 60.0
-    poll: float = 0.5
-    grace: float = 15.0
+AGAIN = "run deploy again"
 
 
 @dataclass(frozen=True)
 class ApplyOptions:
-    """In what manner a plan is carried out.
+    """How a plan is carried out.
 
     Attributes:
-        concurrency: most actions under way at once.
-        max_unavailable: most running bots that are restarted at once, each healthy before the next; None for all.
+        concurrency: most requests under way at once.
+        max_unavailable: most running bots that may be down at once, those that failed included; each is healthy before
+            the next is restarted. None to restart all at once.
         fail_fast: begin nothing more once something failed.
         rollback: give a bot that fails after a change what it had before.
         wait: wait until the bots run and are healthy.
@@ -79,256 +60,326 @@ class ApplyOptions:
     wait: bool = True
     timing: Timing = field(default_factory=Timing)
 
+    def __post_init__(self) -> None:
+        if self.max_unavailable is not None and self.max_unavailable < 1:
+            raise ValueError(f"max_unavailable is at least 1, or None for all at once; got {self.max_unavailable}")
+        if self.concurrency < 1:
+            raise ValueError(f"concurrency is at least 1; got {self.concurrency}")
+
 
 DEFAULT_APPLY_OPTIONS = ApplyOptions()
 
-Kind = Literal["built", "applied", "state", "ready", "failed", "skipped", "rolled-back"]
+
+class Journal(Protocol):
+    """Is told of every action before it is done and after."""
+
+    def begin_action(self, kind: str, name: str, owes: Mapping[UUID, str]) -> None:
+        """Record that an action is about to be done, and which bots have to be restarted once it is."""
+
+    def end_action(
+        self, kind: str, name: str, *, settles: UUID | None = None, made: UUID | None = None, failed: bool = False
+    ) -> None:
+        """Record how an action ended: the bot whose restart is no longer owed, the bot that was created."""
 
 
 @dataclass(frozen=True)
-class Event:
-    """Something that happened to a bot or to a variable group.
+class _Done:
+    """What was written.
 
     Attributes:
-        kind: ``built`` - the image of a bot was made; ``applied`` - a write was done; ``state`` - a bot is seen in
-            another state; ``ready`` - it runs and is healthy; ``failed`` - it isn't what the project wants, and the
-            text says why; ``skipped`` - it wasn't begun, or not waited for; ``rolled-back`` - after a failure it has
-            what it had before.
-        errors: of a failed bot, what the cluster tells as its errors.
-        log: of a failed bot, its last log lines.
+        settles: the bot whose restart is no longer owed.
+        made: the bot that was created.
     """
 
-    kind: Kind
-    name: str
     text: str
-    status: ResourceStatus | None = None
-    errors: tuple[str, ...] = ()
-    log: tuple[str, ...] = ()
+    settles: UUID | None = None
+    made: UUID | None = None
 
 
-class Journal(Protocol):
-    """Remembers what was begun, and which restarts are owed."""
+@dataclass(frozen=True)
+class _Stopping:
+    """A bot that is about to stop, and is started once it has."""
 
-    def begin_action(self, kind: str, name: str, owes: Mapping[str, str]) -> None:
-        """An action is about to be done; once it is, the bots of these ids have to be restarted."""
-
-    def end_action(self, kind: str, name: str, settles: str | None = None) -> None:
-        """An action was done; the bot of this id no longer has to be restarted."""
+    bot: Bot
+    text: str
 
 
-class _Forgetful:
-    """A journal of nothing."""
-
-    def begin_action(self, kind: str, name: str, owes: Mapping[str, str]) -> None:
-        pass
-
-    def end_action(self, kind: str, name: str, settles: str | None = None) -> None:
-        pass
+BotWrite = CreateBot | UpdateBot | RestartBot | StartBot
 
 
 def apply_plan(
     plan: Plan,
     client: ClusterClient,
     values: Mapping[str, str],
-    apply_options: ApplyOptions = DEFAULT_APPLY_OPTIONS,
-    journal: Journal | None = None,
+    apply_options: ApplyOptions,
+    journal: Journal,
     stop: threading.Event | None = None,
 ) -> Iterator[Event]:
     """Carry a plan out.
 
     Args:
         plan: what to do, on the cluster of ``client``.
+        client: client of the cluster.
         values: the values of the variables that the plan sends.
-        manner: how.
-        journal: told of every action before it is done, and after.
+        apply_options: how.
+        journal: is told of every action before it is done, and after.
         stop: set to begin nothing more; what is under way is finished.
 
     Yields:
         Events as they happen, the last one of each bot being ``ready``, ``failed``, ``skipped`` or ``rolled-back``, or
         ``applied`` for one that is removed or isn't waited for.
     """
-    return _Application(plan, client, values, apply_options, journal or _Forgetful(), stop or threading.Event()).run()
+    return _Application(plan, client, values, apply_options, journal, stop or threading.Event()).run()
 
 
+@dataclass
 class _Application:
-    def __init__(
-        self,
-        plan: Plan,
-        client: ClusterClient,
-        values: Mapping[str, str],
-        apply_options: ApplyOptions,
-        journal: Journal,
-        stop: threading.Event,
-    ) -> None:
-        self.plan, self.client, self.values, self.apply_options, self.journal = (
-            plan,
-            client,
-            values,
-            apply_options,
-            journal,
-        )
-        self.stop = stop
-        self.failed: dict[str, Event] = {}
-        self.skipped: set[str] = set()
-        self.ready: set[str] = set()
-        self.live: Mapping[str, Bot] = {}
+    """A plan that is being carried out.
 
-    @property
-    def halted(self) -> bool:
-        """Whether nothing more is begun."""
-        return self.stop.is_set() or (self.apply_options.fail_fast and bool(self.failed))
+    Attributes:
+        failed: names of what failed.
+        skipped: names of what wasn't begun.
+        ready: names of the bots that run and are healthy.
+        live: the bots of the cluster by id, as they were before the first write to one.
+    """
+
+    plan: Plan
+    client: ClusterClient
+    values: Mapping[str, str]
+    options: ApplyOptions
+    journal: Journal
+    stop: threading.Event
+    failed: set[str] = field(default_factory=set)
+    skipped: set[str] = field(default_factory=set)
+    ready: set[str] = field(default_factory=set)
+    live: Mapping[UUID, Bot] = field(default_factory=dict)
 
     def run(self) -> Iterator[Event]:
         """Do all of it."""
         plan = self.plan
-        with ThreadPoolExecutor(self.apply_options.concurrency) as pool, self._ended_with_its_reader():
+        with ThreadPoolExecutor(self.options.concurrency) as pool, self._ended_with_its_reader():
             yield from self._do(pool, plan.of(CreateGroup, UpdateGroup))
-            bots = plan.of(CreateBot, UpdateBot, RestartBot, StartBot)
-            if self.failed or self.halted:
+            if self.failed or self._halted() is not None:
                 # A bot started without its variables would do the wrong thing: none is touched.
-                reason = "a variable group could not be written" if self.failed else "interrupted"
-                for action in (*plan.of(CreateBot, UpdateBot, RestartBot, StartBot, KeepBot, RemoveBot, RemoveGroup),):
-                    yield Event("skipped", action.name, f"{NOT_STARTED}: {reason}")
+                reason = "a variable group couldn't be written" if self.failed else "interrupted"
+                yield from self._skip((*plan.bot_actions, *plan.of(KeepBot, RemoveBot, RemoveGroup)), reason)
                 return
             if plan.of(UpdateBot, RestartBot, StartBot, RemoveBot):
-                self.live = {str(bot.id): bot for bot in self.client.bots.values()}
-            slow = [one for one in bots if isinstance(one, RestartBot) or (isinstance(one, UpdateBot) and one.restart)]
-            size = self.apply_options.max_unavailable or max(1, len(slow))
-            if self.apply_options.max_unavailable is None:
-                yield from self._do(pool, bots)
-                yield from self._wait([*(bot.name for bot in plan.of(KeepBot)), *(bot.name for bot in bots)])
-            else:
-                yield from self._do(pool, [one for one in bots if one not in slow])
-                yield from self._wait([bot.name for bot in (*plan.of(KeepBot), *bots) if bot not in slow])
-                for begin in range(0, len(slow), size):
-                    some = slow[begin : begin + size]
-                    yield from self._do(pool, some)
-                    yield from self._wait([bot.name for bot in some])
-            if self.apply_options.rollback:
+                self.live = {bot.id: bot for bot in self.client.bots.values()}
+            yield from self._deploy_bots(pool)
+            if self.options.rollback:
                 yield from self._roll_back(pool)
             yield from self._do(pool, plan.of(RemoveBot))
             yield from self._do(pool, plan.of(RemoveGroup))
 
+    def _deploy_bots(self, pool: ThreadPoolExecutor) -> Iterator[Event]:
+        """Write all bots at once, or those that are restarted so that only so many are down."""
+        kept, bots, most = self.plan.of(KeepBot), self.plan.bot_actions, self.options.max_unavailable
+        slow = [one for one in bots if most is not None and _is_restarted(one)]
+        yield from self._do(pool, [one for one in bots if one not in slow])
+        yield from self._wait([*(bot.name for bot in kept), *(bot.name for bot in bots if bot not in slow)])
+        while most is not None and slow:
+            down = sorted(self.failed.intersection(one.name for one in bots if _is_restarted(one)))
+            if len(down) >= most:
+                verb = "is" if len(down) == 1 else "are"
+                yield from self._skip(slow, f"{', '.join(down)} {verb} down, and no more than {most} may be at once")
+                return
+            wave, slow = slow[: most - len(down)], slow[most - len(down) :]
+            yield from self._do(pool, wave)
+            yield from self._wait([bot.name for bot in wave])
+
+    def _halted(self) -> str | None:
+        """Return why nothing more is begun; None while it is."""
+        if self.stop.is_set():
+            return "interrupted"
+        return "another failed" if self.options.fail_fast and self.failed else None
+
     @contextmanager
     def _ended_with_its_reader(self) -> Iterator[None]:
-        """Begin nothing more when nobody takes more events."""
+        """Begin nothing more when no more events are taken."""
         try:
             yield
         except BaseException:
             self.stop.set()
             raise
 
-    def _do(self, pool: ThreadPoolExecutor, actions: Sequence[Any]) -> Generator[Event, None, None]:
-        """Do actions side by side."""
-        under_way = {pool.submit(self._act, action): action for action in actions}
-        for future in as_completed(under_way):
-            event = future.result()
-            if event.kind == "failed":
-                self.failed[event.name] = event
-            elif event.kind == "skipped":
-                self.skipped.add(event.name)
-            yield event
+    def _skip(self, actions: Iterable[Action], reason: str) -> Iterator[Event]:
+        for action in actions:
+            self.skipped.add(action.name)
+            yield Event("skipped", action.name, f"{NOT_STARTED}: {reason}")
 
-    def _act(self, action: Any) -> Event:
-        """Do one action, unless nothing more is begun; gives what became of it."""
-        if self.halted:
-            return Event("skipped", action.name, f"{NOT_STARTED}: {_why(self.stop)}")
+    # Writing
+
+    def _do(self, pool: ThreadPoolExecutor, actions: Sequence[Action]) -> Iterator[Event]:
+        """Do actions side by side; bots that have to stop first are started as each has stopped."""
+        under_way = {pool.submit(self._act, action): action for action in actions}
+        stopping: dict[str, tuple[Action, _Stopping]] = {}
+        for future in as_completed(under_way):
+            outcome = future.result()
+            if isinstance(outcome, _Stopping):
+                action = under_way[future]
+                stopping[outcome.bot.name] = action, outcome
+                yield Event("state", action.name, "stopping", ResourceStatus.SHUTDOWN)
+            else:
+                yield self._noted(outcome)
+        starting: set[Future[Event]] = set()
+        for event in wait_until_stopped(self.client, list(stopping), self.options.timing):
+            if event.kind == "state":
+                continue
+            action, stopped = stopping[event.name]
+            if event.kind == "applied" and event.status is not None:
+                starting.add(pool.submit(self._start, action, stopped))
+            else:
+                text = event.text if event.status is not None else f"it was removed in the meantime; {AGAIN}"
+                self._end(action, failed=True)
+                yield self._noted(Event("failed", action.name, text))
+            for started in [one for one in starting if one.done()]:
+                starting.remove(started)
+                yield self._noted(started.result())
+        for started in as_completed(starting):
+            yield self._noted(started.result())
+
+    def _noted(self, event: Event) -> Event:
+        if event.kind == "failed":
+            self.failed.add(event.name)
+        elif event.kind == "skipped":
+            self.skipped.add(event.name)
+        elif event.kind == "ready":
+            self.ready.add(event.name)
+        return event
+
+    def _act(self, action: Action) -> Event | _Stopping:
+        """Do one action, unless nothing more is begun."""
+        if (reason := self._halted()) is not None:
+            return Event("skipped", action.name, f"{NOT_STARTED}: {reason}")
         try:
             self.journal.begin_action(action.kind, action.name, self._owes(action))
-            text, settles = self._write(action)
-            self.journal.end_action(action.kind, action.name, settles)
+            outcome = self._write(action)
         except SilverbackError as error:
+            self._end(action, failed=True)
             return Event("failed", action.name, str(error))
-        return Event("applied", action.name, text)
+        if isinstance(outcome, _Stopping):
+            return outcome
+        self._end(action, outcome)
+        return Event("applied", action.name, outcome.text, id=outcome.made)
 
-    def _owes(self, action: Any) -> dict[str, str]:
-        """Give the restarts that are owed once an action is done: id of the bot → why."""
-        if isinstance(action, UpdateBot):
-            return {str(action.id): "it was changed without a restart"} if action.runs else {}
-        if isinstance(action, UpdateGroup):
-            restarts = {str(one.id): one.reason for one in self.plan.of(RestartBot)}
-            return restarts | {str(one.id): one.owes for one in self.plan.of(KeepBot) if one.owes}
-        if isinstance(action, RestartBot):
-            return {str(action.id): action.reason}
-        return {}
+    def _start(self, action: Action, stopped: _Stopping) -> Event:
+        """Start a bot that has stopped. What was stopped is started, also when nothing more is begun."""
+        try:
+            stopped.bot.start()
+        except SilverbackError as error:
+            self._end(action, failed=True)
+            return Event("failed", action.name, f"stopped, and not started again: {error}")
+        self._end(action, _Done(stopped.text, settles=stopped.bot.id))
+        return Event("applied", action.name, stopped.text)
 
-    def _write(self, action: Any) -> tuple[str, str | None]:
-        """Do one action; gives what to say of it, and the id of the bot whose restart is no longer owed."""
-        name: str = action.name
-        if isinstance(action, CreateGroup):
-            self.client.new_variable_group(name, {variable: self.values[variable] for variable in action.variables})
-            return f"created variable group ({', '.join(action.variables)})", None
-        if isinstance(action, UpdateGroup):
-            self._group(action).update(
-                **{variable: self.values[variable] for variable in (*action.add, *action.push)},
-                **dict.fromkeys(action.remove),
-            )
-            return "updated variable group", None
-        if isinstance(action, RemoveGroup):
-            self._group(action).remove()
-            return "removed variable group", None
-        if isinstance(action, CreateBot):
-            self.client.new_bot(name, **action.configuration.model_dump())
-            return "created", None
-        bot = self.live.get(str(action.id))
-        if isinstance(action, RemoveBot):
-            if bot is None:
-                return "was removed already", str(action.id)
-            bot.remove()
-            return "removed", str(bot.id)
-        if bot is None:
-            raise DeployError("it was removed from the cluster in the meantime; run deploy again")
-        if isinstance(action, UpdateBot):
-            return self._update(bot, action)
-        if isinstance(action, RestartBot):
-            _restart(bot, self.apply_options.timing)
-            return f"restarted: {action.reason}", str(bot.id)
-        bot.start()
-        return "started", str(bot.id)
+    def _end(self, action: Action, done: _Done | None = None, failed: bool = False) -> None:
+        settles, made = (done.settles, done.made) if done else (None, None)
+        self.journal.end_action(action.kind, action.name, settles=settles, made=made, failed=failed)
 
-    def _update(self, bot: Bot, action: UpdateBot) -> tuple[str, str | None]:
-        moved = [
-            change.field
-            for change in action.changes
-            if (bot.name if change.field == "name" else getattr(bot.configuration, change.field))
-            not in (change.old, change.new)
-        ]
+    def _owes(self, action: Action) -> dict[UUID, str]:
+        """Return the restarts that are owed once an action is done: id of the bot → why."""
+        match action:
+            case UpdateBot():
+                return {action.id: "it was changed without a restart"} if action.runs else {}
+            case UpdateGroup():
+                restarts = {one.id: one.reason for one in self.plan.of(RestartBot)}
+                return restarts | {one.id: one.owes for one in self.plan.of(KeepBot) if one.owes}
+            case RestartBot():
+                return {action.id: action.reason}
+            case KeepBot() | CreateGroup() | RemoveGroup() | CreateBot() | StartBot() | RemoveBot():
+                return {}
+
+    def _write(self, action: Action) -> _Done | _Stopping:
+        """Do one action.
+
+        Raises:
+            ClusterError: a request failed.
+            DeployError: the cluster isn't as the plan expects it.
+        """
+        match action:
+            case CreateGroup():
+                values = {variable: self.values[variable] for variable in action.variables}
+                self.client.new_variable_group(action.name, values)
+                return _Done(f"created variable group ({', '.join(action.variables)})")
+            case UpdateGroup():
+                values = {variable: self.values[variable] for variable in (*action.add, *action.push)}
+                self._group(action.name).update(**values, **dict.fromkeys(action.remove))
+                return _Done("updated variable group")
+            case RemoveGroup():
+                self._group(action.name).remove()
+                return _Done("removed variable group")
+            case CreateBot():
+                made = self.client.new_bot(action.name, **action.configuration.model_dump())
+                return _Done("created", made=made.id)
+            case RemoveBot():
+                return self._remove(action)
+            case UpdateBot():
+                return self._update(self._bot(action.id), action)
+            case RestartBot():
+                bot = self._bot(action.id)
+                bot.stop()
+                return _Stopping(bot, f"restarted: {action.reason}")
+            case StartBot():
+                bot = self._bot(action.id)
+                if action.stopping:
+                    return _Stopping(bot, "started")
+                bot.start()
+                return _Done("started", settles=bot.id)
+            case KeepBot():
+                return _Done("kept")
+
+    def _bot(self, identity: UUID) -> Bot:
+        if identity not in self.live:
+            raise DeployError(f"it was removed from the cluster in the meantime; {AGAIN}")
+        return self.live[identity]
+
+    def _group(self, name: str) -> VariableGroup:
+        groups = self.client.variable_groups
+        if name not in groups:
+            raise DeployError(f"it was removed from the cluster in the meantime; {AGAIN}")
+        return groups[name]
+
+    def _remove(self, action: RemoveBot) -> _Done:
+        if (bot := self.live.get(action.id)) is None:
+            return _Done("was removed already", settles=action.id)
+        bot.remove()
+        return _Done("removed", settles=action.id)
+
+    def _update(self, bot: Bot, action: UpdateBot) -> _Done | _Stopping:
+        moved = [change.field for change in action.changes if not self._is_expected(bot, change.field, action)]
         if moved:
-            raise DeployError(f"its {', '.join(moved)} changed in the meantime; run deploy again")
-        new: dict[str, Any] = dict(action.new)
+            raise DeployError(f"its {', '.join(moved)} changed in the meantime; {AGAIN}")
+        new: dict[str, Any] = action.new
         bot = bot.update(**new)
-        if not action.runs:
-            bot.start()
-            return "updated and started", str(bot.id)
-        if not action.restart:
-            return "updated; it runs with what it had until it is restarted", None
-        _restart(bot, self.apply_options.timing)
-        return "updated and restarted", str(bot.id)
+        if action.runs and not action.restart:
+            return _Done("updated; it runs with what it had until it is restarted")
+        if action.restart:
+            bot.stop()
+            return _Stopping(bot, "updated and restarted")
+        if action.stopping:
+            return _Stopping(bot, "updated and started")
+        bot.start()
+        return _Done("updated and started", settles=bot.id)
 
-    def _group(self, action: UpdateGroup | RemoveGroup) -> VariableGroup:
-        for group in self.client.variable_groups.values():
-            if group.name == action.name:
-                return group
-        raise DeployError("it was removed from the cluster in the meantime; run deploy again")
+    def _is_expected(self, bot: Bot, name: str, action: UpdateBot) -> bool:
+        """Return whether a field of a bot is as the plan saw it, or as it is to be."""
+        now: Value = field_of(bot.configuration, bot.name, name)
+        if name == "credential_name" and bot.credential is not None:  # a cluster may answer with its id
+            now = bot.credential.name
+        return now in (action.old[name], action.new[name])
+
+    # Waiting
 
     def _wait(self, names: Iterable[str]) -> Iterator[Event]:
-        if not self.apply_options.wait:
+        if not self.options.wait:
             return
-        began = [name for name in names if name not in self.failed and name not in self.skipped]
-        if self.apply_options.fail_fast and self.failed:
-            yield from (Event("skipped", name, "not waited for: another failed") for name in began)
+        begun = [name for name in names if name not in self.failed and name not in self.skipped]
+        if self.options.fail_fast and self.failed:
+            yield from (Event("skipped", name, "not waited for: another failed") for name in begun)
             return
-        for event in wait_until_ready(self.client, began, self.apply_options.timing, self._stop_waiting):
-            if event.kind == "failed":
-                self.failed[event.name] = event
-            elif event.kind == "ready":
-                self.ready.add(event.name)
-            yield event
-
-    def _stop_waiting(self) -> str | None:
-        if self.stop.is_set():
-            return "interrupted"
-        return "another failed" if self.apply_options.fail_fast and self.failed else None
+        kept = frozenset(bot.name for bot in self.plan.of(KeepBot))
+        yield from map(self._noted, wait_until_ready(self.client, begun, self.options.timing, self._halted, kept))
 
     # Going back
 
@@ -337,201 +388,104 @@ class _Application:
         bots = [one for one in self.plan.of(UpdateBot, RestartBot) if one.name in self.failed]
         if not bots:
             return
-        users = {bot.name: set(bot.environment) for bot in self.client.bots.values()}
+        try:
+            there = {bot.id: bot for bot in self.client.bots.values()}
+        except SilverbackError as error:
+            yield from (Event("failed", one.name, f"can't be rolled back: {error}") for one in bots)
+            return
+        users = {bot.name: set(bot.environment) for bot in there.values()}
         for group in self.plan.of(UpdateGroup):
             if any(group.name in users.get(bot.name, ()) for bot in bots):
                 happy = sorted(name for name in self.ready if group.name in users.get(name, ()))
                 yield self._roll_group_back(group, happy)
-        under_way = {pool.submit(self._roll_bot_back, action): action.name for action in bots}
+        stopping: dict[str, Bot] = {}
+        for event, bot in pool.map(lambda action: self._give_back(action, there.get(action.id)), bots):
+            if bot is not None:
+                stopping[bot.name] = bot
+            else:
+                yield event
         back = []
-        for future in as_completed(under_way):
-            event = future.result()
+        for event in wait_until_stopped(self.client, list(stopping), self.options.timing):
+            if event.kind == "state":
+                continue
+            bot = stopping[event.name]
+            event = self._started_again(bot) if event.kind == "applied" else event
             if event.kind == "applied":
-                back.append(event.name)
+                back.append(bot.name)
             yield event
-        for event in wait_until_ready(self.client, back, self.apply_options.timing, lambda: None):
+        for event in wait_until_ready(self.client, back, self.options.timing):
             if event.kind == "ready":
                 yield Event("rolled-back", event.name, "it has what it had before, and is running and healthy")
             else:
                 yield event
 
-    def _roll_bot_back(self, action: UpdateBot | RestartBot) -> Event:
+    def _give_back(self, action: UpdateBot | RestartBot, bot: Bot | None) -> tuple[Event, Bot | None]:
+        """Give a bot the configuration that it had, and stop it."""
+        if bot is None:
+            return Event("failed", action.name, "can't be rolled back: it is no longer on the cluster"), None
         try:
-            bots = {str(bot.id): bot for bot in self.client.bots.values()}
-            if (bot := bots.get(str(action.id))) is None:
-                return Event("failed", action.name, "can't go back: it is no longer on the cluster")
             if isinstance(action, UpdateBot):
-                old: dict[str, Any] = dict(action.old)
-                if old.get("credential_name"):  # the cluster told its id, and takes its name
-                    names = {one.id: one.name for one in self.client.credentials.values()}
-                    old["credential_name"] = names.get(old["credential_name"], old["credential_name"])
+                old: dict[str, Any] = action.old
                 bot = bot.update(**old)
-            _restart(bot, self.apply_options.timing)
-            self.journal.end_action("rollback", action.name, str(bot.id))
+            if bot.status is not ResourceStatus.STOPPED:
+                bot.stop()
         except SilverbackError as error:
-            return Event("failed", action.name, f"can't go back: {error}")
+            return Event("failed", action.name, f"can't be rolled back: {error}"), None
+        return Event("applied", bot.name, "gets back what it had"), bot
+
+    def _started_again(self, bot: Bot) -> Event:
+        try:
+            bot.start()
+        except SilverbackError as error:
+            return Event("failed", bot.name, f"can't be rolled back: {error}")
+        self.journal.end_action("rollback", bot.name, settles=bot.id)
         return Event("applied", bot.name, "gets back what it had")
 
     def _roll_group_back(self, action: UpdateGroup, happy: Sequence[str]) -> Event:
         if happy:
-            return Event("skipped", action.name, f"keeps its new variables: {', '.join(happy)} runs well with them")
+            verb = "runs" if len(happy) == 1 else "run"
+            return Event("skipped", action.name, f"keeps its new variables: {', '.join(happy)} {verb} well with them")
         known = [name for name in action.remove if name in self.values]
         lost = [*(name for name in action.remove if name not in self.values), *action.push]
         try:
-            self._group(action).update(**dict.fromkeys(action.add), **{name: self.values[name] for name in known})
+            self._group(action.name).update(**dict.fromkeys(action.add), **{name: self.values[name] for name in known})
         except SilverbackError as error:
-            return Event("failed", action.name, f"can't go back: {error}")
-        text = f"; nobody knows the old values of {', '.join(lost)}" if lost else ""
+            return Event("failed", action.name, f"can't be rolled back: {error}")
+        text = f"; the old values of {', '.join(lost)} aren't known" if lost else ""
         return Event("rolled-back", action.name, f"has the variables that it had{text}")
 
 
-def _why(stop: threading.Event) -> str:
-    return "interrupted" if stop.is_set() else "another failed"
+def _is_restarted(action: BotWrite) -> bool:
+    """Return whether an action takes a running bot down for a while."""
+    return isinstance(action, RestartBot) or (isinstance(action, UpdateBot) and action.restart)
 
 
-def _restart(bot: Bot, timing: Timing) -> None:
-    stop_and_wait(bot, timing)
-    bot.start()
-
-
-def stop_and_wait(bot: Bot, timing: Timing) -> None:
-    """Stop a bot and wait until it has stopped.
-
-    Raises:
-        ClusterError: a request failed.
-        DeployError: it didn't stop in time.
-    """
-    bot.stop()
-    deadline = time.monotonic() + timing.stop
-    while bot.status is not ResourceStatus.STOPPED:
-        if time.monotonic() > deadline:
-            raise DeployError(f"asked to stop, but it still runs after {timing.stop:g} s")
-        time.sleep(timing.poll)
-
-
-@dataclass
-class _Watched:
-    """What was seen of one bot while waiting.
-
-    Attributes:
-        ready: seconds from the begin of the waiting to when it was first seen running and healthy, and stayed so.
-    """
-
-    status: ResourceStatus | None = None
-    was_active: bool = False
-    ready: float | None = None
-
-
-def wait_until_ready(
-    client: ClusterClient,
-    names: Iterable[str],
-    timing: Timing,
-    given_up: Callable[[], str | None] = lambda: None,
-) -> Iterator[Event]:
-    """Look at all bots at once until each runs and is healthy, or has failed.
-
-    Args:
-        client: of their cluster.
-        names: the bots to wait for.
-        timing: how long, and for how long they have to stay so.
-        given_up: says why nobody waits any longer, if so.
+def restart_bots(client: ClusterClient, bots: Sequence[Bot], timing: Timing) -> Iterator[Event]:
+    """Stop running bots all at once, and start each as soon as it has stopped.
 
     Yields:
-        A ``state`` event whenever a bot is seen in another state, and at last ``ready``, ``failed`` or ``skipped`` for
-        each.
+        ``state`` events, and at last ``applied`` or ``failed`` for each. To wait until they are healthy is up to the
+        caller.
     """
-    watched = {name: _Watched() for name in names}
-    started = time.monotonic()
-    while watched:
-        elapsed = time.monotonic() - started
-        bots, health = client.bots, client.health
-        present = {name: bots[name] for name in watched if name in bots}
-        statuses = dict(zip(present, statuses_of(present.values()), strict=True))
-        for name in list(watched):
-            seen = watched[name]
-            if name not in present:
-                del watched[name]
-                yield Event("failed", name, "it is no longer on the cluster")
-                continue
-            bot, status = present[name], statuses[name]
-            healthy = (service := health.bots.get(name)) is not None and service.healthy
-            if status is not seen.status:
-                seen.status = status
-                yield Event("state", name, str(status).lower(), status)
-            seen.was_active |= status in ACTIVE
-            if status is ResourceStatus.RUNNING and healthy:
-                seen.ready = elapsed if seen.ready is None else seen.ready
-                if elapsed - seen.ready >= timing.settle:
-                    del watched[name]
-                    yield Event("ready", name, "running and healthy", status)
-            elif status is ResourceStatus.STOPPED and (seen.was_active or bot.task or elapsed > timing.grace):
-                del watched[name]
-                yield _failure(bot, status, _stopped_text(bot))
-            elif seen.ready is not None:
-                del watched[name]
-                bot = client.bots.get(name, bot)  # it may have stopped between the two answers
-                [status] = statuses_of([bot])
-                stopped = status is ResourceStatus.STOPPED
-                text = _stopped_text(bot) if stopped else f"it was healthy for {elapsed - seen.ready:.0f} s only"
-                yield _failure(bot, status, text)
-            elif elapsed > timing.timeout:
-                del watched[name]
-                state = "running but not healthy" if status is ResourceStatus.RUNNING else str(status).lower()
-                yield _failure(bot, status, f"still {state} after {timing.timeout:g} s")
-        if watched and (reason := given_up()):
-            for name in watched:
-                yield Event("skipped", name, f"not waited for: {reason}")
-            return
-        if watched:
-            time.sleep(timing.poll)
+    by_name = {bot.name: bot for bot in bots}
 
+    def attempt(bot: Bot, do: Callable[[], None], done: str) -> Event:
+        try:
+            do()
+        except SilverbackError as error:
+            return Event("failed", bot.name, str(error))
+        return Event("applied", bot.name, done)
 
-def _stopped_text(bot: Bot) -> str:
-    reason = bot.task.stopped_reason if bot.task else None
-    return f"it stopped{': ' + reason if reason else ''}"
-
-
-def wait_until_stopped(client: ClusterClient, names: Iterable[str], timing: Timing) -> Iterator[Event]:
-    """Look at all bots at once until each has stopped or its time is over.
-
-    Args:
-        client: of their cluster.
-        names: the bots to wait for.
-        timing: how long.
-
-    Yields:
-        A ``state`` event whenever a bot is seen in another state, and at last ``applied`` or ``failed`` for each.
-    """
-    left: dict[str, ResourceStatus | None] = dict.fromkeys(names)
-    deadline = time.monotonic() + timing.stop
-    while left:
-        bots = client.bots
-        present = {name: bots[name] for name in left if name in bots}
-        statuses = dict(zip(present, statuses_of(present.values()), strict=True))
-        for name, seen in list(left.items()):
-            status = statuses.get(name)
-            if status is None or status is ResourceStatus.STOPPED:
-                del left[name]
-                yield Event("applied", name, "stopped" if status else "no longer on the cluster", status)
-            elif time.monotonic() > deadline:
-                del left[name]
-                yield Event("failed", name, f"asked to stop, but it still runs after {timing.stop:g} s", status)
-            elif status is not seen:
-                left[name] = status
-                yield Event("state", name, str(status).lower(), status)
-        if left:
-            time.sleep(timing.poll)
-
-
-def _failure(bot: Bot, status: ResourceStatus, text: str) -> Event:
-    """Tell a failure with what the bot last said. What can't be read is left out: the failure is the news."""
-    try:
-        errors = tuple(bot.errors)
-    except SilverbackError:
-        errors = ()
-    try:
-        entries = bot.get_logs(start_time=bot.task.started_at if bot.task else None)
-        log = tuple(entry.message for entry in deque(entries, maxlen=LOG_LINES))
-    except SilverbackError:
-        log = ()
-    return Event("failed", bot.name, text, status, errors, log)
+    with ThreadPoolExecutor(CONCURRENCY) as pool:
+        asked = list(pool.map(lambda bot: attempt(bot, bot.stop, "asked to stop"), bots))
+        yield from (event for event in asked if event.kind == "failed")
+        stopping = [event.name for event in asked if event.kind == "applied"]
+        starting = []
+        for event in wait_until_stopped(client, stopping, timing):
+            if event.kind == "applied" and event.status is not None:
+                bot = by_name[event.name]
+                starting.append(pool.submit(attempt, bot, bot.start, "restarted"))
+            else:
+                yield event
+        for future in as_completed(starting):
+            yield future.result()

@@ -1,58 +1,57 @@
-"""The deployments of one project to one cluster: a plan, its application, and what is remembered of both."""
+"""The deployments of one project to one cluster: a plan, its application, and the record of both."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ape_silverback.cluster.types import BotConfiguration
-from ape_silverback.deployment.apply import DEFAULT_APPLY_OPTIONS, ApplyOptions, Event, apply_plan
+from ape_silverback.deployment.apply import DEFAULT_APPLY_OPTIONS, ApplyOptions, apply_plan
+from ape_silverback.deployment.events import Event
 from ape_silverback.deployment.history import UNKNOWN_SOURCE, Record, Records, Source
 from ape_silverback.deployment.observed import read_live_state
-from ape_silverback.deployment.plan import DEFAULT_PLAN_OPTIONS, Plan, PlanOptions, fingerprint, make_plan
+from ape_silverback.deployment.plan import DEFAULT_PLAN_OPTIONS, Plan, PlanOptions
+from ape_silverback.deployment.planner import fingerprint, fingerprints_after, make_plan
 from ape_silverback.deployment.result import DeployResult
+from ape_silverback.deployment.state import NOTHING_LOCAL, LiveState, LocalState
 from ape_silverback.exceptions import DeployError
-from ape_silverback.files import silverback_folder
 from ape_silverback.project.desired import DesiredBot, DesiredGroup, DesiredState
 
 if TYPE_CHECKING:
     from ape_silverback.cluster.client import ClusterClient
 
-FOLDER = "deployments"
-"""Folder below the user's home where deployments are remembered when the section names no other."""
 
-
+@dataclass(frozen=True)
 class Deployer:
     """Deploys one project to one cluster.
 
-    Args:
-        client: of the cluster.
-        cluster: how to call the cluster in what users read.
+    Attributes:
+        client: client of the cluster.
+        cluster: label of the cluster in messages.
+        cluster_identity: what tells the cluster from others, the same on every run and under every profile.
         project: name of the Ape project.
-        records: what is remembered.
+        identity: what tells the project from others of its name.
+        records: what is recorded of its deployments.
     """
 
-    def __init__(self, client: ClusterClient, cluster: str, project: str, records: Records) -> None:
-        self.client = client
-        self.cluster = cluster
-        self.project = project
-        self.records = records
+    client: ClusterClient
+    cluster: str
+    cluster_identity: str
+    project: str
+    identity: str
+    records: Records
 
     @classmethod
-    def of(cls, client: ClusterClient, cluster: str, identity: str, project: str, folder: Path | None) -> Deployer:
-        """Give the deployer of a project.
-
-        Args:
-            client: of the cluster.
-            cluster: how to call the cluster in what users read.
-            identity: what tells the cluster from others, the same on every run.
-            project: name of the Ape project.
-            folder: where deployments are remembered; None for the usual one.
-        """
-        return cls(client, cluster, project, Records.of(folder or silverback_folder() / FOLDER, project, identity))
+    def of(
+        cls, client: ClusterClient, cluster: str, cluster_identity: str, project: str, identity: str, root: Path
+    ) -> Deployer:
+        """Return the deployer of a project whose records are below a folder; see ``Records.of``."""
+        records = Records.of(root, project, identity, cluster_identity)
+        return cls(client, cluster, cluster_identity, project, identity, records)
 
     def lock(self) -> AbstractContextManager[None]:
         """Hold the right to deploy, from before the plan is made to after it is applied.
@@ -63,36 +62,52 @@ class Deployer:
         return self.records.lock()
 
     def plan(
-        self, desired: DesiredState, values: Collection[str], plan_options: PlanOptions = DEFAULT_PLAN_OPTIONS
+        self,
+        desired: DesiredState,
+        local: LocalState = NOTHING_LOCAL,
+        plan_options: PlanOptions = DEFAULT_PLAN_OPTIONS,
     ) -> Plan:
-        """Compare what the project wants with what the cluster has.
+        """Compare what the project wants with what the cluster has and what earlier deployments left.
 
         Args:
             desired: what the project wants.
-            values: names of the variables whose values are at hand.
-            wishes: what is asked of the plan.
+            local: values, code and images of this machine.
+            plan_options: what the plan may do.
 
         Raises:
             ClusterError: a request failed.
             DeployError: it can't be done, with every reason, a line each.
         """
-        known = self.records.known()
+        recorded = self.records.known()
         names = {name for bot in desired.bots for name in (bot.name, bot.family, *bot.renamed_from) if name}
-        names |= set(known.bots) if plan_options.prune else set()
-        live = read_live_state(self.client, self.cluster, names)
-        return make_plan(desired, live, values, known, plan_options)
+        live = self._live_state(names | {bot.name for bot in recorded.bots})
+        return make_plan(replace(desired, identity=self.identity), live, recorded, local, plan_options)
 
     def check(self, plan: Plan) -> None:
         """Check that a plan which was made earlier is still right.
 
         Raises:
-            DeployError: it was made for another cluster, or the cluster has moved since.
+            DeployError: it was made for another project or cluster, or the cluster or the record has moved since.
         """
-        if plan.cluster != self.cluster:
+        if plan.identity != self.identity:
+            raise DeployError(
+                f"the plan is of another project: {plan.project} ({plan.identity}), not {self.project} "
+                f"({self.identity})"
+            )
+        if plan.cluster_identity != self.cluster_identity:
             raise DeployError(f"the plan is for {plan.cluster}, not for {self.cluster}")
-        live = read_live_state(self.client, self.cluster, plan.looked_at.bots)
-        if fingerprint(live, plan.looked_at) != plan.state:
+        live = self._live_state(plan.looked_at.bots)
+        if fingerprint(live, plan.looked_at, self.records.known().last) != plan.state:
             raise DeployError(f"{self.cluster} has changed since the plan was made: make a new plan")
+
+    def check_allowed(self, plan: Plan) -> None:
+        """Check that a plan may be applied at all.
+
+        Raises:
+            DeployError: it would remove what is protected, or change what this project didn't deploy.
+        """
+        if plan.refused:
+            raise DeployError("\n".join(plan.refused))
 
     def accept(self, plan: Plan, values: Collection[str]) -> None:
         """Check that a plan may be carried out with the values that are at hand.
@@ -100,8 +115,7 @@ class Deployer:
         Raises:
             DeployError: it is refused, or a value is missing.
         """
-        if plan.refused:
-            raise DeployError("\n".join(plan.refused))
+        self.check_allowed(plan)
         if missing := sorted(plan.needs.difference(values)):
             raise DeployError(
                 f"no value for {', '.join(missing)}: set it in the environment or in a file for --env-file"
@@ -114,81 +128,114 @@ class Deployer:
         apply_options: ApplyOptions = DEFAULT_APPLY_OPTIONS,
         source: Source = UNKNOWN_SOURCE,
         stop: threading.Event | None = None,
+        fingerprints: Mapping[str, str] | None = None,
     ) -> Iterator[Event]:
-        """Carry a plan out, and remember it. To be called with the lock held.
+        """Carry a plan out, and record it. To be called with the lock held.
 
         Args:
             plan: what to do.
             values: the values of the variables that the plan sends.
-            manner: how.
+            apply_options: how.
             source: where it comes from.
             stop: set to begin nothing more.
+            fingerprints: variable → fingerprint of its value.
 
         Raises:
             DeployError: the plan is refused, or a value is missing; nothing was changed.
         """
         self.accept(plan, values)
+        before = self.records.known()
+        planned = plan.model_copy(
+            update={
+                "groups": fingerprints_after(plan, fingerprints or {}),
+                "bots": tuple(
+                    bot.model_copy(update={"digest": source.digests.get(bot.name, bot.digest)}) for bot in plan.bots
+                ),
+            }
+        )
         record: Record | None = None
-        if plan.writes or plan.bots != self.records.known().bots:
-            self.records.restart_journal()
-            record = self.records.begin(source, plan)
-        summary = DeployResult(plan, apply_options.wait)
-        for event in apply_plan(plan, self.client, values, apply_options, self.records, stop):
-            summary.add(event)
+        if plan.writes or planned.bots != before.bots or planned.groups != before.groups:
+            record = self.records.begin(source, planned)
+        result = DeployResult(plan, apply_options.wait)
+        for event in apply_plan(plan, self.client, values, apply_options, self.records.journal, stop):
+            result.add(event)
             yield event
         if record is not None:  # one that didn't come this far was cut off
-            outcome = {name: f"{event.kind}: {event.text}" for name, event in summary.outcome.items()}
-            self.records.end(record, outcome)
+            self.records.end(record, planned, result.outcome, before)
 
-    def earlier(self, names: Collection[str] = (), to: int | None = None) -> tuple[Record, DesiredState]:
-        """Give an earlier deployment, and what it wanted.
+    def earlier(
+        self, names: Collection[str] = (), to: int | None = None, target: str | None = None
+    ) -> tuple[Record, DesiredState]:
+        """Find an earlier deployment, and what it wanted.
 
         Args:
-            names: bots that are to go back; all of them when empty.
+            names: bots to go back with; all of them when empty.
             to: its number; None for the one before.
+            target: target of the section.
 
         Raises:
             DeployError: there is none, or it doesn't have a bot.
         """
         history = self.records.history()
-        if not history:
-            raise DeployError(f"nothing is remembered of deployments to {self.cluster}")
-        now = history[-1]
-        found: Record | None
+        of_target = [record for record in history if record.target == target]
+        if not of_target:
+            raise DeployError(f"no deployment to {self.cluster} is recorded")
+        now = of_target[-1]
         if to is not None:
-            found = next((record for record in history if record.id == to), None)
+            found = next((record for record in of_target if record.id == to), None)
             if found is None:
-                raise DeployError(f"there is no deployment {to}; there are {history[0].id} to {now.id}")
+                numbers = ", ".join(str(record.id) for record in of_target[-20:])
+                raise DeployError(f"there is no deployment {to}; there are: {numbers}")
         else:
-            before = now.restores or now.id
+            # What a rollback of all bots restored was undone already; one of some bots is undone like a deployment.
+            before = now.restores if now.restores and not now.selected else now.id
             found = next(
                 (
                     record
-                    for record in reversed(history)
-                    if record.id < before and record.succeeded and _chosen(record, names) != _chosen(now, names)
+                    for record in reversed(of_target)
+                    if record.id < before
+                    and record.succeeded
+                    and _chosen(record, names, target) != _chosen(history[-1], names, target)
                 ),
                 None,
             )
             if found is None:
-                raise DeployError(f"no deployment before {before} ended well and differs from what is there")
-        if missing := [name for name in names if name not in found.bots]:
-            raise DeployError(f"deployment {found.id} has no bot {', '.join(missing)}; it has: {', '.join(found.bots)}")
-        return found, _desired(self.project, found, names)
+                raise DeployError(f"no deployment before {before} succeeded and differs from what is there")
+        bots = found.of_target(target)
+        if missing := [name for name in names if name not in {bot.name for bot in bots}]:
+            there = ", ".join(bot.name for bot in bots)
+            raise DeployError(f"deployment {found.id} has no bot {', '.join(missing)}; it has: {there}")
+        return found, self._restored(found, names)
 
-
-def _chosen(record: Record, names: Collection[str]) -> dict[str, object]:
-    return {name: bot.configuration for name, bot in record.bots.items() if not names or name in names}
-
-
-def _desired(project: str, record: Record, names: Collection[str]) -> DesiredState:
-    """Give what a deployment wanted."""
-    origin = f"deployment {record.id} of {record.time:%Y-%m-%d %H:%M}"
-    bots = []
-    for name, bot in record.bots.items():
-        if names and name not in names:
-            continue
+    def _restored(self, record: Record, names: Collection[str]) -> DesiredState:
+        """Return what a deployment wanted, for its bots as they are called and known now."""
+        origin = f"deployment {record.id} of {record.time:%Y-%m-%d %H:%M}"
         origins = dict.fromkeys(BotConfiguration.model_fields, origin)
-        bots.append(DesiredBot(name, origin, name, bot.configuration, origins, bot.protect))
-    used = {group for bot in bots for group in bot.configuration.environment}
-    groups = [DesiredGroup(name, names, origin) for name, names in record.groups.items() if name in used]
-    return DesiredState(project, Path(), tuple(bots), tuple(groups))
+        bots = tuple(
+            DesiredBot(
+                bot.name, origin, bot.name, bot.configuration, origins, bot.protect, family=bot.family, id=bot.id
+            )
+            for bot in record.of_target(record.target)
+            if not names or bot.name in names
+        )
+        used = {group for bot in bots for group in bot.configuration.environment}
+        groups = [DesiredGroup(name, one.variables, origin) for name, one in record.groups.items() if name in used]
+        return DesiredState(
+            project=self.project,
+            folder=Path(),
+            bots=bots,
+            groups=tuple(groups),
+            identity=self.identity,
+            target=record.target,
+            selected=tuple(names),
+            names=frozenset(bot.name for bot in record.of_target(record.target)),
+            group_names=frozenset(record.groups),
+            restores=record.id,
+        )
+
+    def _live_state(self, names: Collection[str]) -> LiveState:
+        return read_live_state(self.client, self.cluster, self.cluster_identity, names)
+
+
+def _chosen(record: Record, names: Collection[str], target: str | None) -> dict[str, object]:
+    return {bot.name: bot.configuration for bot in record.of_target(target) if not names or bot.name in names}

@@ -1,8 +1,7 @@
-"""What this machine remembers of a project's deployments to a cluster: history, journal, and a lock.
+"""The record of a project's deployments to a cluster: who deployed what, when, and what it left.
 
-The history is append-only, a JSON document a line: a record is written before the first write to the cluster, its
-outcome at the end. The journal says which restarts are owed: a bot that was changed, or whose variables were, runs on
-with what it had until it is restarted, and the cluster doesn't tell. Neither file ever holds a value of a variable.
+A record is written before the first write to the cluster, and its outcome at the end; of one that was cut off the
+journal tells how far it came. Nothing here ever holds a value of a variable, only keyed fingerprints.
 """
 
 from __future__ import annotations
@@ -13,52 +12,81 @@ import json
 import os
 import platform
 import re
-import threading
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 from pydantic import BaseModel, Field, ValidationError
 
-from ape_silverback.deployment.plan import Plan, RecordedBot, RecordedState
+from ape_silverback.deployment.events import Event
+from ape_silverback.deployment.journal import ActionJournal
+from ape_silverback.deployment.json_lines import append_line, read_lines
+from ape_silverback.deployment.plan import CreateGroup, Plan, UpdateBot, UpdateGroup
+from ape_silverback.deployment.state import PendingRestart, RecordedBot, RecordedGroup, RecordedState
 from ape_silverback.exceptions import DeployError, FileError, FileLocked
-from ape_silverback.files import locked, make_private_folder, write_private
+from ape_silverback.files import locked, write_private
+
+IDENTITY = "project.json"
+"""File that tells which project and which cluster a folder of records is about. It may be edited, as after a move."""
 
 
 class Record(BaseModel):
-    """One deployment.
+    """A deployment: `history`."""
 
-    Attributes:
-        id: number of the deployment, from 1 on.
-        by: who deployed, as ``user@machine``.
-        what: the command: ``deploy``, or ``rollback to 3``.
-        commit: git commit of the project, where there is one.
-        dirty: whether the project had changes that weren't committed.
-        restores: number of the deployment that it went back to.
-        bots: every bot that the project has on the cluster after it, by name.
-        leaving: the bots that it removes.
-        groups: every variable group that the project made there → names of its variables.
-        digests: name of a bot → digest of its image, where an engine could tell.
-        outcome: name of each thing that it touched → what became of it; None for a deployment that was cut off.
-    """
+    version: int = 2
+    """Version of the record; 1 for one of a version that knew no ids of bots."""
 
-    version: int = 1
     id: int
+    """Number of the deployment, from 1 on."""
+
     time: datetime
+    """When it began."""
+
     by: str
+    """Who deployed, as `user@machine`."""
+
     what: str = "deploy"
+    """The command: `deploy`, or `rollback to ID`."""
+
     target: str | None = None
+    """Target of the section."""
+
+    selected: tuple[str, ...] = ()
+    """Names or globs of the bots that it was about; none for all of them."""
+
     commit: str | None = None
+    """Git commit of the project, where there is one."""
+
     dirty: bool | None = None
+    """Whether the project had changes that weren't committed."""
+
     restores: int | None = None
-    bots: dict[str, RecordedBot] = Field(default_factory=dict)
-    leaving: dict[str, RecordedBot] = Field(default_factory=dict)
-    groups: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    """Number of the deployment that it went back to."""
+
+    bots: tuple[RecordedBot, ...] = ()
+    """Every bot that the project has on the cluster after it, of all targets."""
+
+    leaving: tuple[RecordedBot, ...] = ()
+    """The bots that it removes, while it goes on."""
+
+    groups: dict[str, RecordedGroup] = Field(default_factory=dict)
+    """Every variable group that the project made there, of all targets."""
+
+    owes: dict[UUID, PendingRestart] = Field(default_factory=dict)
+    """The restarts that it makes necessary: id of the bot → why."""
+
+    pending: dict[UUID, PendingRestart] = Field(default_factory=dict)
+    """The restarts that are owed: before it while it goes on, after it once it ended."""
+
     digests: dict[str, str] = Field(default_factory=dict)
+    """Name of a bot → digest of its image, where an engine or the reference tells."""
+
     outcome: dict[str, str] | None = None
+    """Name of each thing that it touched → the last that happened to it; null for a deployment that was cut off."""
 
     @property
     def succeeded(self) -> bool:
@@ -67,13 +95,17 @@ class Record(BaseModel):
             text.startswith(("failed", "skipped", "rolled-back")) for text in self.outcome.values()
         )
 
+    def of_target(self, target: str | None) -> tuple[RecordedBot, ...]:
+        """Return the bots that belong to a target of the section."""
+        return tuple(bot for bot in self.bots if bot.target == target)
+
 
 @dataclass(frozen=True)
 class Source:
     """Where a deployment comes from, for its record."""
 
     what: str = "deploy"
-    target: str | None = None
+    selected: tuple[str, ...] = ()
     commit: str | None = None
     dirty: bool | None = None
     restores: int | None = None
@@ -88,27 +120,33 @@ class Records:
 
     Args:
         folder: where they are; made when something is written.
+        about: what is written into ``IDENTITY`` there.
+        earlier: history of a version that told projects apart by the folder's name, which this one continues.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, about: Mapping[str, str] | None = None, earlier: Path | None = None) -> None:
         self.folder = folder
+        self.about = dict(about or {})
+        self.journal = ActionJournal(folder / "journal.jsonl")
         self._history = folder / "history.jsonl"
-        self._journal = folder / "journal.jsonl"
         self._lock_file = folder / "lock"
-        self._writing = threading.Lock()
+        self._earlier = earlier
 
     @classmethod
-    def of(cls, folder: Path, project: str, cluster: str) -> Records:
-        """Give the records of a project's deployments to a cluster.
+    def of(cls, root: Path, name: str, project: str, cluster: str) -> Records:
+        """Return the records of a project's deployments to a cluster.
 
         Args:
-            folder: where all records are.
-            project: name of the Ape project.
+            root: folder with the records of all projects.
+            name: name of the project.
+            project: what tells the project from others.
             cluster: what tells the cluster from others: its address, without secrets.
         """
-        readable = re.sub(r"[^A-Za-z0-9]+", "-", f"{project} {cluster.partition('://')[2] or cluster}").strip("-")[:80]
-        distinct = hashlib.sha256(f"{project}\0{cluster}".encode()).hexdigest()[:10]
-        return cls(folder / f"{readable}-{distinct}")
+        about = {"project": project, "cluster": cluster, "name": name}
+        readable = re.sub(r"[^A-Za-z0-9]+", "-", f"{name} {cluster.partition('://')[2] or cluster}").strip("-")[:80]
+        folder = _folder_about(root, project, cluster) or root / f"{readable}-{_digest(project, cluster)}"
+        earlier = root / f"{readable}-{_digest(name, cluster)}"
+        return cls(folder, about, earlier if earlier != folder and earlier.is_dir() else None)
 
     # The lock
 
@@ -120,150 +158,238 @@ class Records:
             DeployError: another deployment of this project to this cluster runs; names who runs it.
             FileError: the file can't be written.
         """
-        who = f"{_who()}, process {os.getpid()}, since {datetime.now(timezone.utc):%Y-%m-%d %H:%M:%S} UTC"
-        with ExitStack() as held:
-            try:
-                held.enter_context(locked(self._lock_file, holder=who))
-            except FileLocked as error:
-                holder = error.holder or "another process"
-                raise DeployError(f"this project is being deployed to this cluster already, by {holder}") from None
-            yield
+        now = f"{datetime.now(timezone.utc):%Y-%m-%d %H:%M:%S} UTC"
+        try:
+            with locked(self._lock_file, holder=f"{_who()}, process {os.getpid()}, since {now}"):
+                yield
+        except FileLocked as error:
+            holder = error.holder or "another process"
+            raise DeployError(f"this project is being deployed to this cluster already, by {holder}") from None
 
     # The history
 
     def history(self) -> list[Record]:
-        """Give every deployment that is remembered, the oldest first.
+        """Return every recorded deployment, the oldest first.
 
         Raises:
             FileError: the file can't be read, or holds something else.
         """
-        records: dict[int, dict[str, Any]] = {}
-        for line in _lines(self._history):
-            number = line.get("id")
-            if isinstance(number, int):
-                records[number] = {**records.get(number, {}), **line}
-        try:
-            return [Record.model_validate(record) for record in records.values()]
-        except ValidationError as error:
-            raise FileError(f"{self._history}: not a history of deployments: {error.errors()[0]['msg']}") from None
+        records = _read(self._history)
+        return [*_read_earlier(self._earlier, before=records[0].id if records else None), *records]
 
     def known(self) -> RecordedState:
-        """Give what a plan has to know of earlier deployments."""
+        """Return what the last deployment left, as far as it came."""
         history = self.history()
         if not history:
-            return RecordedState(pending_restarts=self.pending_restarts())
+            return RecordedState()
         last = history[-1]
-        return RecordedState(
-            bots={**last.bots, **last.leaving}, groups=last.groups, pending_restarts=self.pending_restarts()
+        origin = None if last.version > 1 else str(self._earlier)
+        bots, pending = (*last.bots, *last.leaving), last.pending
+        if last.version == 1 and self._earlier is not None:
+            pending = _pending(ActionJournal(self._earlier / "journal.jsonl").owed(), last)
+        elif last.outcome is None:
+            bots, pending = self._cut_off(last)
+        return RecordedState(bots, last.groups, pending, last.id, origin)
+
+    def _cut_off(self, last: Record) -> tuple[tuple[RecordedBot, ...], dict[UUID, PendingRestart]]:
+        """Return the bots, and the restarts that are owed, after a deployment whose end isn't known."""
+        bots = (*last.bots, *last.leaving)
+        if not self.journal.belongs_to(last.id):  # it was cut off on another machine: anything may have been begun
+            return bots, {**last.pending, **last.owes}
+        made, settled = self.journal.made(), self.journal.settled()
+        carried = {identity: one for identity, one in last.pending.items() if identity not in settled}
+        return (
+            tuple(bot.model_copy(update={"id": bot.id or made.get(bot.name)}) for bot in bots),
+            {**carried, **_pending(self.journal.owed(), last)},
         )
 
+    def unfinished(self) -> list[str]:
+        """Return the actions of the last deployment that were begun, and of which no end is known."""
+        history = self.history()
+        if not history or history[-1].outcome is not None or not self.journal.belongs_to(history[-1].id):
+            return []
+        return self.journal.unfinished()
+
     def begin(self, source: Source, plan: Plan) -> Record:
-        """Write down that a deployment begins, and what it is to reach; give its record."""
-        before = self.history()
+        """Record that a deployment begins and what it is to reach; return its record."""
+        known, history = self.known(), self.history()
         record = Record(
-            id=before[-1].id + 1 if before else 1,
+            id=history[-1].id + 1 if history else 1,
             time=datetime.now(timezone.utc),
             by=_who(),
             what=source.what,
-            target=source.target,
+            target=plan.target,
+            selected=source.selected,
             commit=source.commit,
             dirty=source.dirty,
             restores=source.restores,
             bots=plan.bots,
             leaving=plan.leaving,
             groups=plan.groups,
+            owes=plan.owes,
+            pending=dict(known.pending_restarts),
             digests=dict(source.digests),
         )
-        self._append(self._history, record.model_dump(mode="json", exclude={"outcome"}))
+        if self.about and not (self.folder / IDENTITY).exists():
+            write_private(self.folder / IDENTITY, f"{json.dumps(self.about, indent=2)}\n")
+        self.journal.restart(record.id)
+        append_line(self._history, record.model_dump(mode="json", exclude={"outcome"}))
         return record
 
-    def end(self, record: Record, outcome: Mapping[str, str]) -> None:
-        """Write down how a deployment ended."""
-        self._append(self._history, {"id": record.id, "outcome": dict(outcome)})
-
-    # The journal
-
-    def begin_action(self, kind: str, name: str, owes: Mapping[str, str]) -> None:
-        """Write down that an action is about to be done, and the restarts that are owed once it is.
+    def end(self, record: Record, plan: Plan, events: Mapping[str, Event], before: RecordedState) -> None:
+        """Record how a deployment ended, and what it left.
 
         Args:
-            kind: kind of the action.
-            name: bot or variable group.
-            owes: id of each bot that has to be restarted then → why.
+            record: its record.
+            plan: what it was to do.
+            events: name of each thing that it touched → the last that happened to it.
+            before: what was recorded before it.
         """
-        self._append(self._journal, {"begin": kind, "name": name, **({"owes": dict(owes)} if owes else {})})
-
-    def end_action(self, kind: str, name: str, settles: str | None = None) -> None:
-        """Write down that an action was done, and the id of the bot whose restart is no longer owed."""
-        self._append(self._journal, {"end": kind, "name": name, **({"settles": settles} if settles else {})})
-
-    def pending_restarts(self) -> dict[str, str]:
-        """Give the id of each bot that runs with what it had before a change → why it has to be restarted."""
-        pending_restarts: dict[str, str] = {}
-        for line in _lines(self._journal):
-            pending_restarts |= line.get("owes") or {}
-            pending_restarts.pop(line.get("settles", ""), None)
-        return pending_restarts
-
-    def unfinished(self) -> list[str]:
-        """Give the actions of the last deployment that were begun, and of which no end is known."""
-        begun: dict[tuple[str, str], str] = {}
-        for line in _lines(self._journal):
-            if "begin" in line:
-                begun[line["begin"], line["name"]] = f"{line['begin']} {line['name']}"
-            elif "end" in line:
-                begun.pop((line["end"], line["name"]), None)
-        return list(begun.values())
-
-    def restart_journal(self) -> None:
-        """Begin the journal of a deployment: what is owed stays."""
-        pending_restarts = self.pending_restarts()
-        line = {"begin": "carry", "name": "", "owes": pending_restarts}
-        write_private(
-            self._journal,
-            f"{json.dumps(line)}\n{json.dumps({'end': 'carry', 'name': ''})}\n" if pending_restarts else "",
+        settled = self.journal.settled()
+        pending = {identity: one for identity, one in record.pending.items() if identity not in settled}
+        pending |= _pending(self.journal.owed(), record)
+        ended = record.model_copy(
+            update={
+                "bots": tuple(_bots_left(record, plan, events, before, self.journal.made())),
+                "leaving": (),
+                "groups": _groups_left(record, plan, events, before),
+                "pending": pending,
+                "outcome": {name: f"{event.kind}: {event.text}" for name, event in events.items()},
+            }
         )
-
-    def _append(self, file: Path, line: Mapping[str, Any]) -> None:
-        """Add a line in one write, so that a process that is killed leaves a whole line or none."""
-        data = f"{json.dumps(line, ensure_ascii=False)}\n".encode()
-        try:
-            make_private_folder(self.folder)
-            with self._writing:
-                torn = _is_torn(file)
-                handle = os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-                try:
-                    os.write(handle, b"\n" + data if torn else data)
-                finally:
-                    os.close(handle)
-        except OSError as error:
-            raise FileError(f"{file}: can't be written: {error.strerror}") from error
+        fields = {"id", "bots", "leaving", "groups", "pending", "outcome"}
+        append_line(self._history, ended.model_dump(mode="json", include=fields))
 
 
-def _lines(file: Path) -> Iterator[dict[str, Any]]:
-    """Give the documents of a file; one that was torn in the middle of writing is left out."""
-    try:
-        text = file.read_text(encoding="utf8")
-    except FileNotFoundError:
-        return
-    except (OSError, UnicodeDecodeError) as error:
-        raise FileError(f"{file}: can't be read: {getattr(error, 'strerror', None) or 'not UTF-8 text'}") from error
-    for line in text.splitlines():
-        try:
-            document = json.loads(line)
-        except ValueError:
+def _bots_left(
+    record: Record, plan: Plan, events: Mapping[str, Event], before: RecordedState, made: Mapping[str, UUID]
+) -> Iterator[RecordedBot]:
+    """Return the bots as a deployment that ended has really left them."""
+    earlier = {bot.id: bot for bot in before.bots if bot.id is not None}
+    renamed = {action.name: action.old["name"] for action in plan.of(UpdateBot) if "name" in action.old}
+    for bot in record.bots:
+        event = events.get(bot.name)
+        if event is not None and event.kind == "skipped" and event.text.startswith("not started"):
+            if bot.id in earlier:
+                yield earlier[bot.id]
             continue
-        if isinstance(document, dict):
-            yield document
+        if bot.id is None:
+            yield bot.model_copy(update={"id": made.get(bot.name)})
+        elif event is not None and event.kind == "failed" and bot.previous is not None:
+            yield bot  # the change may have been made
+        elif any(one.kind == "rolled-back" for one in (event, events.get(str(renamed.get(bot.name)))) if one):
+            name = str(renamed.get(bot.name, bot.name))
+            yield bot.model_copy(
+                update={
+                    "name": name,
+                    "configuration": bot.previous or bot.configuration,
+                    "previous": None,
+                    "code": None,
+                }
+            )
+        else:
+            yield bot.model_copy(update={"previous": None})
+    for bot in record.leaving:
+        event = events.get(bot.name)
+        if event is None or event.kind != "applied":
+            yield bot
 
 
-def _is_torn(file: Path) -> bool:
-    """Say whether the last line was cut off, as by a full disk."""
+def _groups_left(
+    record: Record, plan: Plan, events: Mapping[str, Event], before: RecordedState
+) -> dict[str, RecordedGroup]:
+    """Return the variable groups as a deployment that ended has really left them."""
+    groups = dict(record.groups)
+    for action in plan.of(CreateGroup, UpdateGroup):
+        event = events.get(action.name)
+        if event is not None and event.kind not in ("applied", "skipped") and action.name in groups:
+            groups.pop(action.name)
+            if action.name in before.groups:
+                groups[action.name] = before.groups[action.name]
+    return groups
+
+
+def _pending(owed: Mapping[UUID, str], record: Record) -> dict[UUID, PendingRestart]:
+    return {identity: record.owes.get(identity, PendingRestart(reason=reason)) for identity, reason in owed.items()}
+
+
+# Files
+
+
+def _read(file: Path) -> list[Record]:
+    """Read a history.
+
+    Raises:
+        FileError: it can't be read, or holds something else.
+    """
+    lines: dict[int, dict[str, Any]] = {}
+    for line in read_lines(file):
+        number = line.get("id")
+        if isinstance(number, int):
+            lines[number] = {**lines.get(number, {}), **line}
     try:
-        with file.open("rb") as content:
-            return content.seek(0, os.SEEK_END) > 0 and content.seek(-1, os.SEEK_END) >= 0 and content.read() != b"\n"
-    except FileNotFoundError:
-        return False
+        return [Record.model_validate(line) for line in lines.values()]
+    except ValidationError as error:
+        raise FileError(f"{file}: not a history of deployments: {error.errors()[0]['msg']}") from None
+
+
+def _read_earlier(folder: Path | None, before: int | None) -> list[Record]:
+    """Read the history of a version that told projects apart by the folder's name and knew no ids of bots.
+
+    Args:
+        folder: where it is.
+        before: number of the first deployment that came after it.
+    """
+    if folder is None:
+        return []
+    lines: dict[int, dict[str, Any]] = {}
+    for line in read_lines(folder / "history.jsonl"):
+        number = line.get("id")
+        if isinstance(number, int) and line.get("version", 1) == 1 and (before is None or number < before):
+            lines[number] = {**lines.get(number, {}), **line}
+    targets: dict[str, tuple[Any, str | None]] = {}
+    records = []
+    for line in lines.values():
+        bots = {**(line.get("bots") or {}), **(line.get("leaving") or {})}
+        for name, bot in bots.items():  # a deployment changes the bots of its target, and carries the others along
+            if targets.get(name, (None, None))[0] != bot:
+                targets[name] = bot, line.get("target")
+        converted = {
+            **line,
+            "version": 1,
+            "bots": _convert(line.get("bots"), targets),
+            "leaving": _convert(line.get("leaving"), targets),
+            "groups": {
+                name: {"variables": names, "targets": [line.get("target")], "confirmed": False}
+                for name, names in (line.get("groups") or {}).items()
+            },
+        }
+        try:
+            records.append(Record.model_validate(converted))
+        except ValidationError as error:
+            where = folder / "history.jsonl"
+            raise FileError(f"{where}: not a history of deployments: {error.errors()[0]['msg']}") from None
+    return records
+
+
+def _convert(bots: Any, targets: Mapping[str, tuple[Any, str | None]]) -> list[dict[str, Any]]:
+    return [{"name": name, "target": targets[name][1], "confirmed": False, **bot} for name, bot in (bots or {}).items()]
+
+
+def _folder_about(root: Path, project: str, cluster: str) -> Path | None:
+    """Find the folder whose ``IDENTITY`` names a project and a cluster."""
+    for file in sorted(root.glob(f"*/{IDENTITY}")):
+        try:
+            about = json.loads(file.read_text(encoding="utf8"))
+        except (OSError, ValueError):
+            continue
+        if isinstance(about, dict) and (about.get("project"), about.get("cluster")) == (project, cluster):
+            return file.parent
+    return None
+
+
+def _digest(*parts: str) -> str:
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:10]
 
 
 def _who() -> str:

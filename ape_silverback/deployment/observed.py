@@ -1,4 +1,4 @@
-"""What a cluster has, read in a constant number of requests."""
+"""What a cluster has, read in as few requests as the cluster allows."""
 
 from __future__ import annotations
 
@@ -7,20 +7,22 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from ape_silverback.cluster.types import ResourceStatus
-from ape_silverback.concurrency import CONCURRENCY, map_threads
-from ape_silverback.deployment.plan import LiveBot, LiveGroup, LiveState
+from ape_silverback.concurrency import CONCURRENCY
+from ape_silverback.deployment.state import LiveBot, LiveGroup, LiveState
+from ape_silverback.exceptions import ClusterError
 
 if TYPE_CHECKING:
     from ape_silverback.cluster.client import Bot, ClusterClient
 
 
-def read_live_state(client: ClusterClient, cluster: str, names: Iterable[str]) -> LiveState:
+def read_live_state(client: ClusterClient, cluster: str, identity: str, names: Iterable[str]) -> LiveState:
     """Read bots, groups and credentials at once.
 
     Args:
-        client: of the cluster.
-        cluster: how to call the cluster in what users read.
-        names: the bots whose state is needed. Of a cluster that doesn't tell states in its list, only these are asked.
+        client: client of the cluster.
+        cluster: label of the cluster in messages.
+        identity: what tells the cluster from others.
+        names: the bots whose status is needed. Of a cluster that doesn't list statuses, only these are asked for.
 
     Raises:
         ClusterError: a request failed.
@@ -31,33 +33,58 @@ def read_live_state(client: ClusterClient, cluster: str, names: Iterable[str]) -
         credentials = pool.submit(lambda: client.credentials)
         configuration = pool.submit(lambda: client.configuration)
         bots = client.bots
-        asked = [bot for bot in bots.values() if bot.name in wanted]
+        asked = [bot for bot in bots.values() if bot.task is not None or bot.name in wanted]
         statuses = dict(zip((bot.name for bot in asked), statuses_of(asked), strict=True))
         paid = configuration.result()
+        names_by_id = {credential.id: name for name, credential in credentials.result().items()}
         return LiveState(
             cluster=cluster,
-            bots={name: _live_bot(bot, statuses.get(name)) for name, bot in bots.items()},
+            identity=identity,
+            bots={name: _live_bot(bot, statuses.get(name), names_by_id) for name, bot in bots.items()},
             groups={
                 name: LiveGroup(group.id, name, frozenset(group.variables)) for name, group in groups.result().items()
             },
-            credentials={name: credential.id for name, credential in credentials.result().items()},
+            credentials=frozenset(names_by_id.values()),
             limit=paid.bots if paid else None,
         )
 
 
 def statuses_of(bots: Iterable[Bot]) -> list[ResourceStatus]:
-    """Give bots' statuses from what the cluster told with them, else by requests of their own, side by side."""
+    """Return bots' statuses: what the cluster listed with them, else by requests of their own, side by side.
 
-    def status_of(bot: Bot) -> ResourceStatus:
+    Raises:
+        ClusterError: a request failed.
+    """
+    bots = list(bots)
+    found = status_or_error(bots)
+    for status in found.values():
+        if isinstance(status, ClusterError):
+            raise status
+    return [status for bot in bots if isinstance(status := found[bot.name], ResourceStatus)]
+
+
+def status_or_error(bots: Iterable[Bot]) -> dict[str, ResourceStatus | ClusterError]:
+    """Return bots' statuses by name as ``statuses_of`` does, and the error of each that couldn't be read."""
+
+    def status_of(bot: Bot) -> ResourceStatus | ClusterError:
         if bot.task is not None and bot.task.last_status in ResourceStatus.__members__:
             return ResourceStatus[bot.task.last_status]
-        return bot.status
+        try:
+            return bot.status
+        except ClusterError as error:
+            return error
 
     bots = list(bots)
     if all(bot.task is not None for bot in bots):  # nothing to ask: no threads
-        return [status_of(bot) for bot in bots]
-    return map_threads(status_of, bots)
+        return {bot.name: status_of(bot) for bot in bots}
+    with ThreadPoolExecutor(CONCURRENCY) as pool:
+        return dict(zip((bot.name for bot in bots), pool.map(status_of, bots), strict=True))
 
 
-def _live_bot(bot: Bot, status: ResourceStatus | None) -> LiveBot:
-    return LiveBot(id=bot.id, name=bot.name, status=status, configuration=bot.configuration)
+def _live_bot(bot: Bot, status: ResourceStatus | None, credentials: dict[str, str]) -> LiveBot:
+    """Return a bot with its credential's name, where the cluster answers with the id."""
+    configuration = bot.configuration
+    if (credential := configuration.credential_name) in credentials:
+        configuration = configuration.model_copy(update={"credential_name": credentials[str(credential)]})
+    started = bot.task.started_at if bot.task else None
+    return LiveBot(bot.id, bot.name, status, configuration, started)

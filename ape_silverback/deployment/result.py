@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from ape_silverback.deployment.apply import NOT_STARTED, Event
-from ape_silverback.deployment.plan import Plan, RemoveBot
+from ape_silverback.deployment.events import NOT_STARTED, Event
+from ape_silverback.deployment.plan import Plan, RemoveBot, RestartBot, UpdateBot
 from ape_silverback.exceptions import DeployFailed
 
 
@@ -19,6 +19,7 @@ class DeployResult:
         outcome: name of each bot and group that an event was about → the last that happened to it.
         failures: the events of those that failed, in order.
         written: names of those that a write was done to, in order.
+        error: what ended the deployment before its end.
     """
 
     plan: Plan
@@ -26,6 +27,7 @@ class DeployResult:
     outcome: dict[str, Event] = field(default_factory=dict)
     failures: list[Event] = field(default_factory=list)
     written: list[str] = field(default_factory=list)
+    error: str | None = None
 
     def add(self, event: Event) -> None:
         """Take an event."""
@@ -37,7 +39,7 @@ class DeployResult:
             self.written.append(event.name)
 
     def named(self, *kinds: str) -> list[str]:
-        """Name those whose last event is of some kinds."""
+        """Return the names of those whose last event is of some kinds."""
         return [name for name, event in self.outcome.items() if event.kind in kinds]
 
     @property
@@ -53,7 +55,7 @@ class DeployResult:
     @property
     def succeeded(self) -> bool:
         """Whether nothing failed and nothing was left out."""
-        return not self.failures and not self.named("skipped")
+        return self.error is None and not self.failures and not self.named("skipped")
 
     @property
     def text(self) -> str:
@@ -64,16 +66,28 @@ class DeployResult:
         removed = [action.name for action in self.plan.of(RemoveBot) if action.name in self.named("applied")]
         return f"{done} Removed: {', '.join(removed)}." if removed else done
 
+    @property
+    def versions(self) -> str | None:
+        """Which bots run with what, in a line, after a deployment that changed some and not all; else None."""
+        running = {action.name for action in self.plan.of(UpdateBot, RestartBot)}
+        old = [name for name in (*self.not_started, *self.named("rolled-back")) if name in running]
+        new = [name for name in self.plan.watched if name in running and name not in old]
+        if not old or not new:
+            return None
+        return f"with the change: {', '.join(new)}; as before: {', '.join(old)}"
+
     def check(self) -> None:
-        """Go on only if all went well.
+        """Return if all of it succeeded.
 
         Raises:
-            DeployFailed: something failed, or was left out; says what, and what was reached.
+            DeployFailed: something failed, or was left out; tells what, and what was reached.
         """
         if self.succeeded:
             return
         failed = list(dict.fromkeys(event.name for event in self.failures))
-        parts = [f"{', '.join(failed)} failed"] if failed else []
-        parts += [f"went back: {', '.join(back)}"] if (back := self.named("rolled-back")) else []
+        parts = [self.error] if self.error else []
+        parts += [f"{', '.join(failed)} failed"] if failed else []
+        parts += [f"rolled back: {', '.join(back)}"] if (back := self.named("rolled-back")) else []
         parts += [f"not done: {', '.join(skipped)}"] if (skipped := self.named("skipped")) else []
+        parts += [self.versions] if self.versions else []
         raise DeployFailed(f"{'; '.join(parts)}; {self.text}", {event.name: event.text for event in self.failures})

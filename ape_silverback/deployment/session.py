@@ -1,4 +1,4 @@
-"""One run: the Ape project, the cluster that it is about, and what is remembered of deployments to it.
+"""One run: the Ape project, the cluster that it is about, and the record of its deployments there.
 
 The commands and the functions for code are both built on this. Nothing here asks or prints.
 """
@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ape.logging import logger
 
@@ -19,34 +19,27 @@ from ape_silverback.cluster.types import ClusterKind
 from ape_silverback.config.env_file import read_env_file
 from ape_silverback.config.reader import SectionReading, read_section
 from ape_silverback.connect import Connection, connected
-from ape_silverback.deployment.apply import DEFAULT_APPLY_OPTIONS, ApplyOptions, Event
+from ape_silverback.deployment.apply import DEFAULT_APPLY_OPTIONS, ApplyOptions
 from ape_silverback.deployment.deployer import Deployer
-from ape_silverback.deployment.history import Source
-from ape_silverback.deployment.plan import (
-    DEFAULT_PLAN_OPTIONS,
-    CreateBot,
-    Plan,
-    PlanOptions,
-    RestartBot,
-    StartBot,
-    UpdateBot,
-)
+from ape_silverback.deployment.events import Event
+from ape_silverback.deployment.history import Record, Source
+from ape_silverback.deployment.local import fingerprints_of, read_local_state
+from ape_silverback.deployment.plan import DEFAULT_PLAN_OPTIONS, Plan, PlanOptions
 from ape_silverback.exceptions import BuildError, DeployError
+from ape_silverback.files import silverback_folder
 from ape_silverback.images.build import Build, BuiltImage, build_image
 from ape_silverback.images.engine import Engine, image_digests
 from ape_silverback.project.desired import NO_OVERRIDES, DesiredBot, DesiredState, Overrides
 from ape_silverback.project.discovery import find_bot_module, project_name
 from ape_silverback.project.git import git_state
-from ape_silverback.project.resolver import resolve, target_of
+from ape_silverback.project.identity import project_identity
+from ape_silverback.project.resolver import resolve
 from ape_silverback.stream.gate import open_for_writing
 
 if TYPE_CHECKING:
     from ape_silverback.cluster.client import ClusterClient
     from ape_silverback.config.models import StreamConfig
     from ape_silverback.stream.verify import Report
-
-Tell = Callable[[str], None]
-"""Takes a line for people."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +53,7 @@ class DeployRequest:
         profile: profile of the cluster, in place of what else would choose one.
         cluster: the cluster of the platform, as ``WORKSPACE/NAME``.
         client: client of the cluster, in place of a profile.
-        options: values for all bots.
+        overrides: values for all bots.
         settings: keys of the section for this run, as ``bots.NAME.tag=v2``.
         env_files: files with values of variables, which win over the environment.
         values: values of variables, which win over the files.
@@ -72,7 +65,7 @@ class DeployRequest:
     profile: str | None = None
     cluster: str | None = None
     client: ClusterClient | None = None
-    options: Overrides = NO_OVERRIDES
+    overrides: Overrides = NO_OVERRIDES
     settings: Sequence[str] = ()
     env_files: Sequence[Path] = ()
     values: Mapping[str, str] = field(default_factory=dict, repr=False)
@@ -85,27 +78,29 @@ class DeployRequest:
             ResolutionError: it doesn't have the target.
         """
         reading = read_section(self.folder, self.settings, self.target)
-        target_of(reading, self.target)
+        reading.target(self.target)
         return reading
 
-    def resolve(self, reading: SectionReading, kind: ClusterKind | None, warn: Tell = logger.warning) -> DesiredState:
+    def resolve(
+        self, reading: SectionReading, kind: ClusterKind | None, warn: Callable[[str], None] = logger.warning
+    ) -> DesiredState:
         """Resolve the bots.
 
         Args:
-            reading: what ``read`` gave.
+            reading: the section, as ``read`` returns it.
             kind: how the cluster is reached; None when none is chosen.
             warn: takes each warning.
 
         Raises:
             ResolutionError: with every problem of every bot, a line each.
         """
-        desired = resolve(reading, self.folder, kind=kind, names=self.bots, target=self.target, options=self.options)
+        desired = resolve(reading, self.folder, kind=kind, names=self.bots, target=self.target, options=self.overrides)
         for warning in desired.warnings:
             warn(warning)
         return desired
 
     def values_of(self, names: Iterable[str]) -> dict[str, str]:
-        """Give the values of variables that are at hand: all that were given, and of the environment those named."""
+        """Return the values of variables that are at hand: all that were passed, and of the environment those named."""
         values = {name: os.environ[name] for name in names if name in os.environ}
         for file in self.env_files:
             values |= read_env_file(str(file))
@@ -124,7 +119,7 @@ class DeploySession:
     reading: SectionReading
     connection: Connection
     deployer: Deployer
-    warn: Tell
+    warn: Callable[[str], None]
 
     @property
     def stream(self) -> StreamConfig:
@@ -139,17 +134,28 @@ class DeploySession:
         """Resolve the bots for this cluster; see ``DeployRequest.resolve``."""
         return self.request.resolve(self.reading, self.connection.kind(), self.warn)
 
+    def earlier(self, to: int | None = None) -> tuple[Record, DesiredState]:
+        """Find an earlier deployment, and what it wanted; see ``Deployer.earlier``."""
+        return self.deployer.earlier(self.request.bots, to, self.request.target)
+
     def plan(self, desired: DesiredState, plan_options: PlanOptions = DEFAULT_PLAN_OPTIONS) -> Plan:
         """Compare what the project wants with what the cluster has; see ``Deployer.plan``."""
-        return self.deployer.plan(desired, self.values(), plan_options)
+        values = self.values(name for group in desired.groups for name in group.variables)
+        runs_folder = self.connection.kind() == "local"
+        local = read_local_state(desired, values, self._allowed_empty(), runs_folder=runs_folder)
+        return self.deployer.plan(desired, local, plan_options)
 
-    def values(self, more: Collection[str] = ()) -> dict[str, str]:
-        """Give the values that are at hand of the variables that the project declares, and of more."""
-        places = [self.reading.section, target_of(self.reading, self.request.target)]
-        declared = {name for place in places if place for names in place.variables.values() for name in names}
-        return self.request.values_of(declared.union(more))
+    def values(self, names: Iterable[str] = ()) -> dict[str, str]:
+        """Return the values that are at hand of the variables that the project declares, and of others."""
+        places = [self.reading.section, self.reading.target(self.request.target)]
+        declared = {name for place in places if place for group in (place.variables or {}).values() for name in group}
+        return self.request.values_of(declared.union(names))
 
-    def carry_out(
+    def _allowed_empty(self) -> set[str]:
+        places = [self.reading.section, self.reading.target(self.request.target)]
+        return {name for place in places if place for name in place.allow_empty or ()}
+
+    def apply(
         self,
         plan: Plan,
         apply_options: ApplyOptions = DEFAULT_APPLY_OPTIONS,
@@ -157,92 +163,91 @@ class DeploySession:
         images: Sequence[DesiredBot] = (),
         build: Build | None = None,
         stop: threading.Event | None = None,
-        tell: Tell = logger.info,
-        **source: Any,
+        show_line: Callable[[str], None] = logger.info,
+        source: Source | None = None,
     ) -> Generator[Event, None, None]:
-        """Carry a plan out and remember it, with the deployer's lock held. Whatever deploys does it through this.
+        """Carry a plan out and record it, with the deployer's lock held. Everything that deploys does it through this.
 
         Args:
             plan: what to do.
-            manner: how.
-            images: bots whose images are made first, before anything is written to the cluster.
+            apply_options: how.
+            images: bots whose images are built first, before anything is written to the cluster.
             build: how; needed when there are some.
             stop: set to begin nothing more.
-            tell: takes the lines of the engine that makes images.
-            source: fields of ``Source`` that differ from what the project's folder says.
+            show_line: takes the lines of the engine that builds images.
+            source: where the deployment comes from, when that isn't the project's folder.
 
         Raises:
-            BuildError: an image couldn't be made; nothing was changed.
+            BuildError: an image couldn't be built; nothing was changed.
             DeployError: the plan is refused, or a value is missing; nothing was changed.
         """
         stop = stop or threading.Event()
         values = self.values(plan.needs)
-        self.deployer.accept(plan, values)
+        present = {name: value for name, value in values.items() if value or name in self._allowed_empty()}
+        self.deployer.accept(plan, present)
         digests: dict[str, str] = {}
-        for made in self._build(images, build or Build(), stop, tell):
-            digests |= {made.name: made.digest} if made.digest else {}
-            yield Event("built", made.name, f"{'built and pushed' if made.pushed else 'built'} {made.image}")
-        yield from self.deployer.apply(plan, values, apply_options, self._source(plan, digests, source), stop)
+        for built in self._build(images, build or Build(), stop, show_line):
+            digests |= {built.name: built.digest} if built.digest else {}
+            yield Event("built", built.name, f"{'built and pushed' if built.pushed else 'built'} {built.image}")
+        fingerprints = fingerprints_of({name: values[name] for name in plan.needs})
+        source = source or self._source(plan, digests)
+        yield from self.deployer.apply(plan, present, apply_options, source, stop, fingerprints)
 
     def to_build(self, plan: Plan, desired: DesiredState) -> list[DesiredBot]:
-        """Give the bots that a plan deploys and whose images are made of this project.
+        """Return the bots that a plan deploys and whose images are built of this project.
 
         For a local cluster that runs folders there are none.
         """
         if self.connection.kind() == "local":
             return []
-        deployed = {action.name for action in plan.of(CreateBot, UpdateBot, RestartBot, StartBot)}
+        deployed = {action.name for action in plan.bot_actions}
         return [bot for bot in own_bots(self.reading, self.request.target, desired) if bot.name in deployed]
 
     def _build(
-        self, bots: Sequence[DesiredBot], build: Build, stop: threading.Event, tell: Tell
+        self, bots: Sequence[DesiredBot], build: Build, stop: threading.Event, show_line: Callable[[str], None]
     ) -> Iterator[BuiltImage]:
-        """Make images, one after the other: the first makes the layers that the others find in the engine's cache."""
+        """Build images, one after the other: the first makes the layers that the others find in the engine's cache."""
         if not bots:
             return
 
         def go_on(line: str) -> None:
             if stop.is_set():
                 raise DeployError("interrupted while images were built; nothing was changed on the cluster")
-            tell(line)
+            show_line(line)
 
-        engine, failed = Engine.find(build.engine), []
+        # A cluster on this machine's Docker Engine finds what is built there without a registry.
+        engine, failed = Engine.find(build.engine or ("docker" if self.connection.kind() == "engine" else None)), []
         for bot in bots:
-            made = build_image(
+            built = build_image(
                 self.request.folder, bot, bot.configuration.image, self.reading.file, build, engine, go_on
             )
-            if made.error is None:
-                yield made
+            if built.error is None:
+                yield built
             else:
-                failed.append(f"{bot.name}: {made.error}")
+                failed.append(f"{bot.name}: {built.error}")
         if failed:
             raise BuildError("\n".join([*failed, "nothing was changed on the cluster"]))
 
-    def _source(self, plan: Plan, built: Mapping[str, str], more: Mapping[str, Any]) -> Source:
-        """Give where a deployment comes from, for its record."""
-        if "digests" in more:
-            return Source(**{"target": self.request.target, **more})
+    def _source(self, plan: Plan, built: Mapping[str, str]) -> Source:
+        """Return where a deployment comes from, for its record."""
         state = git_state(self.request.folder)
-        images = {name: bot.configuration.image for name, bot in plan.bots.items()} if plan.writes else {}
+        images = {bot.name: bot.configuration.image for bot in plan.bots} if plan.writes else {}
         known = image_digests(image for name, image in images.items() if name not in built)
         digests = {name: known[image] for name, image in images.items() if image in known}
         return Source(
-            **{
-                "target": self.request.target,
-                "commit": state.commit if state else None,
-                "dirty": state.dirty if state else None,
-                "digests": {**digests, **built},
-                **more,
-            }
+            selected=tuple(self.request.bots),
+            commit=state.commit if state else None,
+            dirty=state.dirty if state else None,
+            digests={**digests, **built},
         )
 
 
 @contextmanager
-def open_session(request: DeployRequest, warn: Tell = logger.warning) -> Iterator[DeploySession]:
-    """Read the project, connect to the cluster, and find what is remembered of deployments to it.
+def open_session(request: DeployRequest, warn: Callable[[str], None] = logger.warning) -> Iterator[DeploySession]:
+    """Read the project, connect to the cluster, and find the record of deployments to it.
 
     Args:
-        asked: what this run is about.
+        request: what this run is about.
         warn: takes warnings.
 
     Raises:
@@ -251,7 +256,8 @@ def open_session(request: DeployRequest, warn: Tell = logger.warning) -> Iterato
         ProfileError: no cluster is chosen, or the choice isn't known.
     """
     reading = request.read()
-    folder = request.folder / reading.section.history if reading.section.history else None
+    history = reading.section.history
+    root = request.folder / history if history else silverback_folder() / "deployments"
     with ExitStack() as stack:
         if request.client is not None:
             connection = Connection.of(request.client)
@@ -259,12 +265,13 @@ def open_session(request: DeployRequest, warn: Tell = logger.warning) -> Iterato
             connection = stack.enter_context(
                 connected(request.profile, request.cluster, reading, request.target, warn=warn)
             )
-        deployer = Deployer.of(connection.client, connection.label, connection.identity, project_name(), folder)
+        identity = project_identity(request.folder, reading.section.project)
+        deployer = Deployer.of(connection.client, connection.label, connection.identity, project_name(), identity, root)
         yield DeploySession(request, reading, connection, deployer, warn)
 
 
 def own_bots(reading: SectionReading, target: str | None, desired: DesiredState) -> list[DesiredBot]:
     """Leave out the bots that are somebody else's: their image is given, and their code isn't in this project."""
-    places = [reading.section, target_of(reading, target)]
+    places = [reading.section, reading.target(target)]
     given = {name for place in places if place for name, bot in place.bots.items() if bot.image}
     return [bot for bot in desired.bots if bot.name not in given or find_bot_module(desired.folder, bot.module)]

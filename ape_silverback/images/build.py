@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ape_silverback.exceptions import BuildError
@@ -21,11 +21,13 @@ class Build:
         push: whether each is pushed to its registry once it is built.
         base: image to start from.
         engine: ``podman`` or ``docker``; None for what ``Engine.find`` chooses.
+        platform: operating system and architecture, as ``linux/amd64``; None for those of the engine.
     """
 
     push: bool = False
     base: str = BASE
     engine: str | None = None
+    platform: str | None = None
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,14 @@ class BuiltImage:
     pushed: bool = False
     digest: str | None = None
     error: str | None = None
+
+
+def one_per_image(bots: Iterable[DesiredBot]) -> list[DesiredBot]:
+    """Return a bot for each image: of those that one bot of the section makes for its networks, one under that name."""
+    by_image: dict[str, DesiredBot] = {}
+    for bot in bots:
+        by_image.setdefault(bot.configuration.image, replace(bot, name=bot.family or bot.name))
+    return list(by_image.values())
 
 
 def build_image(
@@ -76,7 +86,7 @@ def build_image(
         if "@" in image:
             raise BuildError(f"image '{image}' is pinned to a digest, which a new build can't have")
         tell(f"{bot.name}: building {image} with {engine.name}")
-        digest = _pass_on(engine.build(project, recipe, image), tell)
+        digest = _pass_on(engine.build(project, recipe, image, build.platform), tell)
         built = True
         if build.push:
             tell(f"{bot.name}: pushing {image}")

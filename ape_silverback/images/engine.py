@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ape_silverback.exceptions import BuildError
-from ape_silverback.images.recipe import Recipe
+from ape_silverback.images.recipe import CHECKED, Recipe
 
 ENGINES = ("podman", "docker")
 ENGINE_VARIABLE = "SILVERBACK_CONTAINER_ENGINE"
@@ -60,8 +60,14 @@ class Engine:
         looked_for = f"{name} ({origin})" if name else " or ".join(ENGINES)
         raise BuildError(f"no container engine: {looked_for} isn't on PATH")
 
-    def build(self, project: Path, recipe: Recipe, image: str) -> Output:
+    def build(self, project: Path, recipe: Recipe, image: str, platform: str | None = None) -> Output:
         """Build an image; yield the engine's lines, and return its digest as ``digest`` does.
+
+        Args:
+            project: the project's folder.
+            recipe: how the image is made.
+            image: the reference that it gets.
+            platform: operating system and architecture, as ``linux/amd64``; None for those of the engine.
 
         Raises:
             BuildError: the engine failed.
@@ -69,7 +75,8 @@ class Engine:
         with recipe.context(project) as context, tempfile.TemporaryDirectory(prefix="silverback-image-") as folder:
             file = Path(folder, "Containerfile")
             file.write_text(recipe.text, encoding="utf8")
-            yield from self._run("build", "--file", str(file), "--tag", image, str(context))
+            where = ["--platform", platform] if platform else []
+            yield from self._run("build", *where, "--file", str(file), "--tag", image, str(context))
         return self.digest(image)
 
     def push(self, image: str) -> Output:
@@ -124,7 +131,7 @@ class Engine:
 
     def _run(self, *arguments: str) -> Iterator[str]:
         """Run the engine and yield its lines. It is ended when no more of them are taken."""
-        last = ""
+        last = found = ""
         try:
             process = subprocess.Popen(
                 [self.program, *arguments],
@@ -141,12 +148,13 @@ class Engine:
             try:
                 for line in process.stdout:
                     last = line.strip() or last
+                    found = found or (line.strip().partition(CHECKED)[2] if CHECKED in line else "")
                     yield line.rstrip()
             except BaseException:
                 process.terminate()
                 raise
         if process.returncode:
-            said = f": {last}" if last else ""
+            said = f": {found.strip() or last}" if found or last else ""
             raise BuildError(f"`{self.name} {arguments[0]}` failed with exit code {process.returncode}{said}")
 
 

@@ -11,22 +11,27 @@ import json
 import os
 import re
 import shlex
-import shutil
-import sys
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
 from ape_silverback.exceptions import BuildError
+from ape_silverback.images.context import NEVER, build_context, is_never
+from ape_silverback.images.project_files import inside, read_settings
+from ape_silverback.images.requirements import (
+    declared_dependencies,
+    required_python,
+    requirement_paths,
+    requirements_file,
+)
 from ape_silverback.project.desired import DesiredBot
 from ape_silverback.project.discovery import find_bot_module
 from ape_silverback.project.imports import module_place, needed_files
 
-BASE = "ghcr.io/apeworx/silverback:stable"
+REPOSITORY = "ghcr.io/apeworx/silverback"
+BASE = f"{REPOSITORY}:stable"
 """Image of the bot SDK, which the public ``silverback build`` starts from too. Its user and folder are used below."""
 
 USER = "harambe"
@@ -35,11 +40,12 @@ WORKDIR = f"/home/{USER}/project"
 FOLDER = ".silverback-images"
 """Folder for Containerfiles in a project; the public tool writes its own there under other names."""
 
-NEVER = (".*", "__pycache__", "*.pyc", "*.env", "*.pem", "*.key", "venv", "node_modules")
-"""What is never copied, at any depth. The first covers .env, .git, .venv, .ape, .ssh and the like."""
 
-_REQUIREMENTS = ("requirements-bot.txt", "requirements.txt")
-_INCLUDED = re.compile(r"\s*(?:-r|-c|--requirement|--constraint)[\s=]+(?P<file>[^\s#]+)")
+CHECKED = "ape-silverback:"
+"""Begins what a build prints of a base that a bot can't run on."""
+
+
+_PYTHON_TAG = re.compile(r"(?:python:?|[-:]py)(?P<version>3\.\d+(?:\.\d+)?)")
 
 
 @dataclass(frozen=True)
@@ -82,20 +88,10 @@ class Recipe:
         """Yield a temporary folder with what is copied of the project.
 
         Raises:
-            BuildError: something can't be read.
+            BuildError: something can't be read, or a link leads to what may not be copied.
         """
-        with tempfile.TemporaryDirectory(prefix="silverback-image-") as name:
-            try:
-                for path in self.paths:
-                    source, copy = project / path, Path(name, path)
-                    copy.parent.mkdir(parents=True, exist_ok=True)
-                    if source.is_dir():
-                        shutil.copytree(source, copy, symlinks=True, ignore=shutil.ignore_patterns(*NEVER))
-                    else:
-                        shutil.copy2(source, copy)
-            except OSError as error:  # shutil names all files of a tree that failed
-                raise BuildError(f"the project can't be read: {error}") from error
-            yield Path(name)
+        with build_context(project, self.paths) as folder:
+            yield folder
 
 
 @dataclass(frozen=True)
@@ -126,11 +122,11 @@ def make_recipe(project: Path, bot: DesiredBot, *, config: Path | None = None, b
     Raises:
         BuildError: the bot's module isn't there, or a file of the project can't be read or used.
     """
-    settings = _read(config) if config is not None else {}
+    settings = read_settings(config) if config is not None else {}
     if config is not None and config.suffix == ".toml":
         settings = settings.get("tool", {}).get("ape", {})
     layers = [
-        _base(base),
+        _base(base, required_python(project)),
         *_requirements(project),
         *_plugins(settings.get("plugins") or ()),
         *_contracts(project, config, settings),
@@ -143,7 +139,28 @@ def make_recipe(project: Path, bot: DesiredBot, *, config: Path | None = None, b
     return Recipe(bot.name, "\n\n".join(parts) + "\n", _unique(path for layer in layers for path in layer.paths))
 
 
-def _base(base: str) -> _Layer:
+def sdk_base(version: str) -> str:
+    """Return the base image of a version of the bot SDK, as ``0.7.38``, or of another tag of its images."""
+    return f"{REPOSITORY}:{'v' if version[:1].isdigit() else ''}{version}"
+
+
+def _base(base: str, python: str | None) -> _Layer:
+    """Start from a base, and check there that a bot can run on it.
+
+    Args:
+        base: the image.
+        python: versions of Python that the project requires.
+
+    Raises:
+        BuildError: the base's tag tells that its Python isn't one of them.
+    """
+    if python and (tagged := _PYTHON_TAG.search(base)) and not _accepts(python, tagged["version"]):
+        raise BuildError(
+            f"the project requires Python {python} (pyproject.toml), but base image {base} has {tagged['version']}; "
+            "choose another one with --base or --sdk"
+        )
+    foreign = not base.startswith(f"{REPOSITORY}:")
+    check = [f"RUN {_check(python, foreign=foreign)}"] if foreign or python else []
     return _Layer(
         f"Everything runs as {USER}, a user that is added to a base without it.",
         (
@@ -154,46 +171,49 @@ def _base(base: str) -> _Layer:
             f"    && chown {USER}:{USER} .",
             f"USER {USER}",
             f'ENV PATH="$PATH:/home/{USER}/.local/bin"',
+            *check,
         ),
     )
 
 
+def _accepts(python: str, version: str) -> bool:
+    """Return whether a version of Python is one of those required; of ``3.11`` any patch release is meant."""
+    from packaging.specifiers import InvalidSpecifier, SpecifierSet
+
+    try:
+        wanted = SpecifierSet(python)
+    except InvalidSpecifier as error:
+        raise BuildError(f"pyproject.toml: requires-python: {error}") from error
+    patches = [version] if version.count(".") > 1 else [f"{version}.{patch}" for patch in range(30)]
+    return any(wanted.contains(patch) for patch in patches)
+
+
+def _check(python: str | None, *, foreign: bool) -> str:
+    """Return a command that fails on a base that lacks what a bot needs, and says what that is."""
+    code = ["import sys, importlib.util as u"]
+    if foreign:
+        code += [
+            "lacks = [name for name in ('ape', 'silverback') if not u.find_spec(name)]",
+            f"lacks and sys.exit('{CHECKED} the base image lacks ' + ' and '.join(lacks))",
+        ]
+    if python:
+        code += [
+            "from packaging.specifiers import SpecifierSet",
+            "version = '.'.join(map(str, sys.version_info[:3]))",
+            f"version in SpecifierSet({python!r}) or sys.exit("
+            f"'{CHECKED} the project requires Python {python}, but the base image has ' + version)",
+        ]
+    return f"python -c {shlex.quote('; '.join(code))}" + (" && command -v silverback" if foreign else "")
+
+
 def _requirements(project: Path) -> Iterator[_Layer]:
     """Install the project's requirements, else the dependencies of its ``pyproject.toml``."""
-    file = next((name for name in _REQUIREMENTS if (project / name).is_file()), None)
-    if file:
-        paths = tuple(_with_included(project, file))
+    if file := requirements_file(project):
+        paths = _unique(requirement_paths(project, file))
         yield _Layer("Requirements.", (*_copies(project, paths), _pip("-r", file)), paths)
-        return
-    pyproject = project / "pyproject.toml"
-    if not pyproject.is_file():
-        return
-    data = _read(pyproject)
-    about = data.get("project", {})
-    if "dependencies" in about.get("dynamic", ()) or data.get("tool", {}).get("poetry", {}).get("dependencies"):
-        raise BuildError(
-            "pyproject.toml: its dependencies are dynamic or Poetry's, which can't be read here; write them to "
-            "requirements-bot.txt, or leave that file empty if the base image has them all"
-        )
     # Written out, so that a change of anything else in that file keeps the layer.
-    if dependencies := about.get("dependencies"):
+    elif (project / "pyproject.toml").is_file() and (dependencies := declared_dependencies(project)):
         yield _Layer("Dependencies of pyproject.toml.", (_pip(*dependencies),))
-
-
-def _with_included(project: Path, file: str) -> Iterator[str]:
-    """Return a file of requirements and those of the project that it refers to."""
-    queue, seen = [file], set()
-    while queue:
-        name = queue.pop(0)
-        if name in seen:
-            continue
-        seen.add(name)
-        yield name
-        for line in _text(project / name).splitlines():
-            if match := _INCLUDED.match(line):
-                included = os.path.normpath(Path(name).parent / match["file"])
-                if (project / included).is_file():
-                    queue.append(_inside(project, included, f"'{line.strip()}' in {name}"))
 
 
 def _plugins(plugins: Sequence[Any]) -> Iterator[_Layer]:
@@ -235,7 +255,7 @@ def _contracts(project: Path, config: Path | None, settings: Mapping[str, Any]) 
     wanted |= {
         f"dependency '{one['local']}'": one["local"] for one in settings.get("dependencies") or () if one.get("local")
     }
-    folders = [_inside(project, folder, says) for says, folder in wanted.items() if _has_files(project / folder)]
+    folders = [inside(project, folder, says) for says, folder in wanted.items() if _has_files(project / folder)]
     if folders:
         paths = _unique(folders)
         compiled = any(_has_files(project / base / name) for name in named.values())
@@ -253,7 +273,7 @@ def _code(project: Path, bot: DesiredBot) -> Iterator[_Layer]:
     name = module.name
     needed = needed_files(project, name)
     if (project / "bots").is_dir() and name.startswith("bots."):
-        others = {path for path in (project / "bots").iterdir() if not _is_python(path) and not _is_never(path)}
+        others = {path for path in (project / "bots").iterdir() if not _is_python(path) and not is_never(path)}
         needed |= {path for path in others if path.is_file() or _has_files(path)}
     paths = _unique(sorted(path.relative_to(project).as_posix() for path in needed))
     lines = _copies(project, paths)
@@ -271,25 +291,9 @@ def _is_python(path: Path) -> bool:
     return path.suffix == ".py" or (path / "__init__.py").is_file()
 
 
-def _is_never(path: Path) -> bool:
-    return any(fnmatch(path.name, pattern) for pattern in NEVER)
-
-
 def _has_files(folder: Path) -> bool:
     """Return whether there is something to copy in a folder."""
-    return any(path.is_file() and not _is_never(path) for path in folder.rglob("*")) if folder.is_dir() else False
-
-
-def _inside(project: Path, path: str, says: str) -> str:
-    """Return a path relative to the project.
-
-    Raises:
-        BuildError: it leads out of the project, or is the whole of it, which may hold anything.
-    """
-    whole = project.resolve()
-    if whole not in (project / path).resolve().parents:
-        raise BuildError(f"{says} can't be copied into an image: it isn't a file or folder inside the project")
-    return Path(os.path.relpath(project / path, project)).as_posix()
+    return any(path.is_file() and not is_never(path) for path in folder.rglob("*")) if folder.is_dir() else False
 
 
 def _unique(paths: Iterable[str]) -> tuple[str, ...]:
@@ -318,28 +322,3 @@ def _pip(*arguments: str) -> str:
     return (
         f"RUN (python -m pip --version || python -m ensurepip) \\\n    && python -m pip install --no-cache-dir {quoted}"
     )
-
-
-def _text(file: Path) -> str:
-    try:
-        return file.read_text(encoding="utf8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise BuildError(
-            f"{file.name}: can't be read: {getattr(error, 'strerror', None) or 'not UTF-8 text'}"
-        ) from error
-
-
-def _read(file: Path) -> dict[str, Any]:
-    """Read a file of YAML, JSON or TOML that holds keys and values."""
-    import yaml
-
-    if sys.version_info >= (3, 11):
-        import tomllib
-    else:
-        import toml as tomllib  # what Ape reads it with there
-    text = _text(file)
-    try:
-        data = tomllib.loads(text) if file.suffix == ".toml" else yaml.safe_load(text)  # YAML reads JSON too
-    except (ValueError, yaml.YAMLError) as error:
-        raise BuildError(f"{file.name}: can't be read: {error}") from error
-    return data if isinstance(data, dict) else {}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from uuid import UUID
 
 from ape_silverback.cluster.types import BotConfiguration
 
@@ -21,7 +22,8 @@ class DesiredBot:
         origins: field of the configuration → where its value came from.
         protect: whether a deployment that no longer has it may not remove it.
         renamed_from: names that it had on the cluster before, the latest first.
-        family: name in the section of a bot that runs on several networks, of which this is one.
+        family: bot of the section that it is one of, when that runs on several networks.
+        id: its id on the cluster, when an earlier deployment is restored.
     """
 
     name: str
@@ -32,6 +34,7 @@ class DesiredBot:
     protect: bool = False
     renamed_from: tuple[str, ...] = ()
     family: str | None = None
+    id: UUID | None = None
 
 
 @dataclass(frozen=True)
@@ -48,7 +51,15 @@ class DesiredState:
     """What the project wants on a cluster.
 
     Attributes:
-        groups: the declared groups that the bots of this state use.
+        project: name of the project.
+        bots: those that were selected.
+        groups: the declared groups that these bots use.
+        identity: what tells the project from others of its name.
+        target: target of the section.
+        selected: names or globs that selected the bots; nothing for all of them.
+        names: all bots that the project has for the target, selected or not.
+        group_names: all variable groups that it declares for the target, used or not.
+        restores: number of the earlier deployment that this is; None for what the project says now.
         warnings: what is worth knowing but stops nothing, a line each.
     """
 
@@ -57,6 +68,17 @@ class DesiredState:
     bots: tuple[DesiredBot, ...]
     groups: tuple[DesiredGroup, ...]
     warnings: tuple[str, ...] = ()
+    identity: str = ""
+    target: str | None = None
+    selected: tuple[str, ...] = ()
+    names: frozenset[str] = frozenset()
+    group_names: frozenset[str] = frozenset()
+    restores: int | None = None
+
+    @property
+    def every_name(self) -> frozenset[str]:
+        """Names of all bots that the project has for the target."""
+        return self.names | {bot.name for bot in self.bots}
 
 
 @dataclass(frozen=True)

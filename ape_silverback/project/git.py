@@ -60,14 +60,19 @@ def read_git_state(folder: Path) -> GitState:
         ResolutionError: git isn't installed, or can't tell, in its own words: the folder isn't in a repository, has no
             commit yet, or belongs to another user.
     """
-    commit = _git(folder, "rev-parse", "--verify", "HEAD^{commit}")
+    commit = ask_git(folder, "rev-parse", "--verify", "HEAD^{commit}")
     # The user's own settings may hide untracked files, and an ignored bot would be deployed all the same.
-    changes = _git(folder, "--no-optional-locks", "status", "--porcelain", "--untracked-files=normal", "--", ".")
-    ignored = _git(folder, "ls-files", "--others", "--ignored", "--exclude-standard", "--", "bot.py", "bots/*.py")
+    changes = ask_git(folder, "--no-optional-locks", "status", "--porcelain", "--untracked-files=normal", "--", ".")
+    ignored = ask_git(folder, "ls-files", "--others", "--ignored", "--exclude-standard", "--", "bot.py", "bots/*.py")
     return GitState(commit, dirty=bool(changes or ignored))
 
 
-def _git(folder: Path, *arguments: str) -> str:
+def ask_git(folder: Path, *arguments: str) -> str:
+    """Return what git answers about a folder.
+
+    Raises:
+        ResolutionError: git isn't installed, or refuses, in its own words.
+    """
     try:
         done = subprocess.run(
             ["git", "-C", str(folder), *arguments],  # noqa: S607 - the git of the user's PATH

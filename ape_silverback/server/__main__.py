@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import sys
@@ -11,7 +12,7 @@ from pathlib import Path
 import uvicorn
 from fastapi import FastAPI
 
-from ape_silverback.exceptions import SilverbackError
+from ape_silverback.exceptions import LocalClusterError, SilverbackError
 from ape_silverback.server.app import make_app
 from ape_silverback.server.daemon import (
     HOST,
@@ -34,6 +35,7 @@ def main(folder: Path, port: int) -> None:
         port: to listen on, on the loopback interface.
     """
     os.umask(0o077)
+    hold_lock(folder)
     api_key = key_file(folder).read_text(encoding="utf8")
     address = f"http://{HOST}:{port}"
     supervisor = supervisor_of(folder, lambda: address, api_key)
@@ -51,6 +53,22 @@ def main(folder: Path, port: int) -> None:
     )
     supervisor.runtime.close()
     supervisor.store.close()
+
+
+def hold_lock(folder: Path) -> None:
+    """Keep other servers from the folder for as long as this process lives.
+
+    Raises:
+        LocalClusterError: another server uses it.
+    """
+    path = folder / "server.lock"
+    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        os.lockf(handle, os.F_TLOCK, 0)
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EAGAIN):  # a file system without locks: the daemon's file has to do
+            return
+        raise LocalClusterError(f"another server uses {folder}; stop it first") from None
 
 
 def _with_platform(
@@ -71,7 +89,8 @@ def _with_platform(
     session = session_file(folder).read_text(encoding="utf8")
     store = PlatformStore(platform_folder(folder))
     clusters = Clusters(store, clusters_folder(folder), address, session, read_choice(folder))
-    watcher = Watcher(HttpNode(payments.wanted.chain), payments, store, clusters)
+    node = HttpNode(payments.wanted.chain, whole=10.0, pauses=())  # it is asked again a second later
+    watcher = Watcher(node, payments, store, clusters)
     app = make_app(supervisor, api_key, on_start, beside=[watcher])
     add_platform(app, store, clusters, payments, session)
     return app

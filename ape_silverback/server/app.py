@@ -13,7 +13,7 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import Request
 
 from ape_silverback.cluster.types import ClusterConfiguration
-from ape_silverback.server.authentication import SESSION, bearer_key, is_same
+from ape_silverback.server.authentication import SESSION, bearer_key, is_cross_site, is_same
 from ape_silverback.server.dashboard.pages import add_dashboard
 from ape_silverback.server.database import NameTakenError
 from ape_silverback.server.measurements import MeasuredRequests, Measurements
@@ -94,8 +94,12 @@ def _authenticate(
 ) -> None:
     state = request.app.state
     key = key or bearer_key(request.headers.get("authorization"))
-    if not is_same(key, state.api_key) and not is_same(opened, state.session):
+    if is_same(key, state.api_key):
+        return
+    if not is_same(opened, state.session):
         raise HTTPException(401, "no or a wrong X-API-Key")
+    if is_cross_site(request.headers):
+        raise HTTPException(403, "a request from another site isn't accepted with the session's cookie")
 
 
 def _answer(status: int, text: str | None = None) -> Callable[[Request, Exception], JSONResponse]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hmac
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Literal
+from urllib.parse import urlsplit
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -20,6 +22,17 @@ def is_same(given: str | None, wanted: str | None) -> bool:
     if given is None or wanted is None:
         return False
     return hmac.compare_digest(given.encode("utf8", "surrogatepass"), wanted.encode())
+
+
+def is_cross_site(headers: Mapping[str, str]) -> bool:
+    """Return whether a page of another site made the user's browser send a request, with the user's cookie.
+
+    Browsers tell in ``Sec-Fetch-Site``, older ones in ``Origin``; programs send neither.
+    """
+    if headers.get("sec-fetch-site", "none") not in ("same-origin", "none"):
+        return True
+    origin = headers.get("origin")
+    return origin is not None and urlsplit(origin).netloc != headers.get("host")
 
 
 def bearer_key(header: str | None) -> str | None:

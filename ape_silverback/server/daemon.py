@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import signal
 import socket
 import subprocess
 import sys
@@ -15,15 +16,14 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ape_silverback.exceptions import LocalClusterError
 from ape_silverback.files import locked, make_private_folder, silverback_folder, write_private
+from ape_silverback.server.processes import ProcessIdentity, read_json
 from ape_silverback.version import __version__
 
 if TYPE_CHECKING:
-    import psutil
-
     from ape_silverback.server.platform.payments import Payments, Wanted
 
 HOST = "127.0.0.1"
@@ -87,12 +87,13 @@ class LocalCluster:
         return self.folder / "server.log"
 
     def running(self) -> Running | None:
-        """Give the server that runs, or None."""
-        state = _read(_state_file(self.folder))
-        if state is None or _process(state) is None:
-            return None
-        started = datetime.fromisoformat(state["started"])
-        return Running(f"http://{HOST}:{state['port']}", state["pid"], started, state["version"])
+        """Return the server that runs, or None."""
+        match read_json(_state_file(self.folder)):
+            case {"port": int(port), "started": str(started), "version": str(version), **state}:
+                server = ProcessIdentity.read({str(key): value for key, value in state.items()})
+                if server and server.is_alive():
+                    return Running(f"http://{HOST}:{port}", server.pid, datetime.fromisoformat(started), version)
+        return None
 
     def up(
         self,
@@ -128,8 +129,7 @@ class LocalCluster:
                 return Started(running, key_file(self.folder).read_text(encoding="utf8"), True, platform)
             chosen = self._choose_port(port)
             self._choose_runtime(runtime, runtime_options)
-            api_key = secrets.token_urlsafe(32)
-            write_private(key_file(self.folder), api_key)
+            api_key = self._keep_key()
             platform = self._prepare_platform(wanted)
             return Started(self._spawn(chosen, timeout), api_key, False, platform)
 
@@ -148,23 +148,33 @@ class LocalCluster:
         if not self.folder.exists() or find_spec("psutil") is None:
             return False
         with self._alone(timeout):
-            state = _read(_state_file(self.folder))
-            process = _process(state) if state else None
-            if process is not None:
-                import psutil
-
-                process.terminate()
-                try:
-                    process.wait(timeout)
-                except psutil.TimeoutExpired:
-                    raise LocalClusterError(
-                        f"the local cluster (pid {process.pid}) didn't stop within {timeout:g} s; its log: "
-                        f"{self.server_log}"
-                    ) from None
+            server = ProcessIdentity.read(read_json(_state_file(self.folder)) or {})
+            runs = server is not None and server.is_alive()
+            if server and runs:
+                os.kill(server.pid, signal.SIGTERM)
+                deadline = time.monotonic() + timeout
+                while server.is_alive():
+                    if time.monotonic() > deadline:
+                        raise LocalClusterError(
+                            f"the local cluster (pid {server.pid}) didn't stop within {timeout:g} s; its log: "
+                            f"{self.server_log}"
+                        )
+                    time.sleep(0.05)
             left = self._end_orphans()
             for file in (_state_file(self.folder), key_file(self.folder), session_file(self.folder)):
                 file.unlink(missing_ok=True)
-            return process is not None or left
+            return runs or left
+
+    def _keep_key(self) -> str:
+        """Return the key of the server that is started next: that of the one before, whose bots may still use it."""
+        try:
+            if key := key_file(self.folder).read_text(encoding="utf8").strip():
+                return key
+        except (OSError, UnicodeDecodeError):
+            pass  # there is none, or none that could be used
+        key = secrets.token_urlsafe(32)
+        write_private(key_file(self.folder), key)
+        return key
 
     def _end_orphans(self) -> bool:
         """End the bots that a killed server left."""
@@ -175,7 +185,7 @@ class LocalCluster:
         return sum(map(_end_bots, clusters_folder(self.folder).glob("*"))) > 0
 
     def _platform(self) -> StartedPlatform | None:
-        """Give the platform of the server that runs."""
+        """Return the platform of the server that runs."""
         if not payments_file(self.folder).exists():
             return None
         from ape_silverback.server.platform.payments import read_payments
@@ -234,7 +244,7 @@ class LocalCluster:
         return platform
 
     def _answering(self, timeout: float) -> Running | None:
-        """Give the server that runs once it answers, or None when there is none or it ends.
+        """Return the server that runs once it answers, or None when there is none or it ends.
 
         Raises:
             LocalClusterError: it runs but doesn't answer in time.
@@ -256,9 +266,9 @@ class LocalCluster:
             if not _is_free(wanted):
                 raise LocalClusterError(f"port {wanted} of {HOST} is in use; name another with --port")
             return wanted
-        last = _read(_port_file(self.folder))
-        if last and _is_free(last["port"]):
-            return int(last["port"])
+        match read_json(_port_file(self.folder)):
+            case {"port": int(last)} if 0 < last < 65536 and _is_free(last):
+                return last
         with socket.socket() as probe:
             probe.bind((HOST, 0))
             return int(probe.getsockname()[1])
@@ -280,16 +290,18 @@ class LocalCluster:
         deadline = time.monotonic() + timeout
         while time.monotonic() < deadline:
             if server.poll() is not None:
-                raise LocalClusterError(f"the local cluster ended at once, with code {server.returncode}{self._said()}")
+                raise LocalClusterError(
+                    f"the local cluster ended at once, with code {server.returncode}{self._log_tail()}"
+                )
             if (running := self.running()) and _answers(port):
                 return running
             time.sleep(0.05)
         server.terminate()
-        raise LocalClusterError(f"the local cluster didn't answer within {timeout:g} s{self._said()}")
+        raise LocalClusterError(f"the local cluster didn't answer within {timeout:g} s{self._log_tail()}")
 
-    def _said(self) -> str:
+    def _log_tail(self) -> str:
         lines = self.server_log.read_text(encoding="utf8", errors="replace").splitlines()[-LOG_LINES:]
-        return "; its log says:\n" + "\n".join(f"  {line}" for line in lines) if lines else ""
+        return "; its log ends with:\n" + "\n".join(f"  {line}" for line in lines) if lines else ""
 
     def _alone(self, timeout: float) -> AbstractContextManager[None]:
         """Keep two commands from starting or stopping it at once."""
@@ -297,43 +309,36 @@ class LocalCluster:
 
 
 def key_file(folder: Path) -> Path:
-    """Give the file that holds the key of the server that runs."""
+    """Return the file that holds the key of the server that runs."""
     return folder / "api-key"
 
 
 def platform_folder(folder: Path) -> Path:
-    """Give the folder of what the platform keeps."""
+    """Return the folder of what the platform keeps."""
     return folder / "platform"
 
 
 def clusters_folder(folder: Path) -> Path:
-    """Give the folder in which each of the platform's clusters has one."""
+    """Return the folder in which each of the platform's clusters has one."""
     return platform_folder(folder) / "clusters"
 
 
 def session_file(folder: Path) -> Path:
-    """Give the file that holds what opens the platform of the server that runs."""
+    """Return the file that holds what opens the platform of the server that runs."""
     return platform_folder(folder) / "session"
 
 
 def payments_file(folder: Path) -> Path:
-    """Give the file that says what pays for clusters; without it the server has no platform."""
+    """Return the file that says what pays for clusters; without it the server has no platform."""
     return platform_folder(folder) / "payments.json"
 
 
 def write_state(folder: Path, port: int) -> None:
     """Write down that this process is the server, so that it is found."""
-    import psutil
-
-    process = psutil.Process()
-    state = {
-        "pid": process.pid,
-        "created": process.create_time(),
-        "port": port,
-        "started": datetime.now(timezone.utc).isoformat(),
-        "version": __version__,
-    }
-    write_private(_state_file(folder), json.dumps(state))
+    identity = ProcessIdentity.of(os.getpid())
+    assert identity is not None  # noqa: S101 - this process is there
+    started = {"port": port, "started": datetime.now(timezone.utc).isoformat(), "version": __version__}
+    write_private(_state_file(folder), json.dumps(identity.dump() | started))
     write_private(_port_file(folder), json.dumps({"port": port}))
 
 
@@ -374,18 +379,6 @@ def _port_file(folder: Path) -> Path:
     return folder / "port.json"
 
 
-def _process(state: dict[str, Any]) -> psutil.Process | None:
-    """Give the process of a state if it is there: after a crash its pid could be another's."""
-    import psutil
-
-    try:
-        process = psutil.Process(state["pid"])
-        same = abs(process.create_time() - state["created"]) < 0.01
-        return process if same and process.status() != psutil.STATUS_ZOMBIE else None
-    except psutil.NoSuchProcess:
-        return None
-
-
 def _is_free(port: int) -> bool:
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -407,11 +400,3 @@ def _answers(port: int) -> bool:
         return False
     finally:
         connection.close()
-
-
-def _read(path: Path) -> dict[str, Any] | None:
-    try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf8"))
-    except (FileNotFoundError, ValueError):
-        return None
-    return content

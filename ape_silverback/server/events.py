@@ -1,4 +1,4 @@
-"""What a node says of a StreamManager, in types: blocks, and the events that decide which clusters are paid for."""
+"""What a node answers about a StreamManager, in types: blocks, and the events that decide what is paid for."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, Field, TypeAdapter, ValidationError
 
-from ape_silverback.apepay.contract import event_topic
+from ape_silverback.apepay.contract import event_topic, shown
 from ape_silverback.apepay.rpc import Node, RpcRequest, results_of
 from ape_silverback.exceptions import ChainError
 
@@ -15,8 +15,10 @@ T = TypeVar("T")
 
 EVENTS = ("StreamCreated", "StreamFunded", "StreamCancelled")
 
-Number = Annotated[int, BeforeValidator(lambda value: int(value, 16))]
-"""A number as JSON-RPC writes it, in hexadecimal."""
+Number = Annotated[int, BeforeValidator(lambda value: int(value, 16)), Field(ge=0, lt=2**63)]
+"""A number as JSON-RPC writes it, in hexadecimal; larger ones can't be stored."""
+
+Hash = Annotated[str, Field(pattern=r"^0x[0-9a-fA-F]{64}$")]
 
 
 class Header(BaseModel):
@@ -27,7 +29,7 @@ class Header(BaseModel):
     """
 
     number: Number
-    hash: str
+    hash: Hash
     timestamp: Number
 
 
@@ -66,12 +68,12 @@ Event = Created | Expires
 
 
 def block_request(block: int | str) -> RpcRequest:
-    """Ask for a block, by its number or a tag such as ``latest``."""
+    """Return the request for a block, by its number or a tag such as ``latest``."""
     return RpcRequest("eth_getBlockByNumber", (hex(block) if isinstance(block, int) else block, False))
 
 
 def log_request(manager: str, first: int, last: int) -> RpcRequest:
-    """Ask for what a StreamManager logged in some blocks."""
+    """Return the request for what a StreamManager logged in some blocks."""
     topics = [[event_topic(name) for name in EVENTS]]
     return RpcRequest(
         "eth_getLogs", ({"address": manager, "fromBlock": hex(first), "toBlock": hex(last), "topics": topics},)
@@ -79,7 +81,7 @@ def log_request(manager: str, first: int, last: int) -> RpcRequest:
 
 
 def events_of(node: Node, answer: Any) -> list[Event]:
-    """Read the answer to a question for logs, and ask when these blocks were; gives the events in their order.
+    """Return the events of an answer to ``log_request`` in their order; asks for the times of their blocks.
 
     Raises:
         ChainError: the node refuses or answers nonsense.
@@ -92,14 +94,14 @@ def events_of(node: Node, answer: Any) -> list[Event]:
 
 
 def read(kind: type[T], answer: Any) -> T:
-    """Read an answer as a type.
+    """Return an answer as a type.
 
     Raises:
         ChainError: it is of another one.
     """
     try:
         return TypeAdapter(kind).validate_python(answer)
-    except (ValidationError, TypeError) as error:  # a number that is no text is a TypeError
+    except (ValidationError, TypeError, RecursionError) as error:  # a number that isn't text is a TypeError
         raise _nonsense(answer) from error
 
 
@@ -123,4 +125,4 @@ def _event(entry: Log, time: int) -> Event:
 
 
 def _nonsense(answer: Any) -> ChainError:
-    return ChainError(f"the node answers nonsense: {answer!s:.80}")
+    return ChainError(f"the node answers nonsense: {shown(answer)}")

@@ -7,31 +7,20 @@ log or an error.
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+
+from pydantic import BaseModel
+
+from ape_silverback.config.models import NoticeKind
+from ape_silverback.exceptions import ConfigurationError
 
 logger = logging.getLogger(__name__)
 
-EventKind = Literal[
-    "crashed",
-    "restart-loop",
-    "unhealthy",
-    "recovered",
-    "circuit-breaker",
-    "deploy-failed",
-    "rolled-back",
-    "stream-low",
-    "balance-low",
-    "disk-low",
-]
-"""What people are told of."""
-
-EVENT_KINDS: tuple[EventKind, ...] = get_args(EventKind)
-
-TITLES: Mapping[EventKind, str] = {
+TITLES: Mapping[NoticeKind, str] = {
     "crashed": "crashed",
     "restart-loop": "keeps crashing and isn't restarted any more",
     "unhealthy": "unhealthy",
@@ -58,7 +47,7 @@ RETRY_AFTER = (5.0, 30.0, 120.0)
 
 
 @dataclass(frozen=True)
-class Event:
+class Notice:
     """Something that people are told of.
 
     Attributes:
@@ -66,7 +55,7 @@ class Event:
         text: why, in one line.
     """
 
-    kind: EventKind
+    kind: NoticeKind
     subject: str
     text: str = ""
 
@@ -88,15 +77,15 @@ class Digest:
     """
 
     cluster: str
-    kinds: frozenset[EventKind] = frozenset(EVENT_KINDS)
+    kinds: frozenset[NoticeKind] = frozenset(TITLES)
     group_for: float = GROUP_FOR
     quiet_for: float = QUIET_FOR
-    _waiting: list[Event] = field(default_factory=list)
+    _waiting: list[Notice] = field(default_factory=list)
     _since: float | None = None
-    _told: dict[tuple[EventKind, str], float] = field(default_factory=dict)
-    _repeated: dict[tuple[EventKind, str], int] = field(default_factory=dict)
+    _told: dict[tuple[NoticeKind, str], float] = field(default_factory=dict)
+    _repeated: dict[tuple[NoticeKind, str], int] = field(default_factory=dict)
 
-    def add(self, event: Event, now: float) -> None:
+    def add(self, event: Notice, now: float) -> None:
         """Take an event in."""
         if event.kind not in self.kinds:
             return
@@ -121,8 +110,8 @@ class Digest:
         self._told = {key: told for key, told in self._told.items() if now - told < self.quiet_for}
         return self._message(events)
 
-    def _message(self, events: Sequence[Event]) -> Message:
-        by_kind: dict[EventKind, list[Event]] = {}
+    def _message(self, events: Sequence[Notice]) -> Message:
+        by_kind: dict[NoticeKind, list[Notice]] = {}
         for event in events:
             by_kind.setdefault(event.kind, []).append(event)
         title = "; ".join(
@@ -134,7 +123,7 @@ class Digest:
         body = "\n".join([*lines[:MOST_LINES], *([f"… and {more} more"] if more > 0 else [])])
         return Message(f"[{self.cluster}] {title}", body)
 
-    def _line(self, event: Event) -> str:
+    def _line(self, event: Notice) -> str:
         again = self._repeated.pop((event.kind, event.subject), 0)
         often = f" ({again} more since the last message)" if again else ""
         return f"{event.subject}: {TITLES[event.kind]}{often}{': ' + event.text if event.text else ''}"
@@ -170,7 +159,7 @@ class Notifier:
             self._changed.notify()
         self._thread.join(timeout=5.0)
 
-    def tell(self, event: Event) -> None:
+    def tell(self, event: Notice) -> None:
         """Tell people of an event, soon."""
         with self._changed:
             self._digest.add(event, time.monotonic())
@@ -207,22 +196,53 @@ class Notifier:
         logger.warning("a notification wasn't delivered: %s", message.title)
 
 
-def apprise_sender(urls: Sequence[str]) -> Send:
+class NotifySettings(BaseModel):
+    """What a server was told of notifications. It names variables of the environment and never holds an address.
+
+    Attributes:
+        variables: names of the variables that hold the addresses.
+        events: what is told.
+    """
+
+    variables: tuple[str, ...] = ()
+    events: tuple[NoticeKind, ...] = tuple(TITLES)
+
+    def addresses(self, environ: Mapping[str, str] | None = None) -> dict[str, str]:
+        """Return the address that each variable holds.
+
+        Args:
+            environ: the environment; default: that of this process.
+
+        Raises:
+            ConfigurationError: a variable isn't set; names it.
+        """
+        environ = os.environ if environ is None else environ
+        if missing := [name for name in self.variables if not environ.get(name, "").strip()]:
+            raise ConfigurationError(
+                f"silverback.notify.urls: {', '.join(missing)} isn't set in the environment; set it to an address such "
+                "as slack://…, or take it out"
+            )
+        return {name: environ[name].strip() for name in self.variables}
+
+
+def apprise_sender(addresses: Mapping[str, str]) -> Send:
     """Return what sends a message to each of some addresses, in apprise's notation.
 
     Args:
-        urls: such as ``mailto://…``, ``slack://…``, ``json://…``; they hold secrets.
+        addresses: name of a variable → the address that it holds, such as ``mailto://…``; it is a secret.
 
     Raises:
-        ValueError: one of them isn't an address that apprise knows; names its place in the list, not the address.
+        ConfigurationError: an address isn't one that apprise knows; names the variable, not the address.
     """
     import apprise
 
     logging.getLogger("apprise").setLevel(logging.CRITICAL)  # it logs parts of addresses
     services = apprise.Apprise()
-    for place, url in enumerate(urls, start=1):
-        if not services.add(url.strip()):
-            raise ValueError(f"address {place} isn't one that apprise knows, such as slack://… or mailto://…")
+    for name, address in addresses.items():
+        if not services.add(address):
+            raise ConfigurationError(
+                f"{name} doesn't hold an address that apprise knows, such as slack://… or mailto://…"
+            )
 
     def send(message: Message) -> bool:
         return bool(services.notify(title=message.title, body=message.body))

@@ -22,5 +22,18 @@ MIGRATIONS = (
     "CREATE TABLE IF NOT EXISTS runtime_states (bot TEXT PRIMARY KEY, state TEXT NOT NULL)",
     # 3: up to when the errors of a bot were acknowledged
     "CREATE TABLE acknowledgements (bot TEXT PRIMARY KEY, time TEXT NOT NULL)",
+    # 4: restarts, what happened to bots, and what is kept of removed ones
+    """
+    ALTER TABLE bots ADD COLUMN settings TEXT NOT NULL DEFAULT '{}';
+    ALTER TABLE bots ADD COLUMN restarts TEXT NOT NULL DEFAULT '{}';
+    CREATE TABLE events (
+        id INTEGER PRIMARY KEY, bot TEXT NOT NULL, name TEXT NOT NULL, time TEXT NOT NULL, kind TEXT NOT NULL,
+        reason TEXT
+    );
+    CREATE INDEX events_of_bots ON events (bot, id);
+    CREATE TABLE removed_bots (
+        id TEXT PRIMARY KEY, name TEXT NOT NULL, removed TEXT NOT NULL, errors TEXT NOT NULL
+    );
+    """,
 )
 """Append one for a change; never edit one that was released. Each has to lead from any database of its version."""

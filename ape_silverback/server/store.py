@@ -6,20 +6,75 @@ Values of variables and passwords are encrypted at rest, with a key in a file of
 from __future__ import annotations
 
 import json
-import os
 import sqlite3
 import uuid
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from cryptography.fernet import Fernet
+from cryptography.fernet import Fernet, InvalidToken
+from pydantic import BaseModel, ConfigDict
 
-from ape_silverback.cluster.types import BotConfiguration, BotTaskStatus, ResourceStatus
+from ape_silverback.cluster.types import (
+    BotConfiguration,
+    BotTaskStatus,
+    HealthPolicy,
+    ResourceStatus,
+    RestartPolicy,
+    RestartStatus,
+)
+from ape_silverback.exceptions import LocalClusterError
+from ape_silverback.files import write_private
 from ape_silverback.server.database import Database, now
 from ape_silverback.server.schema import MIGRATIONS
+
+EVENTS_KEPT = 500
+"""Events of a bot that are kept, the last ones."""
+
+
+class UnreadableError(Exception):
+    """A value can't be decrypted."""
+
+
+class BotSettings(BaseModel):
+    """What a user can set for a bot beyond its configuration; None for what the cluster does by default."""
+
+    model_config = ConfigDict(frozen=True)
+
+    restart: RestartPolicy | None = None
+    healthy: HealthPolicy | None = None
+
+
+DEFAULT_SETTINGS = BotSettings()
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something that happened to a bot.
+
+    Attributes:
+        kind: ``started``, ``running``, ``stopped``, ``crashed``, ``gave-up``, ``circuit-breaker``, ``ended``,
+            ``unhealthy``, ``recovered`` or ``removed``.
+        reason: why, in one line.
+    """
+
+    bot: uuid.UUID
+    name: str
+    time: datetime
+    kind: str
+    reason: str | None = None
+
+
+@dataclass(frozen=True)
+class RemovedBot:
+    """What is left of a bot that was removed, besides its log."""
+
+    id: uuid.UUID
+    name: str
+    removed: datetime
+    errors: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -37,6 +92,8 @@ class BotRecord:
     status: ResourceStatus
     wanted: bool
     task: BotTaskStatus
+    settings: BotSettings = DEFAULT_SETTINGS
+    restarts: RestartStatus = field(default_factory=RestartStatus)
 
 
 @dataclass(frozen=True)
@@ -75,7 +132,8 @@ class Store(Database):
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder / "cluster.db", MIGRATIONS)
-        self._secret = Fernet(_secret_key(folder / "secret.key"))
+        self.folder = folder
+        self._secret = _secret_key(folder / "secret.key")
 
     # Bots
 
@@ -87,7 +145,9 @@ class Store(Database):
         """Return one bot."""
         return next((_bot(row) for row in self.rows("SELECT * FROM bots WHERE id = ?", str(bot))), None)
 
-    def add_bot(self, name: str, configuration: BotConfiguration) -> BotRecord:
+    def add_bot(
+        self, name: str, configuration: BotConfiguration, settings: BotSettings = DEFAULT_SETTINGS
+    ) -> BotRecord:
         """Add a bot that was just created.
 
         Raises:
@@ -96,13 +156,17 @@ class Store(Database):
         identity = str(uuid.uuid4())
         task = _new_task(ResourceStatus.CREATED).model_dump_json()
         values = (identity, name, now(), configuration.model_dump_json(), ResourceStatus.CREATED, True, task)
+        columns = "id, name, created, configuration, status, wanted, task, settings"
         with self.transaction() as db:
-            db.execute("INSERT INTO bots VALUES (?, ?, ?, ?, ?, ?, ?)", values)
+            query = f"INSERT INTO bots ({columns}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608 - ours
+            db.execute(query, (*values, settings.model_dump_json()))
         [row] = self.rows("SELECT * FROM bots WHERE id = ?", identity)
         return _bot(row)
 
-    def change_bot(self, bot: uuid.UUID, name: str, configuration: BotConfiguration) -> None:
-        """Change name and configuration of a bot.
+    def change_bot(
+        self, bot: uuid.UUID, name: str, configuration: BotConfiguration, settings: BotSettings | None = None
+    ) -> None:
+        """Change name and configuration of a bot, and its settings if they are given.
 
         Raises:
             NameTakenError: the name is taken.
@@ -110,6 +174,8 @@ class Store(Database):
         with self.transaction() as db:
             values = (name, configuration.model_dump_json(), str(bot))
             db.execute("UPDATE bots SET name = ?, configuration = ? WHERE id = ?", values)
+            if settings is not None:
+                db.execute("UPDATE bots SET settings = ? WHERE id = ?", (settings.model_dump_json(), str(bot)))
 
     def set_bot_state(self, bot: uuid.UUID, task: BotTaskStatus, wanted: bool) -> None:
         """Record the state of a bot; its status is the task's last one."""
@@ -117,11 +183,57 @@ class Store(Database):
             values = (ResourceStatus[task.last_status], wanted, task.model_dump_json(), str(bot))
             db.execute("UPDATE bots SET status = ?, wanted = ?, task = ? WHERE id = ?", values)
 
+    def set_restarts(self, bot: uuid.UUID, restarts: RestartStatus) -> None:
+        """Record how often a bot crashed, and when it is started again."""
+        with self.transaction() as db:
+            db.execute("UPDATE bots SET restarts = ? WHERE id = ?", (restarts.model_dump_json(), str(bot)))
+
     def remove_bot(self, bot: uuid.UUID) -> None:
         """Remove a bot."""
         with self.transaction() as db:
             db.execute("DELETE FROM bots WHERE id = ?", (str(bot),))
             db.execute("DELETE FROM runtime_states WHERE bot = ?", (str(bot),))
+
+    # What happened to bots
+
+    def add_event(self, event: Event) -> None:
+        """Keep an event, and let go of the bot's oldest ones."""
+        row = (str(event.bot), event.name, event.time.isoformat(), event.kind, event.reason)
+        with self.transaction() as db:
+            db.execute("INSERT INTO events (bot, name, time, kind, reason) VALUES (?, ?, ?, ?, ?)", row)
+            oldest = "SELECT id FROM events WHERE bot = ? ORDER BY id DESC LIMIT 1 OFFSET ?"
+            db.execute(f"DELETE FROM events WHERE bot = ? AND id <= ({oldest})", (row[0], row[0], EVENTS_KEPT))  # noqa: S608 - ours
+
+    def events(self, bot: uuid.UUID) -> list[Event]:
+        """Return what happened to a bot, the oldest first."""
+        rows = self.rows("SELECT * FROM events WHERE bot = ? ORDER BY id", str(bot))
+        return [
+            Event(bot, row["name"], datetime.fromisoformat(row["time"]), row["kind"], row["reason"]) for row in rows
+        ]
+
+    def add_removed_bot(self, bot: BotRecord, errors: Sequence[str]) -> None:
+        """Keep what is left of a bot that is removed."""
+        row = (str(bot.id), bot.name, now(), json.dumps(list(errors)))
+        with self.transaction() as db:
+            db.execute("INSERT OR REPLACE INTO removed_bots VALUES (?, ?, ?, ?)", row)
+
+    def removed_bots(self) -> list[RemovedBot]:
+        """Return the removed bots of which something is kept, the one removed first first."""
+        return [
+            RemovedBot(
+                uuid.UUID(row["id"]),
+                row["name"],
+                datetime.fromisoformat(row["removed"]),
+                tuple(json.loads(row["errors"])),
+            )
+            for row in self.rows("SELECT * FROM removed_bots ORDER BY removed")
+        ]
+
+    def forget_removed_bot(self, bot: uuid.UUID) -> None:
+        """Let go of what is kept of a removed bot, and of what happened to it."""
+        with self.transaction() as db:
+            db.execute("DELETE FROM removed_bots WHERE id = ?", (str(bot),))
+            db.execute("DELETE FROM events WHERE bot = ?", (str(bot),))
 
     def runtime_states(self) -> dict[uuid.UUID, dict[str, Any]]:
         """Return what the runtime remembers of each bot; empty for those of which it remembers nothing."""
@@ -174,8 +286,13 @@ class Store(Database):
     def change_group(self, group: uuid.UUID, changes: Mapping[str, str | None]) -> None:
         """Set variables of a group, and remove those that are None: a new revision."""
         with self.transaction() as db:
-            [(content,)] = db.execute("SELECT content FROM groups WHERE id = ?", (str(group),)).fetchall()
-            merged = {**self._decrypt(content), **changes}
+            rows = db.execute("SELECT content FROM groups WHERE id = ?", (str(group),)).fetchall()
+            if not rows:
+                return
+            try:
+                merged = {**self._decrypt(rows[0]["content"]), **changes}
+            except UnreadableError:  # there is nothing to keep
+                merged = dict(changes)
             values = {name: value for name, value in merged.items() if value is not None}
             db.execute(
                 "UPDATE groups SET revision = revision + 1, names = ?, content = ? WHERE id = ?",
@@ -188,9 +305,16 @@ class Store(Database):
             db.execute("DELETE FROM groups WHERE id = ?", (str(group),))
 
     def values_of(self, group: str) -> dict[str, str]:
-        """Return the values of the group of a name; nothing for a group that isn't there."""
+        """Return the values of the group of a name.
+
+        Raises:
+            LookupError: there is no such group.
+            UnreadableError: they can't be decrypted.
+        """
         rows = self.rows("SELECT content FROM groups WHERE name = ?", group)
-        return self._decrypt(rows[0]["content"]) if rows else {}
+        if not rows:
+            raise LookupError(f"there is no variable group '{group}'")
+        return self._decrypt(rows[0]["content"])
 
     # Registry credentials
 
@@ -248,7 +372,10 @@ class Store(Database):
         return self._secret.encrypt(json.dumps(dict(values)).encode())
 
     def _decrypt(self, content: bytes) -> dict[str, str]:
-        values: dict[str, str] = json.loads(self._secret.decrypt(content))
+        try:
+            values: dict[str, str] = json.loads(self._secret.decrypt(content))
+        except InvalidToken:
+            raise UnreadableError("it was encrypted with another secret.key; set its values again") from None
         return values
 
 
@@ -273,6 +400,8 @@ def _bot(row: sqlite3.Row) -> BotRecord:
         status=ResourceStatus(row["status"]),
         wanted=bool(row["wanted"]),
         task=BotTaskStatus.model_validate_json(row["task"]),
+        settings=BotSettings.model_validate_json(row["settings"]),
+        restarts=RestartStatus.model_validate_json(row["restarts"]),
     )
 
 
@@ -287,14 +416,23 @@ def _credential(row: sqlite3.Row) -> CredentialRecord:
     return CredentialRecord(**values, created=created, updated=updated)
 
 
-def _secret_key(file: Path) -> bytes:
+def _secret_key(file: Path) -> Fernet:
+    """Return the key that encrypts values; made when there is none.
+
+    Raises:
+        LocalClusterError: the file doesn't hold a key.
+    """
     try:
-        handle = os.open(file, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
-    except FileExistsError:
-        return file.read_bytes()
-    with os.fdopen(handle, "wb") as opened:
-        key = Fernet.generate_key()
-        opened.write(key)
-        opened.flush()
-        os.fsync(opened.fileno())
-    return key
+        content = file.read_bytes()
+    except FileNotFoundError:
+        content = Fernet.generate_key()
+        write_private(file, content.decode())
+    except OSError as error:
+        raise LocalClusterError(f"{file} can't be read: {error.strerror}") from error
+    try:
+        return Fernet(content)
+    except ValueError as error:
+        raise LocalClusterError(
+            f"{file} doesn't hold a key, so no variable of the cluster can be read; restore it from a copy, or "
+            "delete it and set the values of all variable groups and credentials again"
+        ) from error

@@ -1,18 +1,34 @@
-"""Life of a bot: one table says which state may follow which, and one thread watches what the runtime sees."""
+"""Life of a bot: one table tells which state may follow which, and one thread watches what the runtime sees."""
 
 from __future__ import annotations
 
+import logging
+import random
+import shutil
 import signal
 import threading
 import time
 import uuid
-from collections.abc import Callable, Mapping
-from datetime import datetime, timezone
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any, Concatenate, ParamSpec
 
 from ape_silverback.cluster.bot_errors import last_error_line
-from ape_silverback.cluster.types import BotConfiguration, BotTaskStatus, ResourceStatus
-from ape_silverback.server.logs import errors_of_run, last_lines_of_run
+from ape_silverback.cluster.types import (
+    BotConfiguration,
+    BotHealth,
+    BotTaskStatus,
+    Crash,
+    HealthPolicy,
+    ResourceStatus,
+    RestartPolicy,
+    RestartStatus,
+)
+from ape_silverback.server.health import judge, read_signs
+from ape_silverback.server.logs import errors_of_run, files_of_log, last_lines_of_run
+from ape_silverback.server.restarts import CRASHES_SHOWN, GiveUp, Restart, after_crash, after_end
 from ape_silverback.server.runtimes import (
     GONE,
     Credential,
@@ -23,7 +39,7 @@ from ape_silverback.server.runtimes import (
     Run,
     Runtime,
 )
-from ape_silverback.server.store import BotRecord, Store
+from ape_silverback.server.store import DEFAULT_SETTINGS, BotRecord, BotSettings, Event, Store
 
 CREATED, PROVISIONING, STARTUP, RUNNING, SHUTDOWN, STOPPED, DEPROVISIONING, REMOVED = ResourceStatus
 
@@ -45,6 +61,21 @@ ALIVE = frozenset({STARTUP, RUNNING, SHUTDOWN})
 BY_USER, BY_CLUSTER, BY_ITSELF, BY_SIGNAL, NEVER_RAN = "user", "cluster", "exited", "signal", "failed-to-start"
 """Stop codes."""
 
+STOP_REASONS = {BY_USER: "stopped by its user", BY_CLUSTER: "the cluster was taken down"}
+
+HEALTH_EVERY = 5.0
+"""Seconds between two looks at what bots tell of their work."""
+
+KEEP_REMOVED = timedelta(days=7)
+"""How long the log and the last errors of a removed bot are kept."""
+
+SWEEP = 2.0
+"""Seconds between two looks at a runtime that tells by itself when something changed."""
+
+P = ParamSpec("P")
+
+log = logging.getLogger(__name__)
+
 
 class ImpossibleTransition(Exception):
     """A state that can't follow the one before: a defect, never a bot's doing."""
@@ -59,17 +90,22 @@ class GoneError(LookupError):
 
 
 class Supervisor:
-    """Keeps bots in the state that they should be in, and writes down each change.
+    """Keeps bots in the state that they should be in, and records each change.
 
     Args:
         store: where bots and states are kept.
         runtime: where bots run.
-        variables_of: gives the environment of a bot.
-        poll: seconds between two looks at the runtime.
-        ready_after: seconds alive after which a bot counts as running though it didn't say so.
+        variables_of: returns the environment of a bot.
+        poll: seconds between two looks at a runtime that doesn't tell by itself when something changed.
+        ready_after: seconds alive after which a bot counts as running though its log doesn't show it.
         stop_grace: seconds that a bot has to stop before it is killed.
         remove_grace: likewise when it is removed, which its user waits for.
         limits: what each bot may use at most, where the runtime can hold it to that.
+        restart: when bots that have no policy of their own are started again.
+        healthy: what is expected of bots for which nothing else is set.
+
+    Attributes:
+        listeners: called with each event, from any thread; they must not wait.
     """
 
     def __init__(
@@ -83,6 +119,8 @@ class Supervisor:
         stop_grace: float = 20.0,
         remove_grace: float = 5.0,
         limits: Limits = Limits(),  # noqa: B008 - frozen
+        restart: RestartPolicy = RestartPolicy(),  # noqa: B008 - frozen
+        healthy: HealthPolicy = HealthPolicy(),  # noqa: B008 - frozen
     ) -> None:
         self.store = store
         self.runtime = runtime
@@ -92,74 +130,112 @@ class Supervisor:
         self.stop_grace = stop_grace
         self.remove_grace = remove_grace
         self.limits = limits
+        self.restart = restart
+        self.healthy = healthy
+        self.listeners: list[Callable[[Event], None]] = []
         self._lock = threading.RLock()
         self._kill_at: dict[uuid.UUID, float] = {}
+        self._health: dict[uuid.UUID, BotHealth] = {}
+        self._health_at = 0.0
+        self._purge_at = 0.0
+        self._troubles: dict[uuid.UUID | None, str] = {}
+        self._sweep = poll
+        self._due = 0.0
+        self._woken = threading.Event()
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="supervisor", daemon=True)
 
+    # The server's life
+
     def begin(self) -> None:
-        """Take up the bots of the last server, and watch."""
+        """Adopt the bots of the last server, and watch."""
+        if self.runtime.listen(self._woken.set):
+            self._sweep = max(self.poll, SWEEP)
         self.adopt()
         self._thread.start()
 
     def adopt(self) -> None:
-        """Find out how the bots of the last server are, and start those that ran when it was taken down."""
+        """Find out how the bots of the last server are, and start those that ran when it ended."""
         with self._lock:
-            seen = self.runtime.poll(self.store.runtime_states())
+            try:
+                seen = self.runtime.poll(self.store.runtime_states())
+            except EngineError as error:
+                self._note_trouble(None, error)  # the watch goes on asking
+                return
             for bot in self.store.bots():
-                self._take_up(bot, self._noted(bot, seen))
+                self._guarded(self._adopt_seen, bot, seen)
 
     def end(self) -> None:
         """Stop all bots and then watching. The next server starts those again that ran."""
         with self._lock:
             for bot in self.store.bots():
                 if bot.status in (STARTUP, RUNNING):
-                    self._shut_down(bot, BY_CLUSTER, wanted=True)
-        deadline = time.monotonic() + self.stop_grace + 2.0
+                    self._guarded(self._shut_down, bot, BY_CLUSTER)
+        deadline = time.monotonic() + self.stop_grace + 5.0
         while any(bot.status in ALIVE for bot in self.store.bots()) and time.monotonic() < deadline:
+            if not self._thread.is_alive():
+                self.look()
             time.sleep(self.poll / 2)
         self._ended.set()
-        self._thread.join(timeout=5.0)
+        self._woken.set()
+        if self._thread.is_alive():
+            self._thread.join(timeout=5.0)
 
-    def create(self, name: str, configuration: BotConfiguration) -> BotRecord:
+    # What users ask for
+
+    def create(
+        self,
+        name: str,
+        configuration: BotConfiguration,
+        settings: BotSettings = DEFAULT_SETTINGS,
+        check: Callable[[], None] = lambda: None,
+    ) -> BotRecord:
         """Create a bot and start it.
+
+        Args:
+            check: raises if it can't be created; what it sees still holds when the bot is.
 
         Raises:
             NameTakenError: there is one of this name.
         """
         with self._lock:
-            bot = self.store.add_bot(name, configuration)
-            self._enter(bot, PROVISIONING)
-            self._start(self._reload(bot))
+            with self.store.transaction():
+                check()
+                bot = self.store.add_bot(name, configuration, settings)
+                self._enter(bot, PROVISIONING)
+            self._start(self._reload(bot), "created")
             return self._reload(bot)
 
     def start(self, bot: BotRecord) -> None:
-        """Start a bot; one that runs or starts stays as it is, one that is stopping is started once it has stopped.
+        """Start a bot; one that runs or starts stays as it is, one that is stopping starts once it has stopped.
 
         Raises:
-            BusyError: it is being removed, or it doesn't stop.
+            BusyError: it is being removed.
         """
-        deadline = time.monotonic() + self.stop_grace + 2.0
-        while True:
-            with self._lock:
-                bot = self._reload(bot)
-                if bot.status is STOPPED:
-                    self._start(bot)
-                if bot.status not in (SHUTDOWN, DEPROVISIONING):
-                    return
-            if bot.status is DEPROVISIONING or time.monotonic() > deadline:
-                raise BusyError(f"bot '{bot.name}' is in state {bot.status} and can't be started")
-            time.sleep(self.poll / 2)
+        with self._lock:
+            bot = self._reload(bot)
+            match bot.status:
+                case ResourceStatus.STOPPED:
+                    self.store.set_restarts(bot.id, RestartStatus())
+                    self._start(self._reload(bot), "by its user")
+                case ResourceStatus.SHUTDOWN:
+                    self._rewrite(bot, SHUTDOWN, wanted=True)
+                case ResourceStatus.DEPROVISIONING:
+                    raise BusyError(f"bot '{bot.name}' is being removed and can't be started")
 
     def stop(self, bot: BotRecord) -> None:
-        """Begin to stop a bot; one that doesn't run stays as it is."""
+        """Begin to stop a bot; one that would be started again stays down."""
         with self._lock:
             bot = self._reload(bot)
             if bot.status in (STARTUP, RUNNING):
-                self._shut_down(bot, BY_USER, wanted=False)
+                self._shut_down(bot, BY_USER)
+            elif bot.status in (SHUTDOWN, STOPPED):
+                self._rewrite(bot, bot.status, wanted=False)
+                if bot.restarts.next_start:
+                    self.store.set_restarts(bot.id, bot.restarts.model_copy(update={"next_start": None}))
 
-    def remove(self, bot: BotRecord) -> None:
-        """Stop a bot if it runs, and remove it with its log.
+    def begin_removal(self, bot: BotRecord) -> None:
+        """Begin to remove a bot, which stops it first.
 
         Raises:
             GoneError: it was removed, or another request removes it already.
@@ -169,47 +245,120 @@ class Supervisor:
             if bot.status is DEPROVISIONING:
                 raise GoneError(f"bot '{bot.name}' is being removed")
             self._enter(bot, DEPROVISIONING, wanted=False)
-            state = self.store.runtime_state(bot.id)
-            self.runtime.stop(bot.id, state)
-        deadline = time.monotonic() + self.remove_grace
-        while self.runtime.poll({bot.id: state})[bot.id].alive:
-            if time.monotonic() > deadline:
-                self.runtime.kill(bot.id, state)
+            self._kill_at[bot.id] = time.monotonic() + self.remove_grace
+            self.runtime.stop(bot.id, self.store.runtime_state(bot.id))
+            self._woken.set()
+
+    def remove(self, bot: BotRecord) -> None:
+        """Remove a bot, and wait until it is gone.
+
+        Raises:
+            GoneError: it was removed, or another request removes it already.
+        """
+        self.begin_removal(bot)
+        while not self.is_gone(bot):
             time.sleep(self.poll / 4)
+
+    def is_gone(self, bot: BotRecord) -> bool:
+        """Return whether a bot is removed, after having a look at one that is being removed."""
         with self._lock:
-            self._enter(self._reload(bot), REMOVED)
-            self.store.remove_bot(bot.id)
-            self.runtime.discard(bot.id, state)
+            found = self.store.bot(bot.id)
+            if found is None:
+                return True
+            if found.status is DEPROVISIONING:
+                state = self.store.runtime_state(bot.id)
+                with suppress(EngineError):
+                    self._look_at(found, self._noted(found, self.runtime.poll({bot.id: state})))
+            return self.store.bot(bot.id) is None
+
+    # What users see
 
     def errors(self, bot: BotRecord) -> list[str]:
-        """Give what went wrong in the latest run of a bot."""
+        """Return what went wrong in the latest run of a bot."""
         died = bot.status is STOPPED and bot.task.stop_code in (BY_ITSELF, BY_SIGNAL, NEVER_RAN)
-        log, started = self.runtime.log_file(bot.id), bot.task.started_at
+        base, started = self.runtime.log_file(bot.id), bot.task.started_at
         known = self.store.acknowledged(bot.id)
-        logged = errors_of_run(log, max(known, started or known) if known else started)
+        logged = errors_of_run(base, max(known, started or known) if known else started)
         reason = bot.task.stopped_reason
         if not died or not reason or (known and bot.task.stopped_at and known >= bot.task.stopped_at):
             return logged
         if logged:
             return [reason, *logged]
-        # Its last lines are no error of their own: there may be nothing wrong in them.
-        last = last_lines_of_run(log, started)
+        if bot.task.exit_code == 0:
+            return [reason]
+        # Its last lines aren't errors themselves: there may be nothing wrong in them.
+        last = last_lines_of_run(base, started)
         return [f"{reason}; before that:\n{last}" if last else reason]
 
+    def health(self, bot: BotRecord) -> BotHealth:
+        """Return how healthy a bot is, as it was last looked at."""
+        if trouble := self._troubles.get(bot.id):
+            return BotHealth(healthy=False, reason=trouble)
+        if bot.status is not RUNNING:
+            reason = bot.task.stopped_reason if bot.status is STOPPED else None
+            return BotHealth(healthy=False, reason=reason or f"it is {bot.status.name.lower()}")
+        if known := self._health.get(bot.id):
+            return known
+        return BotHealth(healthy=True)
+
+    def removed_log(self, bot: uuid.UUID) -> Path:
+        """Return the base of the log of a removed bot."""
+        return self.store.folder / "removed" / str(bot) / "log"
+
+    # The watch
+
     def look(self) -> None:
-        """Look at all bots once and write down what changed. The watch does this all the time."""
+        """Look at all bots once and record what changed. The watch does this all the time."""
         with self._lock:
-            alive = [bot for bot in self.store.bots() if bot.status in ALIVE]
-            if not alive:
-                return
-            states = self.store.runtime_states()
-            seen = self.runtime.poll({bot.id: states[bot.id] for bot in alive})
-            for bot in alive:
-                self._look_at(bot, self._noted(bot, seen))
+            bots = self.store.bots()
+            watched = [bot for bot in bots if bot.status in ALIVE or bot.status is DEPROVISIONING]
+            states = self.store.runtime_states() if watched else {}
+            seen = self.runtime.poll({bot.id: states.get(bot.id, {}) for bot in watched}) if watched else {}
+            self._due = time.monotonic() + self._sweep
+            for bot in watched:
+                self._guarded(self._look_at_seen, bot, seen)
+            for bot in bots:
+                if bot.status is STOPPED and bot.restarts.next_start:
+                    self._guarded(self._start_if_due, bot)
+            if time.monotonic() >= self._health_at:
+                self._health_at = time.monotonic() + HEALTH_EVERY
+                self._look_at_work(bots)
+            if time.monotonic() >= self._purge_at:
+                self._purge_at = time.monotonic() + 3600.0
+                self._purge()
 
     def _watch(self) -> None:
-        while not self._ended.wait(self.poll):
-            self.look()
+        while not self._ended.is_set():
+            self._woken.clear()
+            try:
+                self.look()
+            except Exception as error:  # noqa: BLE001 - the watch goes on, whatever happens
+                self._note_trouble(None, error)
+                self._due = time.monotonic() + max(self._sweep, self.poll)
+            else:
+                self._troubles.pop(None, None)
+            self._woken.wait(max(self._due - time.monotonic(), 0.0))
+            if self._sweep > self.poll:
+                self._ended.wait(0.02)  # what happens at once is looked at once
+
+    def _guarded(
+        self, do: Callable[Concatenate[BotRecord, P], None], bot: BotRecord, *args: P.args, **kwargs: P.kwargs
+    ) -> None:
+        """Do something for one bot. That it fails is logged, and touches no other one."""
+        try:
+            do(bot, *args, **kwargs)
+        except Exception as error:  # noqa: BLE001 - see above
+            self._note_trouble(bot, error)
+        else:
+            self._troubles.pop(bot.id, None)
+
+    def _note_trouble(self, bot: BotRecord | None, error: Exception) -> None:
+        text = f"the cluster can't look after it: {error or type(error).__name__}"
+        key = bot.id if bot else None
+        if self._troubles.get(key) != text:  # once, and not at each attempt
+            name = f"bot '{bot.name}'" if bot else "the bots"
+            log.error("can't look after %s, tries again: %s", name, error, exc_info=not isinstance(error, EngineError))
+        self._troubles[key] = text
 
     def _noted(self, bot: BotRecord, all_seen: Mapping[uuid.UUID, Observation]) -> Observation:
         """Return what was seen of a bot, once what the runtime wants to remember of it is kept."""
@@ -218,43 +367,117 @@ class Supervisor:
             self.store.set_runtime_state(bot.id, seen.state)
         return seen
 
+    def _adopt_seen(self, bot: BotRecord, seen: Mapping[uuid.UUID, Observation]) -> None:
+        self._adopt(bot, self._noted(bot, seen))
+
+    def _look_at_seen(self, bot: BotRecord, seen: Mapping[uuid.UUID, Observation]) -> None:
+        self._look_at(bot, self._noted(bot, seen))
+
     def _look_at(self, bot: BotRecord, seen: Observation) -> None:
-        if not seen.alive:
+        if not seen.alive and bot.status is DEPROVISIONING:
+            self._finish_removal(bot)
+        elif not seen.alive:
             self._note_end(bot, seen)
-        elif bot.status is SHUTDOWN:
-            if time.monotonic() > self._kill_at.get(bot.id, 0.0):
+        elif bot.status in (SHUTDOWN, DEPROVISIONING):
+            kill_at = self._kill_at.setdefault(bot.id, time.monotonic() + self.stop_grace)
+            if time.monotonic() > kill_at:
                 self.runtime.kill(bot.id, self.store.runtime_state(bot.id))
+                kill_at = time.monotonic() + self.poll
+            self._due = min(self._due, kill_at)
         elif bot.status is STARTUP and seen.note != bot.task.reason:
             self._rewrite(bot, STARTUP, reason=seen.note)  # how far the pull of its image is
         elif bot.status is STARTUP and (
             seen.ready or (seen.note is None and _seconds_since(seen.started_at) > self.ready_after)
         ):
             self._enter(bot, RUNNING)
+            self._tell(bot, "running")
 
-    def _take_up(self, bot: BotRecord, seen: Observation) -> None:
+    def _look_at_work(self, bots: Iterable[BotRecord]) -> None:
+        """Look at what the files of running bots tell, and tell of those that became unhealthy or healthy again."""
+        now = datetime.now(timezone.utc)
+        running = [bot for bot in bots if bot.status is RUNNING]
+        for gone in self._health.keys() - {bot.id for bot in running}:
+            del self._health[gone]
+        for bot in running:
+            policy = bot.settings.healthy or self.healthy
+            signs = read_signs(self.runtime.work_folder(bot.id), bot.task.started_at)
+            health = judge(policy, signs, bot.task.started_at, now)
+            before = self._health.get(bot.id)
+            self._health[bot.id] = health
+            if health.healthy is not (before.healthy if before else True):
+                kind = "recovered" if health.healthy else "unhealthy"
+                self._guarded(self._tell, bot, kind, health.reason)
+
+    # What the watch does with one bot
+
+    def _adopt(self, bot: BotRecord, seen: Observation) -> None:
         """Set the state of a bot right after the server was away."""
-        if bot.status is DEPROVISIONING:
-            self._finish_removal(bot)
+        if bot.status is DEPROVISIONING or (bot.status is SHUTDOWN and seen.alive):
+            # The last server may have been killed before it asked.
+            self._kill_at[bot.id] = time.monotonic() + self.stop_grace
+            self.runtime.stop(bot.id, self.store.runtime_state(bot.id))
         elif bot.status in ALIVE and seen.alive:
-            if bot.status is SHUTDOWN:
-                self._kill_at[bot.id] = time.monotonic() + self.stop_grace
-        elif bot.status in ALIVE and seen.exit_code is not None:
+            pass
+        elif bot.status in ALIVE and not _went_down(seen):
             self._note_end(bot, seen)
         elif bot.status in ALIVE or bot.status in (CREATED, PROVISIONING):
-            # Nobody saw it end, or it never began: the machine went down.
+            # It ended together with the server, or never began.
             self._rewrite(bot, STOPPED, stop_code=BY_CLUSTER, stopped_reason="the cluster went down")
         bot = self._reload(bot)
         if bot.status is STOPPED and bot.wanted and bot.task.stop_code == BY_CLUSTER:
-            self._start(bot)
+            self._start(bot, "the cluster is up again")
 
     def _finish_removal(self, bot: BotRecord) -> None:
-        """Finish a removal that the end of the last server interrupted."""
+        self._kill_at.pop(bot.id, None)
         state = self.store.runtime_state(bot.id)
-        self.runtime.kill(bot.id, state)
-        self.store.remove_bot(bot.id)
+        errors = self.errors(bot) if bot.task.started_at else []
+        self._keep_log(bot)
         self.runtime.discard(bot.id, state)
+        with self.store.transaction():
+            self._enter(bot, REMOVED)
+            self.store.add_removed_bot(bot, errors)
+            self.store.remove_bot(bot.id)
+        self._tell(bot, "removed")
 
-    def _start(self, bot: BotRecord) -> None:
+    def _keep_log(self, bot: BotRecord) -> None:
+        """Move a bot's log to where it survives its removal."""
+        base = self.removed_log(bot.id)
+        files = files_of_log(self.runtime.log_file(bot.id))
+        if files:
+            base.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for file in files:
+            with suppress(OSError):  # one that can't be moved isn't worth keeping a bot that can't be removed
+                shutil.move(
+                    file, base.with_name(base.name + file.name.removeprefix(self.runtime.log_file(bot.id).name))
+                )
+
+    def _purge(self) -> None:
+        """Let go of what was kept of removed bots for long enough."""
+        for removed in self.store.removed_bots():
+            if datetime.now(timezone.utc) - removed.removed > KEEP_REMOVED:
+                shutil.rmtree(self.removed_log(removed.id).parent, ignore_errors=True)
+                self.store.forget_removed_bot(removed.id)
+
+    def _start_if_due(self, bot: BotRecord) -> None:
+        due, now = bot.restarts.next_start, datetime.now(timezone.utc)
+        policy = bot.settings.restart or self.restart
+        assert due  # noqa: S101 - the caller looked
+        wait = (due - now).total_seconds()
+        if wait > 2 * policy.max_backoff + policy.backoff:  # the clock was set back
+            wait = 0.0
+        if wait > 0:
+            self._due = min(self._due, time.monotonic() + wait)
+            return
+        restarts = bot.restarts.model_copy(update={"count": bot.restarts.count + 1, "next_start": None})
+        self.store.set_restarts(bot.id, restarts)
+        self._start(self._reload(bot), f"restart {restarts.count}")
+
+    def _start(self, bot: BotRecord, why: str) -> None:
+        """Start a bot, once it is recorded that it starts."""
+        self._enter_startup(bot)
+        self._launch(self._reload(bot), why)
+
+    def _enter_startup(self, bot: BotRecord) -> None:
         self._enter(
             bot,
             STARTUP,
@@ -266,13 +489,18 @@ class Supervisor:
             stopped_at=None,
             stopped_reason=None,
         )
+
+    def _launch(self, bot: BotRecord, why: str) -> None:
         try:
             state = self.runtime.start(self._run_of(bot), self.store.runtime_state(bot.id))
-            self.store.set_runtime_state(bot.id, state)
-        except (ImageError, EngineError, OSError) as error:
-            now = datetime.now(timezone.utc)
-            reason = f"can't be started: {error}"
-            self._enter(self._reload(bot), STOPPED, stop_code=NEVER_RAN, stopped_at=now, stopped_reason=reason)
+        except Exception as error:  # noqa: BLE001 - whatever keeps it from starting becomes its reason
+            reason = f"can't be started: {error or type(error).__name__}"
+            log.warning("bot '%s' %s", bot.name, reason)
+            passing = isinstance(error, EngineError | OSError) and not isinstance(error, ImageError)
+            self._note_failure(bot, GONE, NEVER_RAN, reason, None, may_restart=passing)
+            return
+        self.store.set_runtime_state(bot.id, state)
+        self._tell(bot, "started", why)
 
     def _run_of(self, bot: BotRecord) -> Run:
         configuration, credential = bot.configuration, None
@@ -290,33 +518,100 @@ class Supervisor:
             stop_grace=self.stop_grace,
         )
 
-    def _shut_down(self, bot: BotRecord, stop_code: str, *, wanted: bool) -> None:
-        self._enter(bot, SHUTDOWN, wanted=wanted, stop_code=stop_code)
+    def _shut_down(self, bot: BotRecord, stop_code: str) -> None:
+        self._enter(bot, SHUTDOWN, wanted=stop_code != BY_USER, stop_code=stop_code)
         self._kill_at[bot.id] = time.monotonic() + self.stop_grace
         self.runtime.stop(bot.id, self.store.runtime_state(bot.id))
+        self._woken.set()
 
     def _note_end(self, bot: BotRecord, seen: Observation) -> None:
+        """Record the end of a run, and decide what follows it."""
         self._kill_at.pop(bot.id, None)
+        base, started = self.runtime.log_file(bot.id), bot.task.started_at
         code = bot.task.stop_code if bot.status is SHUTDOWN else None
-        reason = {BY_USER: "stopped by its user", BY_CLUSTER: "the cluster was taken down"}.get(code or "")
-        last_error = None
-        if seen.failure and reason is None:
-            code, reason = NEVER_RAN, f"can't be started: {seen.failure}"
-        elif reason is None:
-            code = BY_SIGNAL if seen.exit_code is not None and seen.exit_code > 128 else BY_ITSELF
-            log, started = self.runtime.log_file(bot.id), bot.task.started_at
-            last_error = last_error_line(errors_of_run(log, started) or [last_lines_of_run(log, started)])
-            end = f"{seen.note}: {_end_text(seen.exit_code)}" if seen.note else _end_text(seen.exit_code)
-            reason = end + (f": {last_error}" if last_error and code == BY_ITSELF else "")
+        if code in STOP_REASONS:
+            # Asked to start meanwhile: nobody sees it stopped in between.
+            again = bot.wanted and code == BY_USER
+            with self.store.transaction():
+                self._enter_stopped(bot, seen, code, STOP_REASONS[code], None)
+                self._tell(bot, "stopped", STOP_REASONS[code])
+                if again:
+                    self.store.set_restarts(bot.id, RestartStatus())
+                    self._enter_startup(self._reload(bot))
+            if again:
+                self._launch(self._reload(bot), "by its user")
+            return
+        if seen.failure:
+            self._note_failure(bot, seen, NEVER_RAN, f"can't be started: {seen.failure}", None, may_restart=True)
+            return
+        errors = errors_of_run(base, started)
+        if seen.exit_code == 0 and not seen.interrupted:
+            self._note_own_end(bot, seen, last_error_line(errors))
+            return
+        error = last_error_line(errors or [last_lines_of_run(base, started)])
+        code = BY_SIGNAL if seen.exit_code is not None and seen.exit_code > 128 else BY_ITSELF
+        end = f"{seen.note}: {_end_text(seen.exit_code)}" if seen.note else _end_text(seen.exit_code)
+        reason = end + (f": {error}" if error and code == BY_ITSELF else "")
+        self._note_failure(bot, seen, code, reason, error, may_restart=True)
+
+    def _note_own_end(self, bot: BotRecord, seen: Observation, error: str | None) -> None:
+        """Record that a bot ended without being asked and without failing: the SDK does so after failed tasks."""
+        kind = "circuit-breaker" if error else "ended"
+        reason = f"stopped by its circuit breaker: {error}" if error else "ended by itself, without an error"
+        restart = after_end(bot.settings.restart or self.restart, datetime.now(timezone.utc))
+        with self.store.transaction():
+            self._enter_stopped(bot, seen, BY_ITSELF, reason, error)
+            if restart:
+                self._schedule(bot, bot.restarts.model_copy(update={"next_start": restart.at}))
+            self._tell(bot, kind, reason)
+
+    def _note_failure(
+        self, bot: BotRecord, seen: Observation, code: str, reason: str, error: str | None, *, may_restart: bool
+    ) -> None:
+        """Record a crash, or a start that failed, and when the bot is started again."""
+        policy = bot.settings.restart or self.restart
+        crashes = [*bot.restarts.crashes, Crash(time=datetime.now(timezone.utc), reason=reason)]
+        follows = after_crash(policy, crashes, random.random()) if may_restart else None  # noqa: S311 - no secret
+        restarts = bot.restarts.model_copy(update={"crashes": crashes[-max(CRASHES_SHOWN, policy.max_restarts) :]})
+        with self.store.transaction():
+            match follows:
+                case Restart(at=at):
+                    self._enter_stopped(bot, seen, code, reason, error)
+                    self._schedule(bot, restarts.model_copy(update={"next_start": at}))
+                case GiveUp(reason=all_of_them):
+                    self._enter_stopped(bot, seen, code, all_of_them, error)
+                    self.store.set_restarts(bot.id, restarts)
+                case None:
+                    self._enter_stopped(bot, seen, code, reason, error)
+                    self.store.set_restarts(bot.id, restarts)
+            self._tell(bot, "crashed", reason)
+            if isinstance(follows, GiveUp):
+                self._tell(bot, "gave-up", follows.reason)
+
+    def _schedule(self, bot: BotRecord, restarts: RestartStatus) -> None:
+        self.store.set_restarts(bot.id, restarts)
+        self._due = time.monotonic()
+        self._woken.set()
+
+    def _enter_stopped(self, bot: BotRecord, seen: Observation, code: str, reason: str, error: str | None) -> None:
         self._enter(
             bot,
             STOPPED,
             exit_code=seen.exit_code,
-            reason=last_error,
+            reason=error,
             stop_code=code,
             stopped_at=seen.stopped_at or datetime.now(timezone.utc),
             stopped_reason=reason,
         )
+
+    def _tell(self, bot: BotRecord, kind: str, reason: str | None = None) -> None:
+        event = Event(bot.id, bot.name, datetime.now(timezone.utc), kind, reason)
+        self.store.add_event(event)
+        for listener in self.listeners:
+            try:
+                listener(event)
+            except Exception:
+                log.exception("a listener failed with %s of bot '%s'", kind, bot.name)
 
     def _enter(self, bot: BotRecord, status: ResourceStatus, *, wanted: bool | None = None, **changes: Any) -> None:
         if status not in TRANSITIONS[bot.status]:
@@ -336,6 +631,12 @@ class Supervisor:
         if (now := self.store.bot(bot.id)) is None:
             raise GoneError(f"bot '{bot.name}' was removed")
         return now
+
+
+def _went_down(seen: Observation) -> bool:
+    """Return whether a run ended because its machine or its cluster did: its end was seen by nobody."""
+    unseen = seen.exit_code is None or (seen.exit_code == 128 + signal.SIGKILL and seen.stopped_at is None)
+    return seen.failure is None and (seen.interrupted or unseen)
 
 
 def _seconds_since(moment: datetime | None) -> float:

@@ -53,6 +53,7 @@ class Sender:
         node: of the same chain.
         account: the account.
         tell: takes what is being done.
+        patience: seconds to wait until a transaction is mined; None for Ape's configuration of the network.
         done: what a failure leaves behind, for its error.
     """
 
@@ -60,6 +61,7 @@ class Sender:
     node: Node
     account: AccountAPI
     tell: Callable[[str], None] = lambda _: None
+    patience: float | None = None
     done: str = ""
 
     def contract(self, name: str, address: str) -> ContractInstance:
@@ -89,11 +91,9 @@ class Sender:
         Raises:
             StreamError: it was refused, not signed, reverted, or isn't mined in time.
         """
-        transaction = self._prepare(what, function, arguments)
-        sent = self._sign(what, transaction) if _signs_locally(self.account) else None
-        if sent is None:
-            self.tell(f"Sending the {what} …")
-            return self._mined(what, self._call(what, transaction))
+        if not _signs_locally(self.account):
+            return self._mined(what, self._call(what, function, arguments))
+        sent = self._sign(what, self._prepare(what, function, arguments))
         self.tell(f"Sending the {what}, transaction {sent.hash} …")
         signed(sent)
         if refusal := self.broadcast(sent.raw):
@@ -121,7 +121,8 @@ class Sender:
         Raises:
             StreamError: it isn't mined in time.
         """
-        deadline = time.monotonic() + self.provider.network.transaction_acceptance_timeout
+        patience = self.provider.network.transaction_acceptance_timeout if self.patience is None else self.patience
+        deadline = time.monotonic() + patience
         while (receipt := self.receipt_of(transaction)) is None or not self._is_confirmed(receipt):
             if time.monotonic() > deadline:
                 raise StreamError(
@@ -173,14 +174,23 @@ class Sender:
             raise StreamError(f"the {what} wasn't signed: {error}{self.done}") from error
         return SignedTransaction(f"0x{keccak(raw).hex()}", f"0x{raw.hex()}", int(signed.nonce))
 
-    def _call(self, what: str, transaction: TransactionAPI) -> str:
+    def _call(self, what: str, function: ContractTransactionHandler, arguments: tuple[Any, ...]) -> str:
         """Let the account send a transaction in its own way; return the hash."""
         from ape.exceptions import ApeException
         from ape.logging import LogLevel, logger
 
+        simulated = {
+            "from": str(self.account.address),
+            "to": str(function.contract.address),
+            "data": f"0x{function.encode_input(*arguments).hex()}",
+        }
+        [answer] = self.node.batch([RpcRequest("eth_call", (simulated, "latest"))])
+        if isinstance(answer, ChainError):
+            raise TransactionRefused(f"the {what} was refused: {answer}{self.done}")
+        self.tell(f"Sending the {what} …")
         try:
             with logger.at_level(LogLevel.WARNING):  # it would log "confirmed" for what a slow node only accepted
-                return str(self.account.call(transaction).txn_hash)
+                return str(function(*arguments, sender=self.account).txn_hash)
         except ApeException as error:
             raise StreamError(
                 f"the {what} failed, or its end isn't known; look at the account's transactions before you pay again: "

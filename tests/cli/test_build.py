@@ -120,6 +120,27 @@ def test_an_image_is_named_as_deploy_names_it(build: Build, project: Path) -> No
     assert images("--target", "staging", "blocks") == ["registry.staging.example:5000/first-blocks:next"]
 
 
+def test_a_bot_on_several_networks_has_one_image(build: Build, asked: Callable[[], list[str]], project: Path) -> None:
+    section(project, "  bots:\n    blocks: {networks: [ethereum:mainnet, base:mainnet]}\n    prices:\n")
+    found = documents(list[ImageDocument], build("--format", "json").stdout)
+    assert [(one.name, one.image) for one in found] == [
+        ("blocks", "first-blocks:latest"),
+        ("prices", "first-prices:latest"),
+    ]
+    assert len([line for line in asked() if " build " in line]) == 2
+
+
+def test_the_platform_and_the_version_of_the_sdk_can_be_chosen(
+    build: Build, asked: Callable[[], list[str]], project: Path
+) -> None:
+    build("blocks", "--platform", "linux/arm64", "--sdk", "0.7.38")
+    assert asked()[0].startswith("podman build --platform linux/arm64 --file")
+    assert (
+        "FROM ghcr.io/apeworx/silverback:v0.7.38\n"
+        in (project / ".silverback-images" / "Containerfile.blocks").read_text()
+    )
+
+
 def test_a_push_follows_each_build_and_gives_the_digest(
     build: Build, asked: Callable[[], list[str]], project: Path
 ) -> None:
@@ -161,7 +182,7 @@ def test_without_an_engine_it_is_one_error_and_nothing_is_written(build: Build, 
     result = build(code=1, PATH=str(tmp_path))
     assert result.stderr == (
         "Error: no container engine: podman or docker isn't on PATH; "
-        "--file-only writes the Containerfiles without one\n"
+        "--file-only writes the Containerfiles without an engine\n"
     )
     assert result.stdout == ""
     assert not (project / ".silverback-images").exists()
@@ -172,8 +193,9 @@ def test_without_an_engine_it_is_one_error_and_nothing_is_written(build: Build, 
     [
         (["block"], 1, "this project has no bot 'block'; did you mean 'blocks'?"),
         (["--target", "production"], 1, "no target 'production' in the silverback section"),
-        (["--push"], 1, "nowhere to push blocks, prices to: set `registry:` in the silverback section"),
-        (["--push", "--file-only"], 2, "--file-only builds nothing that --push could push"),
+        (["--push"], 1, "no registry to push blocks, prices to; set `registry:` in the section"),
+        (["--push", "--file-only"], 2, "--file-only and --push can't be combined"),
+        (["--sdk", "1", "--base", "x"], 2, "--sdk and --base both choose the image to start from; pass one of them"),
         (["--tag", "a b"], 1, "isn't a valid image reference"),
     ],
 )
@@ -189,7 +211,7 @@ def test_somebody_elses_image_is_left_out_unless_it_is_named(build: Build, proje
     section(project, "  bots:\n    blocks:\n    bought:\n      image: ghcr.io/you/bot:1\n")
     result = build("--file-only", "--format", "json")
     assert [one["name"] for one in json.loads(result.stdout)] == ["blocks"]
-    assert "bought: left out, its image ghcr.io/you/bot:1 isn't made of this project" in result.stderr
+    assert "bought: skipped: its image ghcr.io/you/bot:1 isn't built from this project" in result.stderr
     assert "bought: no module 'bought' in this project" in build("bought", "--file-only", code=1).stderr
 
 

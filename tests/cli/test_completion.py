@@ -102,3 +102,18 @@ def test_names_are_kept_for_seconds_in_memory_only(home: Path, project: Path, tm
     assert [path.stat().st_mode & 0o777 for path in written] == [0o600]
     assert "very-secret" not in written[0].read_text()
     assert [path for folder in (home, project) for path in folder.rglob("*") if ".ape" not in path.parts] == []
+
+
+def test_another_clusters_names_are_never_offered(home: Path, project: Path, tmp_path: Path) -> None:
+    memory = tmp_path / "run"
+    memory.mkdir()
+    line = "ape silverback cluster bots stop "
+    (home / ".silverback").mkdir()
+    profile = home / ".silverback" / "profile.toml"
+    with serving(in_turn(answer([BOT]))) as one, serving(in_turn(answer([{**BOT, "name": "b"}]))) as other:
+        for server, name in ((one, "a"), (other, "b"), (one, "a")):
+            environment = {"SILVERBACK_CLUSTER_API_KEY": "k", "SILVERBACK_CLUSTER_URI": server.url}
+            assert offered(home, project, line, XDG_RUNTIME_DIR=str(memory), **environment) == [name]
+        for server, name in ((one, "a"), (other, "b")):
+            profile.write_text(f"default-profile = 'x'\n[profile.x]\nhost = '{server.url}'\napi-key = 'k'\n")
+            assert offered(home, project, line, XDG_RUNTIME_DIR=str(memory)) == [name]

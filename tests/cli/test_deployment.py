@@ -14,8 +14,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from ape_silverback.cli.shared.documents import DeploymentDocument, EventDocument
+from ape_silverback.cli.shared.documents import EventDocument
 from ape_silverback.cluster.client import ClusterClient
+from ape_silverback.deployment.history import Record
 from ape_silverback.deployment.plan import Plan
 from tests.cli.conftest import INTERRUPT, AtTerminal, Run, documents
 from tests.conftest import ROOT
@@ -89,7 +90,7 @@ def test_a_plan_that_was_written_down_is_applied_as_it_is_until_the_cluster_move
     moved = run("deploy", "--plan", "plan.json", "--yes", code=1)
     assert "has changed since the plan was made: make a new plan" in moved.stderr
     (project / "plan.json").write_text('{"version": 99}')
-    assert "plan.json: not a plan of version 1" in run("deploy", "--plan", "plan.json", "--yes", code=1).stderr
+    assert "plan.json: not a plan of version 2" in run("deploy", "--plan", "plan.json", "--yes", code=1).stderr
     run("deploy", "blocks", "--plan", "plan.json", code=2)
 
 
@@ -102,7 +103,7 @@ def test_a_plan_for_a_pull_request_is_a_diff_in_markdown(run: Run, client: Clust
         "",
         "```diff",
         "! update bot blocks and restart",
-        "       image: ghcr.io/me/first-blocks:1 -> ghcr.io/me/first-blocks:2",
+        "       image: ghcr.io/me/first-blocks:1 -> ghcr.io/me/first-blocks:2 (changed in the project)",
         "+ create bot prices",
         "       image: ghcr.io/me/first-prices:2",
         "       ecosystem: ethereum",
@@ -161,7 +162,7 @@ def test_going_back_restores_the_deployment_before_and_history_knows_all(run: Ru
     run("rollback", "blocks", "--to", "2", "--yes")
     assert {name: bot.image.rpartition(":")[2] for name, bot in client.bots.items()} == {"blocks": "2", "prices": "1"}
     assert "there is no deployment 9" in run("rollback", "--to", "9", "--yes", code=1).stderr
-    found = documents(list[DeploymentDocument], run("history", "--format", "json").stdout)
+    found = documents(list[Record], run("history", "--format", "json").stdout)
     assert [(one.id, one.what) for one in found] == [
         (1, "deploy"),
         (2, "deploy"),
@@ -170,7 +171,7 @@ def test_going_back_restores_the_deployment_before_and_history_knows_all(run: Ru
     ]
     table = run("history").stdout.splitlines()
     assert len(table) == 5
-    assert all(line.endswith("well") for line in table[1:])
+    assert all(line.endswith("succeeded") for line in table[1:])
 
 
 def test_many_bots_take_a_request_each_and_a_few_more_and_the_second_time_only_a_few(
@@ -190,7 +191,7 @@ def test_many_bots_take_a_request_each_and_a_few_more_and_the_second_time_only_a
     assert counts == {"POST /bots": 252, "GET /openapi.json": 1, "GET /vars": 1, "GET /credentials": 1}
     served.requests.clear()
     run("deploy", "--yes")
-    assert len(served.requests) == 6
+    assert len(served.requests) <= 6
     assert all(request.startswith("GET ") for request in served.requests)
 
 
@@ -207,11 +208,11 @@ def test_an_interrupt_says_what_was_done_and_the_same_command_does_the_rest(
 ) -> None:
     served.machine.ready_at_once = False
     shown = at_terminal("deploy", "--yes", code=130, typed=(("startup", INTERRUPT),))
-    assert "Interrupted: what is under way is finished." in shown
+    assert "Interrupted: changes in flight will complete." in shown
     assert re.search(r"Done: (blocks, prices|prices, blocks)\.\s+Failed: nothing\.\s+Not started: nothing\.", shown)
-    assert "The same command again does the rest." in shown
+    assert "Run the same command again for the rest." in shown
     assert re.search(r"ENDED", run("history").stdout)
-    assert "not well: " in run("history").stdout
+    assert "failed: " in run("history").stdout
     served.machine.ready_at_once = True
     assert "2 of 2 bots running and healthy" in run("deploy", "--yes").stdout
 
@@ -270,7 +271,7 @@ def test_images_of_what_is_deployed_are_built_and_pushed_first(
         "build ghcr.io/me/first-prices:1",
         "push ghcr.io/me/first-prices:1",
     ]
-    [record] = documents(list[DeploymentDocument], run("history", "--format", "json").stdout)
+    [record] = documents(list[Record], run("history", "--format", "json").stdout)
     assert record.digests == {"blocks": "sha256:1d", "prices": "sha256:1d"}
 
     again = run("deploy", "--build", "--yes")
@@ -279,7 +280,7 @@ def test_images_of_what_is_deployed_are_built_and_pushed_first(
 
     run("deploy", "--build", "--no-push", "--tag", "2", "blocks", "--yes")
     assert [line for line in engine() if not line.startswith("image")] == ["build ghcr.io/me/first-blocks:2"]
-    last = documents(list[DeploymentDocument], run("history", "--format", "json").stdout)[-1]
+    last = documents(list[Record], run("history", "--format", "json").stdout)[-1]
     assert last.digests == {"blocks": "sha256:1d", "prices": "sha256:1d"}, "prices is of an image that the engine has"
 
 
@@ -322,7 +323,7 @@ def test_the_history_knows_commit_and_dirtiness(run: Run, client: ClusterClient,
     (project / "bots" / "blocks.py").write_text("changed = 1\n")
     assert "there are changes that aren't committed" in run("deploy", "--tag", "git", "--yes", code=1).stderr
     run("deploy", "--tag", "git", "--allow-dirty", "--account", "me", "--yes")
-    found = documents(list[DeploymentDocument], run("history", "--format", "json").stdout)
+    found = documents(list[Record], run("history", "--format", "json").stdout)
     assert [(one.commit, one.dirty) for one in found] == [(commit, False), (commit, True)]
     assert f"{commit[:12]}+" in run("history").stdout
 
@@ -372,7 +373,7 @@ def test_the_documented_workflow_plans_and_deploys(
 
     assert "+ create bot blocks" in run_job("plan")
     assert client.bots == {}
-    assert re.search(rf"\b{commit[:12]}\b.*blocks, prices +well", run_job("deploy"))
+    assert re.search(rf"\b{commit[:12]}\b.*blocks, prices +succeeded", run_job("deploy"))
     assert {name: bot.image for name, bot in client.bots.items()} == {
         name: f"ghcr.io/me/first-{name}:{commit[:12]}" for name in ("blocks", "prices")
     }

@@ -52,6 +52,7 @@ OTHERS = {
     "cluster verify",
     "cluster info",
     "cluster health",
+    "cluster notify test",
     "cluster open",
     "cluster up",
     "cluster down",
@@ -146,7 +147,7 @@ def test_each_command_is_known_to_write_or_not_and_those_that_write_have_no_veri
 def test_a_platform_that_lies_gets_nothing_from_a_command_that_writes(command: str, liar: Liar) -> None:
     result = run(command, *WRITES[command])
     assert (result.exit_code, liar.written) == (1, [])
-    assert "the payment stream of space/prod isn't trusted:\n  address:" in result.output
+    assert "the payment stream of space/prod isn't trusted:\n    address:" in result.output
     assert SECRET not in liar.received
     assert SECRET not in result.output
 

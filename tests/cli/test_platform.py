@@ -162,13 +162,13 @@ def test_update_without_a_change_says_so_and_sends_nothing(run: Run, platform: P
 
 def test_migrate_asks_and_checks_the_version(run: Run, platform: Platform, home: Path, project: Path) -> None:
     assert "no version '0.9.11'; did you mean" in run("migrate", "prod", "--version", "0.9.11", "-y", code=1).stderr
-    question = "Move space/prod from version 0.9.0 to version 0.9.1?"
+    question = "Migrate space/prod from version 0.9.0 to version 0.9.1?"
     assert question in run("migrate", "prod", "--version", "0.9.1", code=2).stderr
     arguments = ("migrate", "prod", "--version", "0.9.1")
     assert question in terminal_session(arguments, home, project, 1, (("[y/N]", "n\n"),))
     assert platform.migrations == []
     result = run("migrate", "prod", "--version", "0.9.1", "--yes")
-    assert result.stdout == "space/prod: migration to version 0.9.1 begun\n"
+    assert result.stdout == "space/prod: migrating to version 0.9.1\n"
     result = run("migrate", "space/prod", "--yes", "--format", "json")
     assert documents(ClusterDocument, result.stdout).slug == "prod"
     assert platform.migrations == [("prod", "0.9.1"), ("prod", None)]
@@ -204,9 +204,9 @@ def test_a_cluster_of_the_platform_is_used_as_any_other(run: Run, platform: Plat
     [
         (["list", "moon"], "there is no workspace 'moon'; there are: space, void", 1),
         (["new", "moon"], "there is no workspace 'moon'", 1),
-        (["workspaces", "info", "moon"], "no workspace 'moon' there; there is: space, void", 1),
-        (["workspaces", "update", "moon", "-n", "x"], "no workspace 'moon' there", 1),
-        (["workspaces", "delete"], "Name each workspace, or say --all.", 2),
+        (["workspaces", "info", "moon"], "no workspace 'moon'; there is: space, void", 1),
+        (["workspaces", "update", "moon", "-n", "x"], "no workspace 'moon'", 1),
+        (["workspaces", "delete"], "Pass the name of a workspace, or --all.", 2),
         (["update", "space/moon", "-n", "x"], "workspace 'space' has no cluster 'moon'; it has: prod, test", 1),
         (["migrate", "moon/prod", "-y"], "there is no workspace 'moon'", 1),
         (["info", "-c", "space/moon"], "workspace 'space' has no cluster 'moon'; it has: prod, test", 1),
@@ -240,8 +240,8 @@ def test_an_error_about_a_cluster_keeps_its_id_secret(run: Run, platform: Platfo
 def test_no_default_workspace_asks_for_one(run: Run, home: Path) -> None:
     profile = home / ".silverback" / "profile.toml"
     profile.write_text(profile.read_text().replace('default-workspace = "space"\n', ""))
-    assert "Name the WORKSPACE" in run("list", code=2).stderr
-    assert "There is: space, void." in run("new", code=2).stderr
+    assert "Pass a WORKSPACE" in run("list", code=2).stderr
+    assert "Your workspaces: space, void." in run("new", code=2).stderr
 
 
 def test_a_login_that_the_platform_refuses_says_to_log_in(run: Run, home: Path) -> None:

@@ -31,7 +31,7 @@ def used(ghcr: None, client: ClusterClient) -> None:
 def kept(cluster: Cluster, name: str) -> tuple[str, str, str, str]:
     """Give what the cluster keeps and doesn't tell: registry, mail address, user name, password."""
     store = cluster.store
-    [row] = store._rows("SELECT * FROM credentials WHERE name = ?", name)
+    [row] = store.database.rows("SELECT * FROM credentials WHERE name = ?", name)
     return row["hostname"], row["email"], row["username"], store._decrypt(row["password"])["password"]
 
 
@@ -138,4 +138,4 @@ def test_remove_asks_and_no_is_no(run: Run, ghcr: None, client: ClusterClient, a
 
 @pytest.mark.parametrize("command", ["info", "update", "remove"])
 def test_one_that_isnt_there_is_named_with_those_that_are(run: Run, ghcr: None, command: str) -> None:
-    assert "no registry credential 'quay' there; there is: ghcr" in run("registry", command, "quay", code=1).stderr
+    assert "no registry credential 'quay'; there is: ghcr" in run("registry", command, "quay", code=1).stderr

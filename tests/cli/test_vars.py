@@ -100,12 +100,12 @@ def test_values_are_in_no_log_and_no_error(run: Run, client: ClusterClient) -> N
 @pytest.mark.parametrize(
     ("arguments", "stdin", "says"),
     [
-        ([], None, "Name at least one variable"),
+        ([], None, "Pass at least one variable"),
         (["-e", "A=1", "-e", "1A=hunter"], None, "-e number 2 isn't NAME=VALUE"),
         (["-e", "=hunter"], None, "-e number 1 isn't NAME=VALUE"),
         (["-e", "the hunter"], None, "-e number 1 isn't NAME=VALUE"),
-        (["-e", "hunter"], None, "-e number 1: the environment has no such variable"),
-        (["-e", "ABSENT"], None, "-e ABSENT: the environment has no such variable"),
+        (["-e", "hunter"], None, "-e number 1: not set in the environment"),
+        (["-e", "ABSENT"], None, "-e ABSENT: not set in the environment"),
         (["--env-file", "absent.env"], None, "--env-file absent.env: can't be read: No such file"),
         (["--env-file", "-"], "A=1\nhunter\n", "--env-file -: line 2 isn't NAME=VALUE"),
         (["--env-file", "-"], "A=1\n\n# comment\n\nmy hunter = 2\nB=2\n", "line 5 isn't NAME=VALUE"),
@@ -139,7 +139,7 @@ def test_update_sets_and_takes_away_and_keeps_the_rest(
 
 
 def test_update_says_which_bots_keep_the_old_values(run: Run, bot: Bot) -> None:
-    assert "alpha: the old values stay until a restart." in run("vars", "update", "rpc", "-e", "KEY=new").stderr
+    assert "alpha: the old values are used until a restart." in run("vars", "update", "rpc", "-e", "KEY=new").stderr
 
 
 def test_update_without_a_change_says_so(run: Run, rpc: None, client: ClusterClient) -> None:
@@ -153,8 +153,8 @@ def test_update_without_a_change_says_so(run: Run, rpc: None, client: ClusterCli
     ("arguments", "says", "code"),
     [
         (["rpc", "-d", "LIMITS"], "group 'rpc' has no variable LIMITS; it has: KEY, LIMIT", 1),
-        (["rpc", "-e", "KEY=1", "-d", "KEY"], "Set or take away, not both: KEY", 2),
-        (["rpg", "-e", "KEY=1"], "no variable group 'rpg' there; there is: rpc", 1),
+        (["rpc", "-e", "KEY=1", "-d", "KEY"], "-e and -d name the same variable: KEY", 2),
+        (["rpg", "-e", "KEY=1"], "no variable group 'rpg'; there is: rpc", 1),
     ],
 )
 def test_update_that_cant_be_is_one_error_and_changes_nothing(
@@ -193,5 +193,5 @@ def test_remove_asks_and_no_is_no(run: Run, rpc: None, client: ClusterClient, at
 
 
 def test_groups_have_to_be_named(run: Run) -> None:
-    assert "Name each variable group, or say --all." in run("vars", "remove", code=2).stderr
-    assert "no variable group 'rpc' there; there is: none" in run("vars", "info", "rpc", code=1).stderr
+    assert "Pass the name of a variable group, or --all." in run("vars", "remove", code=2).stderr
+    assert "no variable group 'rpc'; there is: none" in run("vars", "info", "rpc", code=1).stderr

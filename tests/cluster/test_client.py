@@ -291,6 +291,21 @@ def test_a_next_page_may_be_named_in_any_way(link: str) -> None:
         assert server.lines == ["GET /c/space/cluster/bots"] * 2
 
 
+@pytest.mark.parametrize("raw", ["nonsense", {"bots": 9999}, {"version": "x"}, [], 5])
+def test_a_configuration_that_cant_be_read_stops_nothing(raw: object) -> None:
+    schema = answer({"info": {"version": "9", "x-config": raw}})
+    with serving(in_turn(schema)) as server, ClusterClient(base_url=server.url) as client:
+        assert client.configuration is None
+        assert client.version == "9"
+
+
+@pytest.mark.parametrize("created", ["0001-01-01T00:00:00Z", "9999-12-31T23:59:59Z", "0001-01-01T00:00:00+14:00"])
+def test_dates_at_the_ends_of_time_are_read(created: str) -> None:
+    replies = in_turn(answer([{**BOT, "created": created}]))
+    with serving(replies) as server, ClusterClient(base_url=server.url) as client:
+        assert client.bots["a"].created.year in (1, 9999)
+
+
 def test_a_next_page_that_is_no_address_is_no_answer() -> None:
     replies = in_turn(answer({"items": [BOT], "next": "http://127.0.0.1:port/"}))
     with (

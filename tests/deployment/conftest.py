@@ -10,14 +10,18 @@ import pytest
 
 from ape_silverback.cluster.client import ClusterClient
 from ape_silverback.cluster.types import BotConfiguration
-from ape_silverback.deployment.apply import ApplyOptions, Event, Timing
+from ape_silverback.deployment.apply import ApplyOptions
 from ape_silverback.deployment.deployer import Deployer
+from ape_silverback.deployment.events import Event
+from ape_silverback.deployment.local import fingerprints_of
 from ape_silverback.deployment.plan import DEFAULT_PLAN_OPTIONS, PlanOptions
 from ape_silverback.deployment.result import DeployResult
+from ape_silverback.deployment.state import LocalState
+from ape_silverback.deployment.wait import Timing
 from ape_silverback.project.desired import DesiredBot, DesiredGroup, DesiredState
 from tests.server.machine import KEY, Cluster, serving_cluster
 
-QUICK = Timing(timeout=5, stop=5, poll=0.02, grace=2)
+QUICK = Timing(timeout=5, settle=0, start=2, stop=5, poll=0.02)
 VALUES = {"X": "x-1", "Y": "y-1", "Z": "z-1"}
 
 
@@ -40,13 +44,12 @@ def client(served: Cluster) -> Iterator[ClusterClient]:
 
 @pytest.fixture
 def deployer(client: ClusterClient, tmp_path: Path) -> Deployer:
-    return Deployer.of(client, "here", "here", "app", tmp_path / "deployments")
+    return Deployer.of(client, "here", "here", "app", "the-app", tmp_path / "deployments")
 
 
 def bot(name: str, **fields: Any) -> DesiredBot:
     values = {"image": "registry.example/app:1", "ecosystem": "ethereum", "network": "mainnet", "provider": "node"}
-    others = {name: fields.pop(name) for name in ("protect", "renamed_from") if name in fields}
-    others |= {"renamed_from": (old,) if isinstance(old := others.get("renamed_from"), str) else ()}
+    others = {name: fields.pop(name) for name in ("protect", "renamed_from", "family", "id") if name in fields}
     configuration = BotConfiguration.model_validate(values | fields)
     origins = dict.fromkeys(BotConfiguration.model_fields, "here")
     return DesiredBot(name, "here", name, configuration, origins, **others)
@@ -73,11 +76,10 @@ def deploy(deployer: Deployer) -> Deploy:
         **apply_options: Any,
     ) -> DeployResult:
         with deployer.lock():
-            plan = deployer.plan(state, values.keys(), plan_options)
+            plan = deployer.plan(state, LocalState(fingerprints_of(values)), plan_options)
             result = DeployResult(plan)
-            for event in deployer.apply(
-                plan, values, ApplyOptions(timing=apply_options.pop("timing", QUICK), **apply_options)
-            ):
+            options = ApplyOptions(timing=apply_options.pop("timing", QUICK), **apply_options)
+            for event in deployer.apply(plan, values, options, fingerprints=fingerprints_of(values)):
                 result.add(event)
                 on_event(event)
         return result

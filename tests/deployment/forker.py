@@ -14,6 +14,7 @@ from ape_silverback.cluster.client import ClusterClient
 from ape_silverback.deployment.apply import ApplyOptions
 from ape_silverback.deployment.deployer import Deployer
 from ape_silverback.deployment.plan import PlanOptions
+from ape_silverback.deployment.state import LocalState
 from ape_silverback.project.desired import DesiredState
 from tests.deployment.conftest import QUICK, bot, wanted
 from tests.server.machine import KEY
@@ -29,7 +30,7 @@ def state(number: int) -> DesiredState:
     if number in (1, 2):
         bots.append(bot("sometimes", environment=("rpc", "db"), account="me" if number == 1 else None))
         groups["db"] = ("Z",)
-    bots.append(bot("new" if number >= 2 else "old", renamed_from="old" if number >= 2 else "new"))
+    bots.append(bot("new" if number >= 2 else "old", renamed_from=("old",) if number >= 2 else ("new",)))
     return wanted(*bots, **groups)
 
 
@@ -41,10 +42,11 @@ def values(number: int) -> dict[str, str]:
 def deploy(url: str, folder: Path, number: int) -> bool:
     """Deploy a state, with everything of earlier ones removed and all values sent."""
     with ClusterClient(base_url=url, headers={"X-API-Key": KEY}) as client:
-        deployer = Deployer.of(client, "here", "here", "app", folder)
+        deployer = Deployer.of(client, "here", "here", "app", "the-app", folder)
         with deployer.lock():
             plan_options = PlanOptions(prune=True, push_variables=True)
-            plan = deployer.plan(state(number), values(number), plan_options)
+            local = LocalState(dict.fromkeys(values(number), "key:value"))
+            plan = deployer.plan(state(number), local, plan_options)
             events = list(deployer.apply(plan, values(number), ApplyOptions(timing=QUICK)))
     return not [event for event in events if event.kind in ("failed", "skipped")]
 

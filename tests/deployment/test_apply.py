@@ -11,14 +11,18 @@ from dataclasses import replace
 import pytest
 
 from ape_silverback.cluster.client import ClusterClient
-from ape_silverback.deployment.apply import ApplyOptions, Event, Timing
+from ape_silverback.deployment.apply import ApplyOptions
 from ape_silverback.deployment.deployer import Deployer
+from ape_silverback.deployment.events import Event
 from ape_silverback.deployment.plan import Plan, PlanOptions, RemoveBot, RestartBot, UpdateBot
+from ape_silverback.deployment.state import LocalState
+from ape_silverback.deployment.wait import Timing
 from ape_silverback.exceptions import DeployError
 from tests.deployment.conftest import QUICK, VALUES, Deploy, bot, wanted
 from tests.server.machine import Cluster
 
 pytestmark = pytest.mark.xdist_group("apply")
+MACHINE = LocalState({name: f"key:{name}" for name in VALUES})
 
 
 def runs(served: Cluster, name: str) -> dict[str, object]:
@@ -54,16 +58,19 @@ def test_a_changed_group_reaches_the_bots_that_use_it_and_no_other(deploy: Deplo
 def test_pushed_values_reach_running_bots(deploy: Deploy, served: Cluster) -> None:
     state = wanted(bot("a", environment=("rpc",)), rpc=("X",))
     deploy(state)
+    began = len(served.machine.starts)
+    deploy(state)
+    assert len(served.machine.starts) == began, "the same value is nothing to change"
     deploy(state, {"X": "x-2"})
-    assert served.runs_with("a")["X"] == "x-1"
+    assert served.runs_with("a")["X"] == "x-2", "the record's fingerprint tells that the value changed"
     deploy(state, {"X": "x-2"}, plan_options=PlanOptions(push_variables=True))
-    assert served.runs_with("a")["X"] == "x-2"
+    assert len(served.machine.starts) == began + 2
 
 
 def test_a_renamed_bot_stays_the_same_bot(deploy: Deploy, served: Cluster, client: ClusterClient) -> None:
     deploy(wanted(bot("old")))
     before = client.bots["old"].id
-    assert deploy(wanted(bot("new", renamed_from="old"))).succeeded
+    assert deploy(wanted(bot("new", renamed_from=("old",)))).succeeded
     assert {name: one.id for name, one in client.bots.items()} == {"new": before}
 
 
@@ -78,8 +85,8 @@ def test_pruning_removes_what_this_project_deployed_and_nothing_else(
     assert set(client.bots) == {"a", "b", "stranger"}
     assert deploy(wanted(bot("a")), plan_options=PlanOptions(prune=True)).succeeded
     assert (set(client.bots), set(client.variable_groups)) == ({"a", "stranger"}, {"strange"})
-    assert set(deployer.records.known().bots) == {"a", "b"}  # until the next plan sees that it is gone
-    assert not deployer.plan(wanted(bot("a")), VALUES, PlanOptions(prune=True)).writes
+    assert [one.name for one in deployer.records.known().bots] == ["a"]
+    assert not deployer.plan(wanted(bot("a")), MACHINE, PlanOptions(prune=True)).writes
 
 
 def test_a_protected_bot_is_not_removed_and_nothing_else_is_done(deploy: Deploy, client: ClusterClient) -> None:
@@ -152,7 +159,7 @@ def test_what_somebody_else_changed_in_the_meantime_is_not_overwritten(
     deployer: Deployer, deploy: Deploy, client: ClusterClient
 ) -> None:
     deploy(wanted(bot("a"), bot("b")))
-    plan = deployer.plan(wanted(bot("a", network="sepolia"), bot("b", network="sepolia")), VALUES)
+    plan = deployer.plan(wanted(bot("a", network="sepolia"), bot("b", network="sepolia")), MACHINE)
     client.bots["a"].update(network="holesky")
     events = list(deployer.apply(plan, VALUES, ApplyOptions(timing=QUICK)))
     [failed] = [event for event in events if event.kind == "failed"]
@@ -163,7 +170,7 @@ def test_what_somebody_else_changed_in_the_meantime_is_not_overwritten(
 def test_an_interrupt_finishes_what_is_under_way_and_begins_nothing_more(
     deployer: Deployer, client: ClusterClient
 ) -> None:
-    plan = deployer.plan(wanted(*(bot(name) for name in "abcdef")), VALUES)
+    plan = deployer.plan(wanted(*(bot(name) for name in "abcdef")), MACHINE)
     stop = threading.Event()
     events = []
     for event in deployer.apply(plan, VALUES, ApplyOptions(concurrency=1, timing=QUICK), stop=stop):
@@ -217,7 +224,8 @@ def test_a_group_goes_back_with_its_bots(deploy: Deploy, served: Cluster, client
     state = wanted(bot("a", environment=("rpc",), image="broken:1"), rpc=("X", "Y"))
     result = deploy(state, {"X": "x-9", "Y": "y-9", "Z": "z-9"}, rollback=True)
     assert sorted(result.named("rolled-back")) == ["a", "rpc"]
-    assert {name: served.runs_with("a").get(name) for name in VALUES} == {"X": "x-1", "Y": None, "Z": "z-9"}
+    assert {name: served.runs_with("a").get(name) for name in VALUES} == {"X": "x-9", "Y": None, "Z": "z-9"}
+    assert "the old values of X aren't known" in result.outcome["rpc"].text
 
 
 def test_a_group_that_others_run_well_with_stays(deploy: Deploy, served: Cluster) -> None:
@@ -237,11 +245,11 @@ def test_earlier_deployments_are_found_one_after_the_other(deploy: Deploy, deplo
     assert (record.id, state.bots[0].configuration.network) == (2, "sepolia")
     assert deployer.earlier(to=1)[1].bots[0].configuration.network == "mainnet"
     assert [one.name for one in deployer.earlier(["a"], 1)[1].bots] == ["a"]
-    with pytest.raises(DeployError, match="no deployment 9; there are 1 to 3"):
+    with pytest.raises(DeployError, match="no deployment 9; there are: 1, 2, 3"):
         deployer.earlier(to=9)
     with pytest.raises(DeployError, match="deployment 1 has no bot c; it has: a, b"):
         deployer.earlier(["c"], 1)
-    with pytest.raises(DeployError, match="no deployment before 3 ended well and differs"):
+    with pytest.raises(DeployError, match="no deployment before 3 succeeded and differs"):
         deployer.earlier(["b"])
 
 
@@ -278,7 +286,7 @@ def test_one_deployment_of_a_project_to_a_cluster_at_a_time(deployer: Deployer) 
 def test_what_is_remembered_has_no_values_and_is_for_the_owner_only(deploy: Deploy, deployer: Deployer) -> None:
     deploy(wanted(bot("a", environment=("rpc",)), rpc=("X",)), {"X": "hunter-2"})
     files = [file for file in deployer.records.folder.rglob("*") if file.is_file()]
-    assert {file.name for file in files} == {"history.jsonl", "journal.jsonl", "lock"}
+    assert {file.name for file in files} == {"history.jsonl", "journal.jsonl", "lock", "project.json"}
     for file in files:
         assert "hunter" not in file.read_text()
         assert file.stat().st_mode & 0o777 == 0o600
@@ -302,8 +310,8 @@ def test_a_line_that_was_torn_is_left_out(deploy: Deploy, deployer: Deployer) ->
 def test_another_project_or_cluster_has_records_of_its_own(deployer: Deployer, client: ClusterClient) -> None:
     folder = deployer.records.folder.parent
     others = [
-        Deployer.of(client, "here", identity, project, folder).records.folder
-        for identity, project in (("here", "app"), ("there", "app"), ("here", "app2"), ("ap", "phere"))
+        Deployer.of(client, "here", cluster, "app", project, folder).records.folder
+        for cluster, project in (("here", "the-app"), ("there", "the-app"), ("here", "other"), ("th", "e-apphere"))
     ]
     assert others[0] == deployer.records.folder
     assert len(set(others)) == 4
@@ -313,7 +321,7 @@ def test_a_plan_of_earlier_is_refused_once_the_cluster_has_moved(
     deploy: Deploy, deployer: Deployer, client: ClusterClient
 ) -> None:
     deploy(wanted(bot("a"), bot("b")))
-    plan = deployer.plan(wanted(bot("a", network="sepolia"), bot("b")), VALUES)
+    plan = deployer.plan(wanted(bot("a", network="sepolia"), bot("b")), MACHINE)
     read = Plan.model_validate_json(plan.model_dump_json())
     client.new_bot("stranger", "x/y:1", "ethereum", "mainnet", "node")
     deployer.check(read)
@@ -321,12 +329,14 @@ def test_a_plan_of_earlier_is_refused_once_the_cluster_has_moved(
     with pytest.raises(DeployError, match="here has changed since the plan was made"):
         deployer.check(read)
     with pytest.raises(DeployError, match="the plan is for here, not for there"):
-        Deployer(client, "there", "app", deployer.records).check(read)
+        replace(deployer, cluster="there", cluster_identity="there").check(read)
+    with pytest.raises(DeployError, match="the plan is of another project: app \\(the-app\\), not app \\(other\\)"):
+        replace(deployer, identity="other").check(read)
 
 
 def test_a_removal_that_was_done_already_is_fine(deploy: Deploy, deployer: Deployer, client: ClusterClient) -> None:
     deploy(wanted(bot("a"), bot("b")))
-    plan = deployer.plan(wanted(bot("a")), VALUES, PlanOptions(prune=True))
+    plan = deployer.plan(wanted(bot("a")), MACHINE, PlanOptions(prune=True))
     assert plan.of(RemoveBot)
     client.bots["b"].remove()
     assert [event.text for event in deployer.apply(plan, VALUES, ApplyOptions(timing=QUICK)) if event.name == "b"] == [
@@ -338,10 +348,10 @@ def test_a_bot_that_was_removed_in_the_meantime_fails(
     deploy: Deploy, deployer: Deployer, client: ClusterClient
 ) -> None:
     deploy(wanted(bot("a"), bot("b")))
-    plan = deployer.plan(wanted(bot("a", network="sepolia"), bot("b")), VALUES, PlanOptions(force=True))
+    plan = deployer.plan(wanted(bot("a", network="sepolia"), bot("b")), MACHINE, PlanOptions(force=True))
     assert plan.of(UpdateBot)
     assert plan.of(RestartBot)
     for one in client.bots.values():
         one.remove()
-    events = list(deployer.apply(plan, VALUES, ApplyOptions(timing=Timing(timeout=1, poll=0.02))))
+    events = list(deployer.apply(plan, VALUES, ApplyOptions(timing=Timing(timeout=1, settle=0, poll=0.02))))
     assert {event.text for event in events} == {"it was removed from the cluster in the meantime; run deploy again"}

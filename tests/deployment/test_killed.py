@@ -84,7 +84,7 @@ def check(served: Cluster, client: ClusterClient, deployer: Deployer, number: in
         ]
         assert runs_with == {name: values(number)[name] for name in named}
     assert sum(process.alive for process in served.machine.processes.values()) == len(wanted.bots)
-    assert deployer.records.pending_restarts() == {}
+    assert deployer.records.known().pending_restarts == {}
 
 
 @pytest.mark.parametrize(("kills", "seed"), [(6, 3), pytest.param(100, 20, marks=pytest.mark.trial)])

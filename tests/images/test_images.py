@@ -28,12 +28,13 @@ import pytest
 from ape_silverback.cluster.types import BotConfiguration
 from ape_silverback.exceptions import BuildError
 from ape_silverback.images.engine import ENGINE_VARIABLE, Engine, image_digests
-from ape_silverback.images.recipe import BASE, Recipe, make_recipe
+from ape_silverback.images.recipe import BASE, Recipe, make_recipe, sdk_base
 from ape_silverback.project.desired import DesiredBot
 from tests.conftest import Ape
 
 pytestmark = pytest.mark.xdist_group("images")
 Files = Callable[..., None]
+PIPES: dict[str, Any] = {"capture_output": True, "text": True}
 Built = Callable[..., "dict[str, dict[str, Any]]"]
 
 
@@ -192,6 +193,127 @@ def test_secrets_stay_out_of_what_the_engine_gets(project: Path, files: Files, t
     recipe = make_recipe(project, bot())
     assert copied(recipe, project) == {"bots/blocks/__init__.py", "bots/blocks/a/b.json", "contracts/A.json"}
     assert not re.search(r"^(COPY|ADD)( --\S+)? (\.|\*|/)", recipe.text, re.MULTILINE)
+
+
+def test_links_are_followed_within_the_project_and_nowhere_else(project: Path, files: Files, tmp_path: Path) -> None:
+    files(**{"bots/blocks/__init__.py": "", "shared/table.json": "1", "shared/more/x.csv": "2", ".env": "hunter2"})
+    (project / "bots" / "tables").symlink_to("../shared")
+    (project / "bots" / "blocks" / "table.json").symlink_to("../../shared/table.json")
+    (project / "shared" / "more" / "again.json").symlink_to("../table.json")
+    recipe = make_recipe(project, bot())
+    with recipe.context(project) as context:
+        assert (context / "bots" / "blocks" / "table.json").read_text() == "1"
+        assert (context / "bots" / "tables" / "more" / "again.json").read_text() == "1"
+        assert not [path for path in context.rglob("*") if path.is_symlink()]
+    outside = tmp_path / "outside"
+    outside.write_text("hunter2")
+    link = project / "bots" / "tables" / "link"
+    for target, says in (
+        (outside, "bots/tables/link: links to .*outside, outside the project; replace the link with a copy"),
+        (project / ".env", "bots/tables/link: links to .env, which is never copied into an image"),
+        (project / "absent", "bots/tables/link: broken link to"),
+        (project / "shared", "bots/tables/link: links to a folder that it is in"),
+    ):
+        link.unlink(missing_ok=True)
+        link.symlink_to(target)
+        with pytest.raises(BuildError, match=says), recipe.context(project):
+            pass
+
+
+@pytest.mark.parametrize(
+    ("line", "taken"),
+    [
+        ("-e ./libs/x", {"libs/x/pyproject.toml", "libs/x/x.py"}),
+        ("--editable=libs/x[more]", {"libs/x/pyproject.toml", "libs/x/x.py"}),
+        ("./libs/x ; python_version > '3'", {"libs/x/pyproject.toml", "libs/x/x.py"}),
+        ("x @ file:./libs/x", {"libs/x/pyproject.toml", "libs/x/x.py"}),
+        ("wheels/y-1-py3-none-any.whl", {"wheels/y-1-py3-none-any.whl"}),
+        ("--find-links wheels", {"wheels/y-1-py3-none-any.whl"}),
+        ("-e .[dev]", {"pyproject.toml", "README.md", "tools/__init__.py"}),
+        ("libs # a package of this name", set()),
+        ("-e git+https://x.example/y", set()),
+        ("--find-links https://x.example/wheels", set()),
+    ],
+)
+def test_requirements_that_lie_in_the_project_are_there_for_pip(
+    project: Path, files: Files, line: str, taken: set[str]
+) -> None:
+    files(
+        **{
+            "bots/blocks.py": "",
+            "pyproject.toml": '[project]\nname = "p"\n',
+            "README.md": "",
+            "tools/__init__.py": "",
+            "tests/__init__.py": "",
+            "notes.txt": "hunter2",
+            "libs/x/pyproject.toml": "",
+            "libs/x/x.py": "",
+            "libs/x/.env": "hunter2",
+            "wheels/y-1-py3-none-any.whl": "",
+            "requirements.txt": f"web3\n{line}\n",
+        }
+    )
+    recipe = make_recipe(project, bot())
+    assert copied(recipe, project) == {"bots/blocks.py", "requirements.txt", *taken}
+    before_pip = recipe.text[: recipe.text.index("-r requirements.txt")]
+    for path in taken:
+        assert path.split("/")[0] in before_pip
+
+
+def test_a_requirement_outside_the_project_is_an_error(project: Path, files: Files) -> None:
+    files(**{"bots/blocks.py": "", "requirements.txt": "-e ../shared\n"})
+    with pytest.raises(BuildError, match=r"'-e ../shared' in requirements.txt can't be copied into an image"):
+        make_recipe(project, bot())
+
+
+# Which base
+
+
+@pytest.mark.parametrize(
+    ("base", "fits"),
+    [
+        ("ghcr.io/apeworx/silverback:stable-python3.11", True),
+        ("ghcr.io/apeworx/silverback:v0.7.38-py3.9", False),
+        ("python:3.9-slim", False),
+        ("python:3.12", True),
+        ("python:3.10.2", False),
+        ("ghcr.io/apeworx/silverback:stable", True),
+    ],
+)
+def test_a_base_whose_tag_names_another_python_is_refused(project: Path, files: Files, base: str, fits: bool) -> None:
+    files(**{"bots/blocks.py": "", "pyproject.toml": '[project]\nrequires-python = ">=3.10.4"\n'})
+    if fits:
+        assert f"FROM {base}\n" in make_recipe(project, bot(), base=base).text
+    else:
+        with pytest.raises(
+            BuildError, match=r"the project requires Python >=3.10.4 \(pyproject.toml\), but base image"
+        ):
+            make_recipe(project, bot(), base=base)
+
+
+def test_a_base_is_checked_for_what_a_bot_needs(project: Path, files: Files) -> None:
+    files(**{"bots/blocks.py": ""})
+    assert "RUN python -c" not in make_recipe(project, bot(), base=sdk_base("0.7.38")).text
+    files(**{"pyproject.toml": '[project]\nrequires-python = "<3"\n'})
+    [check] = re.findall(r"^RUN (python -c .*)$", make_recipe(project, bot(), base="mine:1").text, re.MULTILINE)
+    here = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    result = subprocess.run(["sh", "-c", check], capture_output=True, text=True, env={"PATH": here})
+    assert result.returncode == 1
+    assert re.fullmatch(
+        r"ape-silverback: the project requires Python <3, but the base image has 3\.\d+\.\d+\n", result.stderr
+    )
+    files(**{"pyproject.toml": '[project]\nrequires-python = ">=3.10"\n'})
+    [check] = re.findall(r"^RUN (python -c .*)$", make_recipe(project, bot(), base="mine:1").text, re.MULTILINE)
+    subprocess.run(["sh", "-c", check], check=True, env={"PATH": here})
+    bare = subprocess.run(["sh", "-c", check.replace("python -c", f"{sys.executable} -I -S -c")], **PIPES)
+    assert bare.stderr == "ape-silverback: the base image lacks ape and silverback\n"
+
+
+@pytest.mark.parametrize(
+    ("version", "tag"), [("0.7.38", "v0.7.38"), ("v0.7.38", "v0.7.38"), ("latest", "latest"), ("stable", "stable")]
+)
+def test_a_version_of_the_sdk_names_its_image(version: str, tag: str) -> None:
+    assert sdk_base(version) == f"ghcr.io/apeworx/silverback:{tag}"
 
 
 def test_a_build_by_hand_finds_an_ignore_file_that_allows_only_what_is_copied(project: Path, files: Files) -> None:
@@ -520,11 +642,14 @@ def test_a_built_image_runs_its_bot_and_a_change_of_code_keeps_the_layers_below(
     assert document["image"] == image
     assert document["digest"] == docker("image", "inspect", "--format", "{{.Id}}", image).strip()
     said, files_there = docker("run", "--rm", "--network=host", image).split(".:\n", 1)
-    assert said.splitlines() == [
+    lines = said.splitlines()
+    assert lines[4].startswith("python -c import sys, importlib.util as u; lacks = ")
+    assert lines == [
         "silverback run blocks",
         "harambe",
         "/home/harambe/project",
         "from bots.blocks import bot",
+        lines[4],
         *("python -m pip --version", "python -m pip install --no-cache-dir -r requirements.txt"),
         *("python -m pip --version", "python -m pip install --no-cache-dir ape-vyper>=0.8,<0.9"),
         "ape compile with A.json",

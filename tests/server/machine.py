@@ -7,7 +7,7 @@ import os
 import threading
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -16,12 +16,15 @@ from typing import Any
 
 import uvicorn
 
+from ape_silverback.cluster.types import RestartPolicy
 from ape_silverback.server.app import make_app
 from ape_silverback.server.runtimes import GONE, Capabilities, ImageError, Observation, Run, State
 from ape_silverback.server.store import BotRecord, Store
 from ape_silverback.server.supervisor import Supervisor
 
 KEY = "the-key"
+
+NEVER = RestartPolicy(policy="never")
 
 
 @dataclass
@@ -96,6 +99,9 @@ class Machine:
     def work_folder(self, bot: uuid.UUID) -> Path:
         return Path(os.devnull)
 
+    def listen(self, changed: Callable[[], None]) -> bool:
+        return False
+
     def close(self) -> None:
         pass
 
@@ -156,7 +162,7 @@ def serving_cluster(folder: Path, delay: float = 0.0) -> Iterator[Cluster]:
         }
         return {"configuration": bot.configuration.model_dump_json(), **values}
 
-    supervisor = Supervisor(store, machine, variables_of, poll=0.02, stop_grace=0.2, remove_grace=0.2)
+    supervisor = Supervisor(store, machine, variables_of, poll=0.02, stop_grace=0.2, remove_grace=0.2, restart=NEVER)
     app, requests = make_app(supervisor, KEY), []
 
     async def counted(scope: Any, receive: Any, send: Any) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
+import json
+import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -23,7 +26,8 @@ from ape_silverback.server.platform.payments import Payments, Wanted, settle
 from ape_silverback.server.platform.store import END_OF_TIME, ClusterRecord, PlatformStore
 from ape_silverback.server.platform.watcher import Watcher, product_for
 from ape_silverback.server.supervisor import ImpossibleTransition
-from tests.cluster.server import serving
+from tests.cli.conftest import wait_for
+from tests.cluster.server import Reply, Request, serving
 from tests.server.payer import Payer
 from tests.stream.nodes import forward
 from tests.stream.payments import STANDARD
@@ -224,3 +228,100 @@ def test_a_product_code_pays_for_its_configuration_and_with_any_byte_changed_for
     changed = bytearray(code)
     changed[place] ^= change
     assert product_for(Created(0, OWNER, (bytes(changed),), 1), record) is None
+
+
+def deep(_: Request) -> Reply:
+    return Reply(200, b'{"jsonrpc": "2.0", "id": 0, "result": ' + b"[" * 100_000, {"Content-Type": "application/json"})
+
+
+def fairly_deep(request: Request) -> Reply:
+    ids = [one["id"] for one in request.json()]
+    nested = "[" * 900 + "]" * 900
+    body = ",".join(f'{{"jsonrpc": "2.0", "id": {one}, "result": {nested}}}' for one in ids)
+    return Reply(200, f"[{body}]".encode(), {"Content-Type": "application/json"})
+
+
+def results(result: str) -> Callable[[Request], Reply]:
+    """A node that answers everything with the same JSON."""
+
+    def behave(request: Request) -> Reply:
+        asked = request.json()
+        many = asked if isinstance(asked, list) else [asked]
+        bodies = [f'{{"jsonrpc": "2.0", "id": {one["id"]}, "result": {result}}}' for one in many]
+        text = f"[{','.join(bodies)}]" if isinstance(asked, list) else bodies[0]
+        return Reply(200, text.encode(), {"Content-Type": "application/json"})
+
+    return behave
+
+
+def bomb(_: Request) -> Reply:
+    body = gzip.compress(b" " * (200 << 20), 1)
+    return Reply(200, body, {"Content-Type": "application/json", "Content-Encoding": "gzip"})
+
+
+def header(number: str = "0x7fffffff", hash_: str = "0x" + "ab" * 32) -> str:
+    return json.dumps({"number": number, "hash": hash_, "timestamp": "0x1"})
+
+
+FAULTS: dict[str, Callable[[Request], Reply]] = {
+    "deep JSON": deep,
+    "nearly too deep JSON": fairly_deep,
+    "an id that is a list": lambda _: Reply(200, b'[{"jsonrpc": "2.0", "id": [1], "result": "0x1"}]'),
+    "a code that is a list": lambda _: Reply(
+        200, b'[{"jsonrpc": "2.0", "id": 0, "error": {"code": [], "message": []}}]'
+    ),
+    "half a character": results('{"number": "0x1", "hash": "\\ud800", "timestamp": "0x1"}'),
+    "a number that can't be stored": results(header("0x" + "f" * 100)),
+    "a number below zero": results(header("-0x1")),
+    "a hash of a megabyte": results(header(hash_="0x" + "a" * 2**20)),
+    "NaN": results("NaN"),
+    "an array": lambda _: Reply(200, b"[]"),
+    "a page": lambda _: Reply(502, b"<html>"),
+    "a gzip bomb": bomb,
+    "an endless answer": lambda _: Reply(200, chunks=iter(lambda: b" " * 2**20, b"")),
+    "a reset": lambda _: Reply(200, b"x" * 100, reset_after=1),
+    "dripping": lambda _: Reply(200, b"x" * 10_000, drip=0.05),
+}
+
+
+def test_the_watch_outlives_every_fault_of_a_node_and_a_node_that_drips_doesnt_hold_its_end(
+    store: PlatformStore, clusters: Clusters, payments: Payments, anvil: str
+) -> None:
+    behave: list[Callable[[Request], Reply]] = [lambda request: forward(anvil, request)]
+    payer = Payer.at(anvil, payments.manager, payments.tokens["TEST"])
+    with (
+        serving(lambda request: behave[0](request)) as between,
+        HttpNode(between.url, whole=1.0, pauses=()) as node,
+    ):
+        watcher = Watcher(node, payments, store, clusters, poll=0.02)
+        watcher.begin()
+        for fault in FAULTS.values():
+            seen = len(between.requests)
+            behave[0] = fault
+            wait_for(lambda seen=seen: len(between.requests) >= seen + 3, seconds=60)  # type: ignore[misc]
+        behave[0] = lambda request: forward(anvil, request)
+        record = new(store)
+        payer.create(STANDARD.get_product_code(payer.owner, record.info.id))
+        wait_for(lambda: again(store, record).status is STATUS.RUNNING, seconds=60)
+        behave[0] = FAULTS["dripping"]
+        seen = len(between.requests)
+        wait_for(lambda: len(between.requests) > seen, seconds=60)
+        begun = time.monotonic()
+        watcher.end()
+        assert time.monotonic() - begun < 30
+
+
+def test_a_fault_of_this_machine_is_logged_and_tried_again(
+    store: PlatformStore, clusters: Clusters, payments: Payments, anvil: str, tmp_path: Path
+) -> None:
+    payer = Payer.at(anvil, payments.manager, payments.tokens["TEST"])
+    record = new(store)
+    payer.create(STANDARD.get_product_code(payer.owner, record.info.id))
+    (tmp_path / "clusters").write_text("a file where the clusters' folders would be")
+    with HttpNode(anvil) as node:
+        watcher = Watcher(node, payments, store, clusters, poll=0.02)
+        watcher.begin()
+        wait_for(lambda: again(store, record).status is STATUS.PROVISIONING)
+        (tmp_path / "clusters").unlink()
+        wait_for(lambda: again(store, record).status is STATUS.RUNNING, seconds=60)
+        watcher.end()

@@ -16,6 +16,8 @@ from ape_silverback.server.daemon import LocalCluster, Started
 from ape_silverback.server.platform.app import slug_of
 from ape_silverback.server.platform.payments import Wanted
 from ape_silverback.version import __version__
+from tests.cli.conftest import wait_for
+from tests.server.payer import Payer
 from tests.server.test_platform import client_of
 
 pytestmark = pytest.mark.xdist_group("local-platform-surface")
@@ -49,6 +51,26 @@ def test_without_the_session_nothing_is_told(started: Started, path: str, cookie
     answer = httpx.get(started.running.host + path, cookies=cookies, headers=headers)
     assert answer.status_code == 401
     assert "session" in answer.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Sec-Fetch-Site": "cross-site", "Origin": "https://evil.example"},
+        {"Sec-Fetch-Site": "same-site"},
+        {"Origin": "https://evil.example"},
+        {"Origin": "null"},
+    ],
+)
+def test_a_form_of_another_site_isnt_accepted_with_the_cookie(started: Started, headers: dict[str, str]) -> None:
+    assert started.platform is not None
+    host, cookies = started.running.host, {"session": started.platform.session}
+    before = httpx.get(f"{host}/workspaces", cookies=cookies).json()
+    answer = httpx.post(f"{host}/workspaces", data={"slug": "theirs"}, cookies=cookies, headers=headers)
+    assert answer.status_code == 403
+    assert httpx.get(f"{host}/workspaces", cookies=cookies).json() == before
+    own = {"Sec-Fetch-Site": "same-origin", "Origin": host}
+    assert httpx.get(f"{host}/workspaces", cookies=cookies, headers=own).status_code == 200
 
 
 def test_the_session_doesnt_open_the_direct_cluster(started: Started) -> None:
@@ -199,3 +221,23 @@ def test_the_public_client_speaks_to_it(started: Started, client: PlatformClient
         assert workspace.available_versions == [__version__]
         assert public.get_stream_manager(1337).address == started.platform.payments.manager
     assert list(client.workspaces["from-outside"].clusters) == ["production"]
+
+
+def test_strangers_dont_learn_which_clusters_there_are(started: Started, anvil: str) -> None:
+    with client_of(started) as client:
+        space = client.create_workspace(workspace_slug="quiet")
+        paid = space.create_cluster("paid")
+        tokens = client.get_accepted_tokens(1337)
+        payer = Payer.at(anvil, client.get_stream_manager(1337), tokens["TEST"])
+        stream = payer.pay(paid)
+        wait_for(lambda: space.clusters["paid"].status is ResourceStatus.RUNNING, seconds=60)
+        try:
+            host = started.running.host
+            for path in ("openapi.json", "health", "ui/login", "", "bots"):
+                answers = [httpx.get(f"{host}/c/quiet/{name}/{path}") for name in ("paid", "none")]
+                assert [one.status_code for one in answers] == [401, 401], path
+                assert answers[0].content == answers[1].content
+            assert client.cluster_client("quiet", "paid").version
+        finally:
+            payer.cancel(stream)
+            wait_for(lambda: space.clusters["paid"].status is ResourceStatus.REMOVED, seconds=60)

@@ -40,7 +40,7 @@ def new_bot(client: ClusterClient, project: Path, module: str, **more: Any) -> B
 
 
 def pid_of(folder: Path, bot: Bot) -> int:
-    return int(json.loads((folder / "bots" / str(bot.id) / "bot.json").read_text())["pid"])
+    return int(json.loads((folder / "bots" / str(bot.id) / "run.json").read_text())["bot"])
 
 
 def gone(pid: int) -> bool:

@@ -139,8 +139,8 @@ def test_a_cluster_is_paid_for_verified_used_extended_and_cancelled(ape: Run, sl
     [
         (("create", "team/prod", "--yes"), 2, "exactly one of --amount or --time"),
         (("create", "team/prod", "--amount", "1", "--time", "1 day", "--yes"), 2, "exactly one of --amount or --time"),
-        (("create", "team/prod", "--time", "yesterday", "--yes"), 2, "is no time"),
-        (("create", "team/prod", "--time", "2020-01-01", "--yes"), 2, "is no time to come"),
+        (("create", "team/prod", "--time", "yesterday", "--yes"), 2, "isn't a time span"),
+        (("create", "team/prod", "--time", "2020-01-01", "--yes"), 2, "isn't in the future"),
         (("create", "team/prod", "--amount", "1e9", "--yes"), 1, "TEST; the payment takes 1000000000 TEST"),
         (("create", "team/prod", "--amount", "1", "--token", "USDC", "--yes"), 1, "takes no token 'USDC'"),
         (("create", "team/prod", "--amount", "1", "-c", "bost", "2", "--yes"), 2, "did you mean 'bots'?"),

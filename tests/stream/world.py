@@ -16,7 +16,7 @@ CONFIG = """
 ethereum:
   local:
     default_provider: foundry
-foundry:
+{local}foundry:
   host: {node}
 silverback:
   bots:
@@ -36,6 +36,7 @@ class World:
         node: address of the node that the project reads the chain from.
         stream: what the platform says of the cluster's stream.
         pins: of the section.
+        local: more of the local network's configuration.
     """
 
     platform: Platform
@@ -46,6 +47,7 @@ class World:
     stream: dict[str, Any]
     project: Path
     pins: dict[str, dict[int, str]] = field(default_factory=dict)
+    local: str = ""
 
     @property
     def record(self) -> dict[str, Any]:
@@ -54,7 +56,9 @@ class World:
 
     def configuration(self) -> str:
         """Give the project's configuration file."""
-        return CONFIG.format(node=self.node) + (f"  stream: {json.dumps(self.pins)}\n" if self.pins else "")
+        return CONFIG.format(node=self.node, local=self.local) + (
+            f"  stream: {json.dumps(self.pins)}\n" if self.pins else ""
+        )
 
     def reading(self) -> SectionReading:
         """Read the section of that."""

@@ -4,10 +4,10 @@ from ape_silverback.cli.shared.group import LazyGroup
 
 cluster = LazyGroup(
     name="cluster",
-    help="""Deploy bots to a Silverback cluster, and manage them there.
+    help="""Deploy bots to a Silverback cluster and manage them.
 
-    The cluster is the one of `-p/--profile`, else of the `silverback:` section in ape-config.yaml, else of the
-    environment (SILVERBACK_PROFILE, or SILVERBACK_CLUSTER_URI and SILVERBACK_CLUSTER_API_KEY), else of the default
+    The cluster is chosen by `-p/--profile`, else by the `silverback:` section of ape-config.yaml, else by the
+    environment (SILVERBACK_PROFILE, or SILVERBACK_CLUSTER_URI and SILVERBACK_CLUSTER_API_KEY), else by the default
     profile in ~/.silverback/profile.toml.
 
     Start here: `ape silverback cluster up`, then `ape silverback cluster deploy`.
@@ -25,7 +25,7 @@ cluster = LazyGroup(
             "verify": "ape_silverback.cli.cluster.verify:verify",
             "pay": "ape_silverback.cli.cluster.pay:pay",
         },
-        "On the cluster": {
+        "Inspect and change": {
             "bots": "ape_silverback.cli.cluster.bots:bots",
             "vars": "ape_silverback.cli.cluster.vars:vars_",
             "registry": "ape_silverback.cli.cluster.registry:registry",
@@ -36,6 +36,7 @@ cluster = LazyGroup(
         "Local cluster": {
             "up": "ape_silverback.cli.cluster.server:up",
             "down": "ape_silverback.cli.cluster.server:down",
+            "notify": "ape_silverback.cli.cluster.notify:notify",
         },
         "Platform": {
             "workspaces": "ape_silverback.cli.cluster.workspaces:workspaces",

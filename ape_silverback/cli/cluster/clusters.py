@@ -1,4 +1,4 @@
-"""``ape silverback cluster list|new|update|migrate|info|health``: clusters themselves."""
+"""``ape silverback cluster list|new|update|migrate|info|health``: clusters."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ _workspace = click.argument("workspace", metavar="[WORKSPACE]", required=False, 
 @format_option
 @platform_options
 def list_(workspace: str | None, format_: str, profile: str | None) -> None:
-    """List the clusters of a workspace; by default of the profile's default workspace.
+    """List the clusters of a workspace. The default is the profile's default workspace.
 
     \b
     Example:
@@ -57,7 +57,7 @@ def list_(workspace: str | None, format_: str, profile: str | None) -> None:
 
     def text() -> None:
         if not found:
-            note(f"No clusters in {space.slug}. `ape silverback cluster new {space.slug}` makes one.")
+            note(f"No clusters in {space.slug}. Create one with `ape silverback cluster new {space.slug}`.")
             return
         rows = [
             (
@@ -74,14 +74,14 @@ def list_(workspace: str | None, format_: str, profile: str | None) -> None:
     show([one.data() for one in found], format_, text)
 
 
-@click.command(short_help="Make a cluster")
+@click.command(short_help="Create a cluster")
 @_workspace
-@click.option("-n", "--name", metavar="NAME", help="Its name. Default: the platform's choice.")
-@click.option("-s", "--slug", metavar="SLUG", help="Its name in addresses and on the command line.")
+@click.option("-n", "--name", metavar="NAME", help="Name. Default: chosen by the platform.")
+@click.option("-s", "--slug", metavar="SLUG", help="Name in addresses and on the command line.")
 @format_option
 @platform_options
 def new(workspace: str | None, name: str | None, slug: str | None, format_: str, profile: str | None) -> None:
-    """Make a cluster in a workspace. It is provisioned when it is paid for.
+    """Create a cluster in a workspace. The platform provisions it once it is paid for.
 
     \b
     Example:
@@ -93,19 +93,17 @@ def new(workspace: str | None, name: str | None, slug: str | None, format_: str,
         space = connection.client.workspace(_workspace_of(connection, workspace))
         made = ClusterDocument.of(space.slug, space.create_cluster(slug, name))
     show(made.data(), format_, lambda: echo(f"{made.workspace}/{made.slug}: {made.status}"))
-    note(
-        f"It runs once it is paid for: ape silverback cluster pay create {made.workspace}/{made.slug} --time '30 days'"
-    )
+    note(f"Pay for it to run it: ape silverback cluster pay create {made.workspace}/{made.slug} --time '30 days'")
 
 
 @click.command(short_help="Rename a cluster")
 @_path
-@click.option("-n", "--name", metavar="NAME", help="Its new name.")
-@click.option("-s", "--slug", metavar="SLUG", help="Its new name in addresses and on the command line.")
+@click.option("-n", "--name", metavar="NAME", help="New name.")
+@click.option("-s", "--slug", metavar="SLUG", help="New name in addresses and on the command line.")
 @format_option
 @platform_options
 def update(path: str, name: str | None, slug: str | None, format_: str, profile: str | None) -> None:
-    """Give a cluster another name or slug. CLUSTER_PATH is WORKSPACE/NAME.
+    """Rename a cluster or change its slug. CLUSTER_PATH is WORKSPACE/NAME.
 
     \b
     Example:
@@ -125,14 +123,14 @@ def update(path: str, name: str | None, slug: str | None, format_: str, profile:
     show(document.data(), format_, lambda: echo(f"{document.workspace}/{document.slug}: {done}"))
 
 
-@click.command(short_help="Move a cluster to another version")
+@click.command(short_help="Migrate a cluster to another version")
 @_path
-@click.option("--version", metavar="VERSION", help="Version to move to. Default: the stable one.")
+@click.option("--version", metavar="VERSION", help="Version to migrate to. Default: the stable one.")
 @yes_option
 @format_option
 @platform_options
 def migrate(path: str, version: str | None, yes: bool, format_: str, profile: str | None) -> None:
-    """Move a cluster to another version of the software that it runs. CLUSTER_PATH is WORKSPACE/NAME.
+    """Migrate a cluster to another version. CLUSTER_PATH is WORKSPACE/NAME.
 
     \b
     Example:
@@ -144,19 +142,19 @@ def migrate(path: str, version: str | None, yes: bool, format_: str, profile: st
     with platform(profile) as connection:
         space, found = _find(connection, path)
         if version is not None and version not in (known := space.available_versions):
-            raise click.ClickException(f"there is no version '{version}'; {did_you_mean(version, known)}")
+            raise click.ClickException(f"no version '{version}'; {did_you_mean(version, known)}")
         wanted = f"version {version}" if version else "the stable version"
-        confirm(f"Move {space.slug}/{found.slug} from version {found.version or 'unknown'} to {wanted}?", yes)
+        confirm(f"Migrate {space.slug}/{found.slug} from version {found.version or 'unknown'} to {wanted}?", yes)
         space.migrate_cluster(str(found.id), version)
         document = ClusterDocument.of(space.slug, space.clusters.get(found.slug, found))
-    show(document.data(), format_, lambda: echo(f"{space.slug}/{found.slug}: migration to {wanted} begun"))
+    show(document.data(), format_, lambda: echo(f"{space.slug}/{found.slug}: migrating to {wanted}"))
 
 
 @click.command(short_help="Show a cluster")
 @format_option
 @cluster_options
 def info(format_: str, profile: str | None, cluster: str | None) -> None:
-    """Show a cluster: of the platform its record, with configuration, expiry and stream; of another what it tells.
+    """Show a cluster: its configuration and version, and on the platform its expiry and payment stream.
 
     \b
     Example:
@@ -222,11 +220,11 @@ def _show_direct(connection: Connection, format_: str) -> None:
     show(document.data(), format_, text)
 
 
-@click.command(short_help="Say whether a cluster is healthy")
+@click.command(short_help="Check the health of a cluster")
 @format_option
 @cluster_options
 def health(format_: str, profile: str | None, cluster: str | None) -> None:
-    """Say whether a cluster, its networks and its bots are healthy. Exit code 1 if something isn't.
+    """Check whether a cluster, its networks and its bots are healthy; exit with 1 if one isn't.
 
     \b
     Example:
@@ -254,15 +252,15 @@ def health(format_: str, profile: str | None, cluster: str | None) -> None:
 
 
 def _workspace_of(connection: PlatformConnection, given: str | None) -> str:
-    """Give the workspace that was named, else the profile's default.
+    """Return the workspace that was named, else the profile's default.
 
     Raises:
-        click.UsageError: there is none.
+        click.UsageError: neither is given.
     """
     if workspace := given or connection.profile.default_workspace:
         return workspace
     known = ", ".join(sorted(connection.client.workspaces)) or "none"
-    raise click.UsageError(f"Name the WORKSPACE, or set `default-workspace` in the profile. There is: {known}.")
+    raise click.UsageError(f"Pass a WORKSPACE, or set `default-workspace` in the profile. Your workspaces: {known}.")
 
 
 def _find(connection: PlatformConnection, path: str) -> tuple[Workspace, ClusterInfo]:
@@ -274,8 +272,8 @@ def _find(connection: PlatformConnection, path: str) -> tuple[Workspace, Cluster
 
 
 def _left(expiration: datetime | None) -> str:
-    """Say how long a cluster is paid for."""
+    """Return how long a cluster is paid for, for people."""
     if expiration is None:
         return "-"
     now = datetime.now(timezone.utc)
-    return f"{age(now, expiration)} left" if expiration > now else "run out"
+    return f"{age(now, expiration)} left" if expiration > now else "expired"

@@ -1,11 +1,13 @@
-"""``ape silverback cluster deploy``: make the cluster have what the project wants."""
+"""``ape silverback cluster deploy``: deploy the project's bots."""
 
 from __future__ import annotations
 
 import signal
+import sys
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +21,7 @@ from ape_silverback.cli.shared.deploy_options import (
     project_bots,
     project_options,
     read_plan,
+    refuse_beside_plan,
     request_of,
 )
 from ape_silverback.cli.shared.gate import no_verify_option, pass_gate
@@ -27,8 +30,10 @@ from ape_silverback.cli.shared.output import value_text
 from ape_silverback.cli.shared.terminal import INTERRUPTED, confirm, echo, echo_text, note, safe_json, style, warn
 
 if TYPE_CHECKING:
-    from ape_silverback.deployment.apply import ApplyOptions, Event
-    from ape_silverback.deployment.plan import Plan
+    from ape_silverback.deployment.apply import ApplyOptions
+    from ape_silverback.deployment.events import Event
+    from ape_silverback.deployment.history import Source
+    from ape_silverback.deployment.plan import Plan, PlanOptions
     from ape_silverback.deployment.result import DeployResult
     from ape_silverback.deployment.session import DeploySession
     from ape_silverback.images.build import Build
@@ -40,11 +45,11 @@ events_option = click.option(
     type=click.Choice(["text", "json"], case_sensitive=False),
     default="text",
     show_default=True,
-    help="How to show what happens: json is an event a line, as docs/userguides/output.md describes.",
+    help="Format of what happens: json is an event a line, as docs/userguides/output.md describes.",
 )
 
 
-@click.command(short_help="Make the cluster have the project's bots")
+@click.command(short_help="Deploy the project's bots")
 @project_bots
 @click.option("-y", "--yes", is_flag=True, help="Don't ask before changes are made.")
 @click.option(
@@ -54,7 +59,7 @@ events_option = click.option(
     "--plan",
     "plan_file",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="Apply this plan of `plan --out`, if the cluster hasn't moved since.",
+    help="Apply this plan of `plan --out`, as it is, if the cluster hasn't moved since.",
 )
 @project_options
 @apply_flags
@@ -66,7 +71,10 @@ events_option = click.option(
 @no_verify_option
 @events_option
 @cluster_options
+@click.pass_context
 def deploy(
+    ctx: click.Context,
+    /,
     bots: tuple[str, ...],
     yes: bool,
     dry_run: bool,
@@ -82,9 +90,9 @@ def deploy(
 ) -> None:
     """Deploy the project's bots: all of them, or each BOT by name or glob.
 
-    Verifies the payment stream of a cluster of the platform, compares the project with the cluster, shows the
-    difference, applies it, and waits until every bot runs and is healthy. Bots of the cluster that aren't in the
-    project are left alone. The same command again changes nothing, or finishes what was cut off.
+    Verifies the payment stream of a cluster of the platform, compares the project with the cluster and with what the
+    last deployment left, shows the difference, applies it, and waits until every bot runs and is healthy. Bots that
+    this project didn't deploy are left alone. Run again, it changes nothing, or finishes what was cut off.
 
     \b
     Examples:
@@ -97,9 +105,14 @@ def deploy(
     from ape_silverback.images.build import Build
 
     plan_options, apply_options = plan_options_of(options, bots), apply_options_of(options, rollback)
-    if plan_file is not None and (bots or dry_run or build):
-        raise click.UsageError("--plan applies what is in the file: no BOT, --dry-run or --build goes with it.")
     request = request_of(options, bots, profile, cluster)
+    saved = None
+    if plan_file is not None:
+        refuse_beside_plan(ctx)
+        if bots:
+            raise click.UsageError("--plan applies what is in the file: name no BOT with it.")
+        saved = read_plan(plan_file)
+        request = replace(request, target=saved.target)
     try:
         with open_session(request, warn) as session:
             if dry_run:
@@ -110,21 +123,31 @@ def deploy(
                 return
             pass_gate(session.connection, session.stream, no_verify=no_verify)
             with session.deployer.lock():
-                if plan_file is not None:
-                    plan, images = read_plan(plan_file), []
+                images: list[DesiredBot] = []
+                if saved is not None:
+                    plan = saved
                     session.deployer.check(plan)
                 else:
                     desired = session.resolve()
-                    plan = session.plan(desired, plan_options)
+                    plan = _adopting(session, desired, session.plan(desired, plan_options), plan_options, yes)
                     images = session.to_build(plan, desired) if build else []
                 if build and not images:
                     note(_nothing_to_build(session, plan))
-                carry_out(session, plan, apply_options, yes=yes, format_=format_, images=images, build=Build(push))
+                apply(session, plan, apply_options, yes=yes, format_=format_, images=images, build=Build(push))
     except NoClusterError:
         if not dry_run:
             raise
         _show_desired(request.resolve(request.read(), None, warn))
         note("\nNo cluster is chosen, so this isn't compared with one. `ape silverback cluster up` starts a local one.")
+
+
+def _adopting(session: DeploySession, desired: DesiredState, plan: Plan, plan_options: PlanOptions, yes: bool) -> Plan:
+    """Ask at a terminal whether to take over what this project didn't deploy; return the plan that follows."""
+    if not plan.strangers or yes or not sys.stdin.isatty():
+        return plan
+    them = "it" if len(plan.strangers) == 1 else "them"
+    confirm(f"{', '.join(plan.strangers)}: on {plan.cluster}, not deployed by this project. Take {them} over?", yes)
+    return session.plan(desired, replace(plan_options, adopt=True))
 
 
 def _nothing_to_build(session: DeploySession, plan: Plan) -> str:
@@ -135,7 +158,7 @@ def _nothing_to_build(session: DeploySession, plan: Plan) -> str:
     return "No image is built: no bot changes. For code that is new under an old tag, --force restarts the bots."
 
 
-def carry_out(
+def apply(
     session: DeploySession,
     plan: Plan,
     apply_options: ApplyOptions,
@@ -144,9 +167,9 @@ def carry_out(
     format_: str,
     images: Sequence[DesiredBot] = (),
     build: Build | None = None,
-    source: Mapping[str, Any] | None = None,
+    source: Source | None = None,
 ) -> None:
-    """Show a plan, ask, carry it out, and show what happens. The keywords are those of ``DeploySession.carry_out``.
+    """Show a plan, ask, apply it, and show what happens. The keywords are those of ``DeploySession.apply``.
 
     Raises:
         click.ClickException: something failed.
@@ -154,47 +177,51 @@ def carry_out(
     """
     from ape_silverback.cli.shared.progress import progress, show_failure
     from ape_silverback.deployment.result import DeployResult
+    from ape_silverback.exceptions import SilverbackError
 
     as_json = format_ == "json"
     if as_json:
         _show_event("plan", plan=plan.model_dump(mode="json"))
     else:
         show_plan(plan)
-    if plan.refused:
-        raise click.ClickException("\n".join(plan.refused))
-    if images:
-        note(f"Images to build first: {', '.join(bot.configuration.image for bot in images)}.")
-    if unfinished := session.deployer.records.unfinished():
-        note(f"The last deployment was cut off; begun, and of no known end: {', '.join(unfinished)}.")
-    if plan.writes:
-        confirm(f"Apply this to {plan.cluster}?", yes)
-
     result = DeployResult(plan, apply_options.wait)
-    left = "What was begun is finished by the cluster; the same command again does the rest."
-    with _interruptible() as stop, progress(left) as shown:
-        events = session.carry_out(
-            plan, apply_options, images=images, build=build, stop=stop, tell=note, **(source or {})
-        )
-        with closing(events):
-            for event in events:
-                result.add(event)
-                if as_json:
-                    _show_event(event.kind, event)
-                else:
-                    shown.show(event)
+    try:
+        session.deployer.check_allowed(plan)
+        if images:
+            note(f"Images to build first: {', '.join(bot.configuration.image for bot in images)}.")
+        if unfinished := session.deployer.records.unfinished():
+            note(f"The last deployment was cut off; begun, and of no known end: {', '.join(unfinished)}.")
+        if plan.writes:
+            confirm(f"Apply this to {plan.cluster}?", yes)
+        left = "Changes in flight will complete; run the same command again for the rest."
+        with _interruptible() as stop, progress(left) as shown:
+            events = session.apply(
+                plan, apply_options, images=images, build=build, stop=stop, show_line=note, source=source
+            )
+            with closing(events):
+                for event in events:
+                    result.add(event)
+                    if as_json:
+                        _show_event(event.kind, event)
+                    else:
+                        shown.show(event)
+    except SilverbackError as error:
+        result.error = str(error)
+        raise
+    finally:
+        if as_json:  # always the last line, whatever happened
+            _show_event("done", text=f"{result.error}; {result.text}" if result.error else result.text)
     for event in result.failures:
         show_failure(event)
     _show_result(result, as_json, stop.is_set())
 
 
 def _show_result(result: DeployResult, as_json: bool, interrupted: bool) -> None:
-    if as_json:
-        _show_event("done", text=result.text)
     if interrupted:
         failed = [event.name for event in result.failures]
         for what, names in (("Done", result.written), ("Failed", failed), ("Not started", result.not_started)):
             note(f"{what}: {', '.join(dict.fromkeys(names)) or 'nothing'}.")
-        note("The same command again does the rest.")
+        note("Run the same command again for the rest.")
         raise click.exceptions.Exit(INTERRUPTED)
     result.check()
     if not as_json:
@@ -203,7 +230,7 @@ def _show_result(result: DeployResult, as_json: bool, interrupted: bool) -> None
 
 @contextmanager
 def _interruptible() -> Iterator[threading.Event]:
-    """Let the first interrupt end a deployment after what is under way, and a second one at once."""
+    """Let the first interrupt end a deployment after what is in flight, and a second one at once."""
     stop = threading.Event()
 
     def interrupt(number: int, _: Any) -> None:
@@ -211,7 +238,7 @@ def _interruptible() -> Iterator[threading.Event]:
             signal.signal(number, before[signal.Signals(number)])
             raise KeyboardInterrupt
         stop.set()
-        note("Interrupted: what is under way is finished. Once more leaves at once.")
+        note("Interrupted: changes in flight will complete. Interrupt again to leave at once.")
 
     before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ape_silverback.cli.cluster.deploy import carry_out, events_option
+from ape_silverback.cli.cluster.deploy import apply, events_option
 from ape_silverback.cli.shared.deploy_options import (
     apply_flags,
     apply_options_of,
@@ -23,7 +23,7 @@ from ape_silverback.cli.shared.terminal import note, style, warn
 if TYPE_CHECKING:
     from ape_silverback.deployment.history import Record
 
-target_option = click.option("--target", metavar="NAME", help="Target of the section whose cluster it is.")
+target_option = click.option("--target", metavar="NAME", help="Target of the section.")
 
 
 @click.command(short_help="Show earlier deployments")
@@ -33,31 +33,37 @@ target_option = click.option("--target", metavar="NAME", help="Target of the sec
 def history(target: str | None, format_: str, profile: str | None, cluster: str | None) -> None:
     """Show who deployed this project to the cluster, when, from which commit, and how it ended; the newest last.
 
-    It is what this machine remembers, in ~/.silverback/deployments or in the folder that `history:` of the section
-    names.
+    The record is in ~/.silverback/deployments, or in the folder that `history:` of the section names. Its file
+    project.json names the project and the cluster that it is about; edit it after the project has moved.
 
     \b
     Example:
         ape silverback cluster history
     """
-    from ape_silverback.cli.shared.documents import DeploymentDocument
     from ape_silverback.deployment.session import DeployRequest, open_session
 
     with open_session(DeployRequest(Path.cwd(), target=target, profile=profile, cluster=cluster), warn) as session:
         records = session.deployer.records.history()
-    documents = [DeploymentDocument.of(record) for record in records]
 
     def text() -> None:
         if not records:
-            note("Nothing is remembered of deployments to this cluster.")
+            note("No deployment to this cluster is recorded.")
             return
         rows = [
-            (str(one.id), time_text(one.time), one.by, one.what, _commit(one), ", ".join(one.bots) or "-", _ended(one))
+            (
+                str(one.id),
+                time_text(one.time),
+                one.by,
+                _what(one),
+                _commit(one),
+                ", ".join(bot.name for bot in one.of_target(one.target)) or "-",
+                _ended(one),
+            )
             for one in records
         ]
         show_table(("ID", "TIME", "BY", "WHAT", "COMMIT", "BOTS", "ENDED"), rows)
 
-    show([document.data() for document in documents], format_, text)
+    show([record.model_dump(mode="json") for record in records], format_, text)
 
 
 @click.command(short_help="Go back to an earlier deployment")
@@ -88,29 +94,42 @@ def rollback(
 ) -> None:
     """Give bots the configuration that an earlier deployment gave them: all of them, or each BOT.
 
-    Without --to it is the last one before that ended well and differs. Bots that came later are left alone, unless
-    --prune is given. Values of variables aren't remembered: those that are on the cluster stay.
+    Without --to it is the last one before that succeeded and differs. Bots keep their ids, so one that was renamed
+    since gets its old name back. Bots that came later are left alone, unless --prune is given. Values of variables
+    aren't recorded: those that are on the cluster stay.
 
     \b
     Examples:
         ape silverback cluster rollback
         ape silverback cluster rollback liquidator --to 7 --yes
     """
+    from ape_silverback.deployment.history import Source
     from ape_silverback.deployment.plan import PlanOptions
     from ape_silverback.deployment.session import DeployRequest, open_session
 
     apply_options = apply_options_of(options)
     if prune and bots:
-        raise click.UsageError("--prune is for all bots: name no BOT with it.")
+        raise click.UsageError("--prune looks at all bots: name no BOT with it.")
     request = DeployRequest(Path.cwd(), bots, target, profile, cluster, env_files=env_files)
     with open_session(request, warn) as session, session.deployer.lock():
         pass_gate(session.connection, session.stream, no_verify=no_verify)
-        record, desired = session.deployer.earlier(bots, to)
+        record, desired = session.earlier(to)
         note(f"Back to deployment {record.id} of {time_text(record.time)} by {record.by}.")
         plan = session.plan(desired, PlanOptions(prune=prune))
-        origin = record.model_dump(include={"commit", "dirty", "digests"})
-        source = {"what": f"rollback to {record.id}", "restores": record.id, **origin}
-        carry_out(session, plan, apply_options, yes=yes, format_=format_, source=source)
+        source = Source(
+            what=f"rollback to {record.id}",
+            selected=bots,
+            commit=record.commit,
+            dirty=record.dirty,
+            restores=record.id,
+            digests=record.digests,
+        )
+        apply(session, plan, apply_options, yes=yes, format_=format_, source=source)
+
+
+def _what(record: Record) -> str:
+    names = f" {' '.join(record.selected)}" if record.selected else ""
+    return f"{record.what}{names}" + (f" --target {record.target}" if record.target else "")
 
 
 def _commit(record: Record) -> str:
@@ -123,6 +142,6 @@ def _ended(record: Record) -> str:
     if record.outcome is None:
         return style("cut off", fg="red")
     if record.succeeded:
-        return style("well", fg="green")
+        return style("succeeded", fg="green")
     wrong = [name for name, text in record.outcome.items() if not text.startswith(("ready", "applied"))]
-    return style(f"not well: {', '.join(wrong)}", fg="red")
+    return style(f"failed: {', '.join(wrong)}", fg="red")

@@ -25,10 +25,10 @@ HERE = "ape_silverback.cli.cluster.registry"
 
 registry = LazyGroup(
     name="registry",
-    help="Show, make, change and remove credentials for container registries. Passwords are never shown.",
+    help="List, create, update and remove credentials for container registries. Passwords are never shown.",
     short_help="Manage credentials for container registries",
     commands_by_section={
-        "Look": {"list": f"{HERE}:list_", "info": f"{HERE}:info"},
+        "Inspect": {"list": f"{HERE}:list_", "info": f"{HERE}:info"},
         "Change": {"new": f"{HERE}:new", "update": f"{HERE}:update", "remove": f"{HERE}:remove"},
     },
 )
@@ -37,11 +37,11 @@ _name = click.argument("name", metavar="NAME", shell_complete=complete_credentia
 
 
 def _login(function: Function) -> Function:
-    """Add the options that a terminal would be asked for."""
+    """Add the options that a terminal is asked for."""
     for option in (
         click.option("--password-stdin", is_flag=True, help="Read the password from stdin."),
         click.option("--username", metavar="NAME", help="User name at the registry."),
-        click.option("--email", metavar="ADDRESS", help="Mail address of the account at the registry."),
+        click.option("--email", metavar="ADDRESS", help="Email address of the account at the registry."),
     ):
         function = option(function)
     return function
@@ -65,7 +65,7 @@ def list_(format_: str, profile: str | None, cluster: str | None) -> None:
 
     def text() -> None:
         if not found:
-            note("No registry credentials. `ape silverback cluster registry new` makes some.")
+            note("No registry credentials. Create some with `ape silverback cluster registry new`.")
             return
         rows = [(one.name, one.hostname, f"{age(one.updated)} ago") for one in found]
         show_table(("NAME", "REGISTRY", "UPDATED"), rows)
@@ -106,7 +106,7 @@ def info(name: str, format_: str, profile: str | None, cluster: str | None) -> N
     show(document.data(), format_, text)
 
 
-@click.command(short_help="Make credentials")
+@click.command(short_help="Create credentials")
 @click.argument("name", metavar="NAME")
 @click.argument("registry", metavar="REGISTRY")
 @_login
@@ -124,7 +124,7 @@ def new(
     profile: str | None,
     cluster: str | None,
 ) -> None:
-    """Make credentials for a container registry. What isn't said is asked for.
+    """Create credentials for a container registry. A terminal is asked for missing options.
 
     \b
     Example:
@@ -143,7 +143,7 @@ def new(
     show(CredentialDocument.of(made).data(), format_, lambda: echo(f"{made.name}: created"))
 
 
-@click.command(short_help="Change credentials")
+@click.command(short_help="Update credentials")
 @_name
 @click.option("-r", "--registry", metavar="HOST", help="Address of the registry.")
 @_login
@@ -161,7 +161,7 @@ def update(
     profile: str | None,
     cluster: str | None,
 ) -> None:
-    """Change credentials for a container registry. What isn't said stays; a terminal is asked when nothing is said.
+    """Update credentials for a container registry. Missing options stay as they are; without any, a terminal is asked.
 
     \b
     Example:
@@ -177,7 +177,7 @@ def update(
             registry = None
         changes = (registry, email, username, password)
         if not any(one is not None for one in changes) and sys.stdin.isatty() and not password_stdin:
-            note("Leave empty what should stay.")
+            note("Press Enter to keep a value.")
             email, username = (_ask(text, "", default="") or None for text in ("Email", "User name"))
             password = _ask("Password", "", hidden=True, default="") or None
             changes = (registry, email, username, password)
@@ -206,7 +206,7 @@ def remove(
     profile: str | None,
     cluster: str | None,
 ) -> None:
-    """Remove registry credentials, each NAME by name or glob. Some that a bot uses are refused.
+    """Remove registry credentials. NAME is a name or a glob. Credentials that a bot uses are kept.
 
     \b
     Example:
@@ -224,7 +224,7 @@ def _from_stdin() -> str:
     """Read a password, without the end of its line.
 
     Raises:
-        click.UsageError: there is none.
+        click.UsageError: stdin is empty.
     """
     password = sys.stdin.readline().rstrip("\r\n")
     if not password:
@@ -233,11 +233,11 @@ def _from_stdin() -> str:
 
 
 def _ask(text: str, option: str, *, hidden: bool = False, default: str | None = None) -> str:
-    """Ask a terminal.
+    """Ask the terminal for a missing option.
 
     Raises:
-        click.UsageError: there is none to ask; names the option that says it.
-        click.exceptions.Exit: there was no answer.
+        click.UsageError: stdin isn't a terminal; names the option.
+        click.exceptions.Exit: Ctrl-C, or the input ended.
     """
     if not sys.stdin.isatty():
         raise click.UsageError(f"{text} is missing, and stdin isn't a terminal; pass {option}.")

@@ -22,26 +22,26 @@ if TYPE_CHECKING:
     from ape_silverback.connect import Connection
 
 MOST_ERRORS = 3
-"""Errors that are shown of a bot, the most frequent ones."""
+"""Errors that are shown of a bot, the most frequent first."""
 
 MANY_BOTS = 20
-"""Bots above which only those that aren't healthy are asked for their errors."""
+"""With more bots, only errors of those that aren't healthy are asked for."""
 
 
 @click.command(short_help="Show the cluster and its bots")
-@click.option("-w", "--watch", is_flag=True, help="Stay, and show it again and again.")
+@click.option("-w", "--watch", is_flag=True, help="Keep the page up to date.")
 @click.option(
     "--interval",
     metavar="SECONDS",
     type=click.FloatRange(min=0.1),
     default=2.0,
     show_default=True,
-    help="Seconds between two looks.",
+    help="Seconds between updates.",
 )
 @format_option
 @cluster_options
 def status(watch: bool, interval: float, format_: str, profile: str | None, cluster: str | None) -> None:
-    """Show the cluster: version, health, networks, time that is paid for, and each bot with state and recent errors.
+    """Show the cluster on one page: version, health, networks, time left, and its bots with their recent errors.
 
     \b
     Example:
@@ -49,7 +49,7 @@ def status(watch: bool, interval: float, format_: str, profile: str | None, clus
         ape silverback cluster status --watch
     """
     if watch and format_ != "text":
-        raise click.UsageError("--watch is for people: it shows text only.")
+        raise click.UsageError("--watch shows text; it can't be combined with --format.")
     with connected(profile, cluster) as connection:
         if watch:
             _watch(connection, interval)
@@ -58,7 +58,7 @@ def status(watch: bool, interval: float, format_: str, profile: str | None, clus
 
 
 def _watch(connection: Connection, interval: float) -> None:
-    """Show the page until an interrupt. A cluster that doesn't answer for a while is shown as that."""
+    """Show the page until an interrupt, also while the cluster doesn't answer."""
     from rich.console import Console
     from rich.live import Live
     from rich.text import Text
@@ -73,7 +73,7 @@ def _watch(connection: Connection, interval: float) -> None:
                 page = captured(partial(_show, _ask(connection)))
             except (ConnectionFailed, ServerError) as error:
                 page = captured(partial(echo, style(str(error), fg="red")))
-            footer = style(f"\n{datetime.now():%X}, every {interval:g} s; Ctrl-C ends", dim=True)
+            footer = style(f"\n{datetime.now():%X}, every {interval:g} s; Ctrl-C to quit", dim=True)
             live.update(Text.from_ansi(page + footer), refresh=True)
             time.sleep(interval)
 
@@ -117,7 +117,7 @@ def _show(document: StatusDocument) -> None:
     if document.expiration:
         now = datetime.now(timezone.utc)
         over = document.expiration <= now
-        left = style("run out", fg="red") if over else f"{age(now, document.expiration)} left"
+        left = style("expired", fg="red") if over else f"{age(now, document.expiration)} left"
         fact("Stream", left)
     echo()
     show_bots(document.bots)

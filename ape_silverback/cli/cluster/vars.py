@@ -1,4 +1,4 @@
-"""``ape silverback cluster vars``: groups of environment variables. Their values are sent and never shown."""
+"""``ape silverback cluster vars``: variable groups. Their values are sent and never shown."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ HERE = "ape_silverback.cli.cluster.vars"
 
 vars_ = LazyGroup(
     name="vars",
-    help="Show, make, change and remove groups of environment variables. Values are never shown.",
-    short_help="Manage groups of environment variables",
+    help="List, create, update and remove groups of environment variables. Values are never shown.",
+    short_help="Manage variable groups",
     commands_by_section={
-        "Look": {"list": f"{HERE}:list_", "info": f"{HERE}:info"},
+        "Inspect": {"list": f"{HERE}:list_", "info": f"{HERE}:info"},
         "Change": {"new": f"{HERE}:new", "update": f"{HERE}:update", "remove": f"{HERE}:remove"},
     },
 )
@@ -43,7 +43,7 @@ def _values(function: Function) -> Function:
         "env_files",
         metavar="FILE",
         multiple=True,
-        help="File with NAME=VALUE lines, - for stdin; may be repeated.",
+        help="File with NAME=VALUE lines, or - for stdin; repeatable.",
     )(function)
     return click.option(
         "-e",
@@ -51,7 +51,7 @@ def _values(function: Function) -> Function:
         "variables",
         metavar="NAME[=VALUE]",
         multiple=True,
-        help="A variable, its value from the environment when none is given; may be repeated, wins over --env-file.",
+        help="A variable; without a value it is taken from the environment. Repeatable, and wins over --env-file.",
     )(function)
 
 
@@ -76,7 +76,7 @@ def list_(format_: str, profile: str | None, cluster: str | None) -> None:
 
     def text() -> None:
         if not groups:
-            note("No variable groups. `ape silverback cluster vars new` makes one.")
+            note("No variable groups. Create one with `ape silverback cluster vars new`.")
             return
         rows = [(group.name, ", ".join(group.variables) or "-", f"{age(group.created)} ago") for group in groups]
         show_table(("NAME", "VARIABLES", "CREATED"), rows)
@@ -116,7 +116,7 @@ def info(name: str, format_: str, profile: str | None, cluster: str | None) -> N
     show(document.data(), format_, text)
 
 
-@click.command(short_help="Make a group")
+@click.command(short_help="Create a group")
 @click.argument("name", metavar="NAME")
 @_values
 @no_verify_option
@@ -131,7 +131,7 @@ def new(
     profile: str | None,
     cluster: str | None,
 ) -> None:
-    """Make a variable group.
+    """Create a variable group.
 
     \b
     Example:
@@ -142,16 +142,16 @@ def new(
 
     values = _read(variables, env_files)
     if not values:
-        raise click.UsageError("Name at least one variable, with -e or --env-file.")
+        raise click.UsageError("Pass at least one variable with -e or --env-file.")
     with connected_for_writing(profile, cluster, no_verify) as connection:
         group = connection.client.new_variable_group(name, values)
     show(GroupDocument.of(group).data(), format_, lambda: echo(f"{group.name}: created"))
 
 
-@click.command(short_help="Change a group")
+@click.command(short_help="Update a group")
 @_group
 @_values
-@click.option("-d", "--del", "deleted", metavar="NAME", multiple=True, help="Variable to take away; may be repeated.")
+@click.option("-d", "--del", "deleted", metavar="NAME", multiple=True, help="Variable to remove; repeatable.")
 @no_verify_option
 @format_option
 @cluster_options
@@ -165,9 +165,9 @@ def update(
     profile: str | None,
     cluster: str | None,
 ) -> None:
-    """Set variables of a group and take some away. What isn't named stays.
+    """Set and remove variables of a group. The others stay as they are.
 
-    A bot that runs keeps the old values until it is restarted.
+    A running bot keeps the old values until it restarts.
 
     \b
     Example:
@@ -175,11 +175,11 @@ def update(
     """
     from ape_silverback.cli.shared.documents import GroupDocument
     from ape_silverback.deployment.observed import statuses_of
-    from ape_silverback.deployment.plan import ACTIVE
+    from ape_silverback.deployment.state import ACTIVE
 
     values = _read(variables, env_files)
     if both := sorted(set(values) & set(deleted)):
-        raise click.UsageError(f"Set or take away, not both: {', '.join(both)}.")
+        raise click.UsageError(f"-e and -d name the same variable: {', '.join(both)}.")
     with connected_for_writing(profile, cluster, no_verify) as connection:
         group = choose_one("variable group", connection.client.variable_groups, name)
         if unknown := [one for one in deleted if one not in group.variables]:
@@ -194,7 +194,7 @@ def update(
             users = [bot for bot in connection.client.bots.values() if group.name in bot.environment]
             running = [bot.name for bot, state in zip(users, statuses_of(users), strict=True) if state in ACTIVE]
             if running:
-                note(f"{', '.join(running)}: the old values stay until a restart.")
+                note(f"{', '.join(running)}: the old values are used until a restart.")
     show(GroupDocument.of(group).data(), format_, lambda: echo(f"{group.name}: {done}"))
 
 
@@ -214,7 +214,7 @@ def remove(
     profile: str | None,
     cluster: str | None,
 ) -> None:
-    """Remove variable groups, each GROUP by name or glob. One that a bot uses is refused.
+    """Remove variable groups. GROUP is a name or a glob. Groups that a bot uses are kept.
 
     \b
     Example:
@@ -229,11 +229,11 @@ def remove(
 
 
 def _read(variables: Sequence[str], env_files: Sequence[str]) -> dict[str, str]:
-    """Give the values that were named; of two for one variable the later wins, and an option wins over a file.
+    """Return the values of variables; the later of two wins, and an option wins over a file.
 
     Raises:
-        click.UsageError: a name is none, a file can't be read, or the environment doesn't have a variable. What may be
-            a value without its name isn't shown.
+        click.UsageError: a name isn't valid, a file can't be read, or a variable isn't set. Never shows what may be
+            a value.
     """
     values: dict[str, str] = {}
     for file in env_files:
@@ -241,11 +241,11 @@ def _read(variables: Sequence[str], env_files: Sequence[str]) -> dict[str, str]:
     for number, given in enumerate(variables, 1):
         name, has_value, value = given.partition("=")
         if not NAME.fullmatch(name):
-            raise click.UsageError(f"-e number {number} isn't NAME=VALUE, or NAME of a variable in the environment.")
+            raise click.UsageError(f"-e number {number} isn't NAME=VALUE or NAME.")
         if not has_value:
             if name not in os.environ:
                 shown = f"-e {name}" if name.isupper() else f"-e number {number}"
-                raise click.UsageError(f"{shown}: the environment has no such variable, and no value is given.")
+                raise click.UsageError(f"{shown}: not set in the environment; pass a value.")
             value = os.environ[name]
         values[name] = value
     return values

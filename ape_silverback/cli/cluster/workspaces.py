@@ -1,4 +1,4 @@
-"""``ape silverback cluster workspaces``: what owns clusters on the platform."""
+"""``ape silverback cluster workspaces``: the owners of clusters on the platform."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ HERE = "ape_silverback.cli.cluster.workspaces"
 
 workspaces = LazyGroup(
     name="workspaces",
-    help="Show, make, rename and delete workspaces, which own clusters on the platform.",
+    help="List, create, rename and delete workspaces, which hold the clusters of the platform.",
     short_help="Manage workspaces of the platform",
     commands_by_section={
-        "Look": {"list": f"{HERE}:list_", "info": f"{HERE}:info"},
+        "Inspect": {"list": f"{HERE}:list_", "info": f"{HERE}:info"},
         "Change": {"new": f"{HERE}:new", "update": f"{HERE}:update", "delete": f"{HERE}:delete"},
     },
 )
@@ -49,7 +49,7 @@ def list_(format_: str, profile: str | None) -> None:
 
     def text() -> None:
         if not found:
-            note("No workspaces. `ape silverback cluster workspaces new` makes one.")
+            note("No workspaces. Create one with `ape silverback cluster workspaces new`.")
             return
         show_table(("SLUG", "NAME", "CREATED"), [(one.slug, one.name, f"{age(one.created)} ago") for one in found])
 
@@ -61,7 +61,7 @@ def list_(format_: str, profile: str | None) -> None:
 @format_option
 @platform_options
 def info(slug: str, format_: str, profile: str | None) -> None:
-    """Show a workspace and who owns it.
+    """Show a workspace and its owner.
 
     \b
     Example:
@@ -75,13 +75,13 @@ def info(slug: str, format_: str, profile: str | None) -> None:
     show(document.data(), format_, lambda: _show(document))
 
 
-@click.command(short_help="Make a workspace")
-@click.option("-n", "--name", metavar="NAME", help="Its name.")
-@click.option("-s", "--slug", metavar="SLUG", help="Its name in addresses and on the command line.")
+@click.command(short_help="Create a workspace")
+@click.option("-n", "--name", metavar="NAME", help="Name.")
+@click.option("-s", "--slug", metavar="SLUG", help="Name in addresses and on the command line.")
 @format_option
 @platform_options
 def new(name: str | None, slug: str | None, format_: str, profile: str | None) -> None:
-    """Make a workspace. What isn't said is the platform's choice.
+    """Create a workspace. The platform chooses missing options.
 
     \b
     Example:
@@ -96,8 +96,8 @@ def new(name: str | None, slug: str | None, format_: str, profile: str | None) -
 
 @click.command(short_help="Rename a workspace")
 @_workspace
-@click.option("-n", "--name", metavar="NAME", help="Its new name.")
-@click.option("-s", "--slug", "new_slug", metavar="SLUG", help="Its new name in addresses and on the command line.")
+@click.option("-n", "--name", metavar="NAME", help="New name.")
+@click.option("-s", "--slug", "new_slug", metavar="SLUG", help="New name in addresses and on the command line.")
 @format_option
 @platform_options
 def update(slug: str, name: str | None, new_slug: str | None, format_: str, profile: str | None) -> None:
@@ -127,7 +127,7 @@ def update(slug: str, name: str | None, new_slug: str | None, format_: str, prof
 @format_option
 @platform_options
 def delete(slugs: tuple[str, ...], every: bool, yes: bool, format_: str, profile: str | None) -> None:
-    """Delete workspaces, each WORKSPACE by slug or glob. One that holds a cluster is refused.
+    """Delete workspaces. WORKSPACE is a slug or a glob. Workspaces with clusters are kept.
 
     \b
     Example:

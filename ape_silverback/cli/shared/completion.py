@@ -1,10 +1,11 @@
-"""What the shell offers on TAB: names that are asked for quickly, kept for seconds, and left out when that fails.
+"""Names for the shell's completion: asked for with little patience, kept for seconds, left out on failure.
 
-Nothing is written to disk: names are kept in ``XDG_RUNTIME_DIR``, which is in memory, where there is one.
+Names are kept in memory, in ``XDG_RUNTIME_DIR`` where there is one, never on disk.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import time
@@ -20,7 +21,7 @@ KEPT_FOR = 10.0
 """Seconds for which names are kept."""
 
 PATIENCE = 1.0
-"""Seconds that a cluster gets to answer."""
+"""Seconds that a cluster has to answer."""
 
 Names = Callable[[click.Context], Iterable[str]]
 Completer = Callable[[click.Context, click.Parameter, str], list[str]]
@@ -30,7 +31,7 @@ def _completer(names: Names) -> Completer:
     def complete(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:  # noqa: ARG001 - click's
         try:
             return sorted(name for name in names(ctx) if name.startswith(incomplete) and safe_line(name) == name)
-        except Exception:  # noqa: BLE001 - a shell that waits for TAB must see nothing of it
+        except Exception:  # noqa: BLE001 - completion must stay silent
             return []
 
     return complete
@@ -76,21 +77,20 @@ def _on_cluster(kind: str) -> Names:
             with connected(profile, cluster, patience=PATIENCE, warn=_ignore) as connection:
                 return list(getattr(connection.client, kind))
 
-        return _kept(f"{kind} {profile} {cluster} {Path.cwd()}", ask)
+        return _kept(f"{kind} {profile} {cluster}", ask)
 
     return names
 
 
-def _kept(key: str, ask: Callable[[], list[str]]) -> list[str]:
-    """Give names as they were some seconds ago, else ask for them."""
+def _kept(what: str, ask: Callable[[], list[str]]) -> list[str]:
+    """Return names as they were some seconds ago, else ask for them."""
     folder = os.environ.get("XDG_RUNTIME_DIR")
     if not folder or not Path(folder).is_dir():
         return ask()
     from ape_silverback.files import write_private
 
-    environment = {name: value for name, value in os.environ.items() if name.startswith("SILVERBACK_")}
     file = Path(folder) / "ape-silverback" / "completion.json"
-    key = json.dumps([key, os.environ.get("HOME"), sorted(name for name in environment if "KEY" not in name)])
+    key = _key(what)
     kept: dict[str, Any] = _read(file)
     if key not in kept or not 0 <= time.time() - kept[key]["at"] < KEPT_FOR:
         kept = {other: entry for other, entry in kept.items() if 0 <= time.time() - entry["at"] < KEPT_FOR}
@@ -98,6 +98,19 @@ def _kept(key: str, ask: Callable[[], list[str]]) -> list[str]:
         write_private(file, json.dumps(kept))
     names: list[str] = kept[key]["names"]
     return names
+
+
+def _key(what: str) -> str:
+    """Return a digest of everything that chooses the cluster: values of variables too, and the files' contents."""
+    from ape_silverback.files import silverback_folder
+
+    chosen = [what, str(Path.cwd()), str(silverback_folder())]
+    chosen += [f"{name}={value}" for name, value in sorted(os.environ.items()) if "SILVERBACK_" in name]
+    digest = hashlib.sha256("\0".join(chosen).encode("utf8", "surrogateescape"))
+    for file in (silverback_folder() / "profile.toml", Path("ape-config.yaml"), Path("pyproject.toml")):
+        digest.update(file.read_bytes() if file.is_file() else b"\0")
+        digest.update(b"\0")
+    return digest.hexdigest()
 
 
 def _read(file: Path) -> dict[str, Any]:

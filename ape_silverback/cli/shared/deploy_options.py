@@ -26,8 +26,10 @@ env_files_option = click.option(
     multiple=True,
     help="File with values of variables, as NAME=VALUE lines. Wins over the environment; may be repeated.",
 )
-prune_option = click.option(
-    "--prune", is_flag=True, help="Remove what earlier deployments made and the project no longer has."
+prune_option = click.option("--prune", is_flag=True, help="Remove what this project deployed before and no longer has.")
+
+adopt_option = click.option(
+    "--adopt", is_flag=True, help="Take over bots and groups of these names that this project didn't deploy."
 )
 
 project_options = together(
@@ -47,10 +49,12 @@ project_options = together(
     env_files_option,
     prune_option,
     click.option("--push-vars", is_flag=True, help="Send the values of variables that are there already, too."),
+    adopt_option,
+    click.option("--keep-drift", is_flag=True, help="Leave what was changed on the cluster and not in the project."),
     click.option("--force", is_flag=True, help="Restart bots that need nothing, too: for a tag that was moved."),
     click.option("--restart/--no-restart", default=True, show_default=True, help="Restart bots that need it."),
 )
-"""What says what the project wants, and what is asked of the plan."""
+"""What the project wants, and what the plan may do."""
 
 apply_flags = together(
     click.option("--wait/--no-wait", default=True, show_default=True, help="Wait until bots run and are healthy."),
@@ -59,14 +63,16 @@ apply_flags = together(
         type=click.FloatRange(min=0, min_open=True),
         default=180.0,
         show_default=True,
-        help="Seconds to wait for a bot to be running and healthy.",
+        help="Seconds to wait for a bot to be running and healthy; one that still looks stopped gets 60 of them.",
     ),
     click.option(
         "--settle",
         type=click.FloatRange(min=0),
-        default=0.0,
+        default=7.0,
         show_default=True,
-        help="Seconds for which a bot has to stay healthy.",
+        envvar="SILVERBACK_SETTLE",
+        show_envvar=True,
+        help="Seconds for which a bot that was changed has to stay healthy.",
     ),
     click.option(
         "--strategy",
@@ -78,7 +84,7 @@ apply_flags = together(
     click.option(
         "--max-unavailable",
         type=click.IntRange(min=1),
-        help="With --strategy rolling: most bots that are restarted at once. Default: 1.",
+        help="With --strategy rolling: most bots that may be down at once, failed ones included. Default: 1.",
     ),
     click.option("--fail-fast", is_flag=True, help="Begin nothing more once a bot failed."),
     click.option(
@@ -95,7 +101,7 @@ apply_flags = together(
 def request_of(
     options: dict[str, Any], bots: tuple[str, ...], profile: str | None, cluster: str | None
 ) -> DeployRequest:
-    """Give what is asked of this run."""
+    """Return what is asked of this run."""
     from ape_silverback.deployment.session import DeployRequest
     from ape_silverback.project.desired import Overrides
 
@@ -111,24 +117,32 @@ def request_of(
         options["target"],
         profile,
         cluster,
-        options=Overrides(**{key: options[key] for key in ("network", "account", "tag", "allow_dirty")}),
+        overrides=Overrides(**{key: options[key] for key in ("network", "account", "tag", "allow_dirty")}),
         settings=settings,
         env_files=options["env_files"],
     )
 
 
 def plan_options_of(options: dict[str, Any], names: Sequence[str] = ()) -> PlanOptions:
-    """Give what is asked of the plan."""
+    """Return what the plan may do."""
     from ape_silverback.deployment.plan import PlanOptions
 
     if options["prune"] and names:
-        raise click.UsageError("--prune is for the whole project: name no BOT with it.")
-    return PlanOptions(options["prune"], options["push_vars"], options["restart"], options["force"])
+        raise click.UsageError("--prune looks at the whole project: name no BOT with it.")
+    return PlanOptions(
+        prune=options["prune"],
+        push_variables=options["push_vars"],
+        restart=options["restart"],
+        force=options["force"],
+        adopt=options["adopt"],
+        keep_drift=options["keep_drift"],
+    )
 
 
 def apply_options_of(options: dict[str, Any], rollback: bool = False) -> ApplyOptions:
-    """Give how the plan is carried out."""
-    from ape_silverback.deployment.apply import ApplyOptions, Timing
+    """Return how the plan is carried out."""
+    from ape_silverback.deployment.apply import ApplyOptions
+    from ape_silverback.deployment.wait import Timing
 
     rolling, most = options["strategy"] == "rolling", options["max_unavailable"]
     if most and not rolling:
@@ -145,11 +159,38 @@ def apply_options_of(options: dict[str, Any], rollback: bool = False) -> ApplyOp
     )
 
 
-def read_plan(file: Path) -> Plan:
-    """Read a plan that was written down.
+CHANGES_A_PLAN = (
+    *("target", "network", "account", "tag", "images", "settings", "allow_dirty", "prune", "push_vars"),
+    *("adopt", "keep_drift", "force", "restart"),
+)
+"""Parameters that say what a plan does, so that they make no sense beside a saved one."""
+
+
+def refuse_beside_plan(ctx: click.Context) -> None:
+    """Refuse options that would change a plan which is made already.
 
     Raises:
-        click.ClickException: the file holds none, or one of another version.
+        click.UsageError: there are some; names them.
+    """
+    from click.core import ParameterSource
+
+    given = [
+        max((*parameter.opts, *parameter.secondary_opts), key=len)
+        for parameter in ctx.command.params
+        if parameter.name in (*CHANGES_A_PLAN, "dry_run", "build")
+        and ctx.get_parameter_source(parameter.name) is ParameterSource.COMMANDLINE
+    ]
+    if given:
+        raise click.UsageError(
+            f"--plan applies what is in the file, so {', '.join(given)} can't change it: pass it to `plan --out`."
+        )
+
+
+def read_plan(file: Path) -> Plan:
+    """Read a saved plan.
+
+    Raises:
+        click.ClickException: the file doesn't hold one, or one of another version.
     """
     from pydantic import ValidationError
 

@@ -12,13 +12,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from ape_silverback.cluster.types import BotConfiguration, ClusterConfiguration, ResourceStatus
+from ape_silverback.cluster.types import ClusterConfiguration, ResourceStatus
 
 if TYPE_CHECKING:
     from ape_silverback.cluster.client import Bot, RegistryCredentials, VariableGroup, Workspace
     from ape_silverback.cluster.log_stream import LogLine
     from ape_silverback.cluster.types import ClusterInfo
-    from ape_silverback.deployment.history import Record
     from ape_silverback.server.platform.payments import Payments
 
 
@@ -256,39 +255,6 @@ class StatusDocument(Document):
     """End of what is paid for, of a cluster of the platform."""
 
 
-class DeploymentDocument(Document):
-    """An earlier deployment: `history`."""
-
-    id: int
-    """Its number, from 1 on."""
-    time: datetime
-    """When it began."""
-    by: str
-    """Who deployed, as `user@machine`."""
-    what: str
-    """`deploy`, or `rollback to ID`."""
-    target: str | None
-    """Target of the section."""
-    commit: str | None
-    """Git commit of the project."""
-    dirty: bool | None
-    """Whether there were changes that weren't committed."""
-    bots: dict[str, BotConfiguration]
-    """Every bot of the project after it: name → configuration."""
-    digests: dict[str, str]
-    """Name of a bot → digest of its image, where an engine could tell."""
-    outcome: dict[str, str] | None
-    """Name → the last that happened to it; null for a deployment that was cut off."""
-
-    @classmethod
-    def of(cls, record: Record) -> DeploymentDocument:
-        """Describe a deployment."""
-        return cls(
-            **record.model_dump(exclude={"version", "restores", "leaving", "groups", "bots"}),
-            bots={name: bot.configuration for name, bot in record.bots.items()},
-        )
-
-
 class EventDocument(Document):
     """Something that happens in a deployment: `deploy` and `rollback`, a document a line."""
 
@@ -438,7 +404,6 @@ DOCUMENTS: Mapping[str, type[Document]] = {
         ErrorDocument,
         ResultDocument,
         StatusDocument,
-        DeploymentDocument,
         EventDocument,
         StreamDocument,
         LocalClusterDocument,

@@ -1,4 +1,4 @@
-"""Groups of commands that import a command only when it is used, and say what is wrong without a traceback."""
+"""Groups that import a command only when it is used, and turn errors into messages."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class LazyGroup(click.Group):
 
     Args:
         commands_by_section: heading in ``--help`` → name of a command → where it is, as ``module:attribute``.
-        version_of: distribution whose version ``--version`` prints; None for no such option.
+        version_of: distribution whose version ``--version`` prints; None for no option.
     """
 
     def __init__(
@@ -33,7 +33,7 @@ class LazyGroup(click.Group):
             self.params.append(_version_option(version_of))
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
-        """Name the commands in the order in which they are declared."""
+        """Return the names of the commands in their order."""
         return [name for section in self.commands_by_section.values() for name in section]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
@@ -55,7 +55,7 @@ class LazyGroup(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Find the command that the arguments name, or say which of this group are near.
+        """Return the command that the arguments name; an error suggests the nearest of this group.
 
         Ape would suggest commands of its own root group here.
         """
@@ -97,9 +97,7 @@ class LazyGroup(click.Group):
 
 
 def _not_loaded(name: str, error: ImportError) -> str:
-    return (
-        f"'{name}' can't be loaded: {error}. Is ape-silverback installed whole? `pip install --upgrade ape-silverback`"
-    )
+    return f"'{name}' can't be loaded: {error}. Reinstall it: pip install --upgrade --force-reinstall ape-silverback"
 
 
 def _version_option(distribution: str) -> click.Option:

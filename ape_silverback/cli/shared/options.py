@@ -1,4 +1,4 @@
-"""Options that many commands share, and the connections that they choose."""
+"""Options that commands share, and the connections that they choose."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ TEXT, JSON, YAML = "text", "json", "yaml"
 
 
 def together(*options: Callable[[Any], Any]) -> Callable[[Function], Function]:
-    """Make one decorator of several."""
+    """Return one decorator for several."""
 
     def decorate(function: Function) -> Function:
         for option in reversed(options):
@@ -36,7 +36,7 @@ profile_option = click.option(
     "-p",
     "--profile",
     metavar="PROFILE",
-    help="The profile to use, of ~/.silverback/profile.toml.",
+    help="Profile in ~/.silverback/profile.toml.",
     shell_complete=complete_profiles,
 )
 
@@ -46,21 +46,21 @@ cluster_options = together(
         "-c",
         "--cluster",
         metavar="WORKSPACE/NAME",
-        help="The cluster of the platform to talk to.",
+        help="Cluster of the platform.",
         shell_complete=complete_clusters,
     ),
     verbosity_option(),
 )
-"""What every command has that talks to a cluster."""
+"""The options of every command that talks to a cluster."""
 
 platform_options = together(profile_option, verbosity_option())
-"""What every command has that talks to the platform."""
+"""The options of every command that talks to the platform."""
 
 connected = partial(connect.connected, warn=warn)
 platform = partial(connect.platform, warn=warn)
 
 bot_names = click.argument("names", metavar="[BOT]...", nargs=-1, shell_complete=complete_bots)
-"""Bots, by name or glob."""
+"""Bots by name or glob."""
 
 format_option = click.option(
     "--format",
@@ -68,33 +68,33 @@ format_option = click.option(
     type=click.Choice([TEXT, JSON, YAML], case_sensitive=False),
     default=TEXT,
     show_default=True,
-    help="How to show it. docs/userguides/output.md says what JSON and YAML hold.",
+    help="Output format; docs/userguides/output.md describes JSON and YAML.",
 )
 
-yes_option = click.option("-y", "--yes", is_flag=True, help="Don't ask.")
+yes_option = click.option("-y", "--yes", is_flag=True, help="Don't ask for confirmation.")
 
-all_option = click.option("--all", "every", is_flag=True, help="Every one that is there.")
+all_option = click.option("--all", "every", is_flag=True, help="All of them.")
 
 
 def _iso(text: str) -> datetime:
     """Read a time in ISO 8601, local without a zone.
 
     Raises:
-        ValueError: it is none; likewise OverflowError.
+        ValueError, OverflowError: it isn't a time.
     """
     return datetime.fromisoformat(re.sub(r"Z$", "+00:00", text)).astimezone()
 
 
 class Span(click.ParamType):
-    """A time span: ``10m``, ``2h``, ``3 days``, or up to a time in ISO 8601 that is to come. Gives seconds."""
+    """A time span such as ``10m``, ``2h`` or ``3 days``, or until a time in ISO 8601; converts to seconds."""
 
     name = "time"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        """Read it.
+        """Return the seconds.
 
         Raises:
-            click.BadParameter: it is none, or not above zero.
+            click.BadParameter: it isn't a time span, or not above zero.
         """
         if isinstance(value, int):
             return value
@@ -103,9 +103,9 @@ class Span(click.ParamType):
             span = read_span(text)
             span = _iso(text) - datetime.now(timezone.utc) if span is None else span
         except (ValueError, OverflowError):
-            self.fail(f"'{text}' is no time: write '2h', '30 days' or '2027-01-31T12:00'", param, ctx)
+            self.fail(f"'{text}' isn't a time span; use '2h', '30 days' or '2027-01-31T12:00'", param, ctx)
         if span <= timedelta():
-            self.fail(f"'{text}' is no time to come", param, ctx)
+            self.fail(f"'{text}' isn't in the future", param, ctx)
         return int(span.total_seconds())
 
 
@@ -115,10 +115,10 @@ class Moment(click.ParamType):
     name = "time"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
-        """Read it.
+        """Return the time.
 
         Raises:
-            click.BadParameter: it is none.
+            click.BadParameter: it isn't a time.
         """
         if isinstance(value, datetime):
             return value
@@ -127,8 +127,8 @@ class Moment(click.ParamType):
             if (span := read_span(text)) is not None:
                 return datetime.now(timezone.utc) - span
         except OverflowError:
-            self.fail(f"'{text}' is longer ago than there is time", param, ctx)
+            self.fail(f"'{text}' is too long ago", param, ctx)
         try:
             return _iso(text)
         except (ValueError, OverflowError):
-            self.fail(f"'{text}' is no time: write '10m', '2h', '3 days' or '2026-01-31T12:00'", param, ctx)
+            self.fail(f"'{text}' isn't a time; use '10m', '2h', '3 days' or '2026-01-31T12:00'", param, ctx)

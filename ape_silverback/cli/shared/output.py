@@ -1,4 +1,4 @@
-"""How commands show things: data on stdout, everything else on stderr; colours only on a terminal."""
+"""How commands show data: tables, facts, JSON and YAML, on stdout."""
 
 from __future__ import annotations
 
@@ -177,7 +177,7 @@ def show_facts(facts: Mapping[str, str], err: bool = False) -> None:
 
 
 def configuration_facts(configuration: ClusterConfiguration | None) -> dict[str, str]:
-    """Give what a cluster is configured to, a fact a setting, for ``show_facts``."""
+    """Return the settings of a cluster for ``show_facts``."""
     if configuration is None:
         return {"configuration": "-"}
     parts = configuration.settings_display_dict()
@@ -187,28 +187,28 @@ def configuration_facts(configuration: ClusterConfiguration | None) -> dict[str,
 
 @contextmanager
 def messages_on_stderr() -> Iterator[None]:
-    """Send what Ape says of connections and transactions, which it prints to stdout, to stderr: stdout is for data."""
+    """Send Ape's messages about connections and transactions to stderr, since stdout is for data."""
     with contextlib.redirect_stdout(sys.stderr):
         yield
 
 
 def time_text(moment: datetime | None) -> str:
-    """Give a moment in local time."""
+    """Return a time in local time."""
     return "-" if moment is None else f"{moment.astimezone():%Y-%m-%d %H:%M:%S %Z}"
 
 
 def state_text(state: str) -> str:
-    """Give a state as a coloured word."""
+    """Return a state as a coloured word."""
     return style(state, fg=STATE_COLOURS.get(state))
 
 
 def health_text(healthy: bool) -> str:
-    """Give a health as coloured words."""
+    """Return a health as coloured words."""
     return style("healthy", fg="green") if healthy else style("not healthy", fg="red")
 
 
 def value_text(value: Any) -> str:
-    """Give a value of a configuration for people."""
+    """Return a value of a configuration for people."""
     if value is None or value == () or value == []:
         return "-"
     if isinstance(value, bool):
@@ -222,7 +222,7 @@ class _Terminal(io.StringIO):
 
 
 def captured(text: Callable[[], None]) -> str:
-    """Give what something would show, with its colours."""
+    """Return what a function shows, with its colours."""
     lines = _Terminal()
     with contextlib.redirect_stdout(lines):
         text()
@@ -230,7 +230,7 @@ def captured(text: Callable[[], None]) -> str:
 
 
 def age(moment: datetime | None, now: datetime | None = None) -> str:
-    """Give the time since a moment in its two largest units, as ``2h 5m``; nothing for none."""
+    """Return the time since a moment in its two largest units, as ``2h 5m``; empty for None."""
     if moment is None:
         return ""
     seconds = max(0, int(((now or datetime.now(timezone.utc)) - moment).total_seconds()))

@@ -1,4 +1,4 @@
-"""Choosing things by name or glob, and doing something to many of them side by side."""
+"""Choosing things by name or glob, and acting on many of them side by side."""
 
 from __future__ import annotations
 
@@ -20,49 +20,49 @@ T = TypeVar("T")
 
 
 def choose(kind: str, known: Mapping[str, T], names: Sequence[str], every: bool = False) -> dict[str, T]:
-    """Give what names or globs choose: names in their order, what a glob or all means by name.
+    """Return what names or globs choose: names in their order, matches of a glob and all of them by name.
 
     Args:
-        kind: what it is, for errors: ``bot``.
-        known: all that there is, by name.
+        kind: what they are, for errors: ``bot``.
+        known: all of them by name.
         names: names or globs.
-        every: whether all is meant.
+        every: whether to choose all.
 
     Raises:
-        click.UsageError: nothing is named and not all is meant, or both.
+        click.UsageError: neither names nor ``every``, or both.
         click.ClickException: a name matches nothing.
     """
     if every and names:
-        raise click.UsageError(f"Name each {kind}, or say --all, not both.")
+        raise click.UsageError(f"Pass names of {kind}s or --all, not both.")
     if every:
         return dict(sorted(known.items()))
     if not names:
-        raise click.UsageError(f"Name each {kind}, or say --all.")
+        raise click.UsageError(f"Pass the name of a {kind}, or --all.")
     chosen: dict[str, T] = {}
     for name in names:
         matches = [name] if name in known else sorted(fnmatch.filter(known, name))
         if not matches:
-            raise click.ClickException(f"no {kind} '{name}' there; there is: {', '.join(sorted(known)) or 'none'}")
+            raise click.ClickException(f"no {kind} '{name}'; there is: {', '.join(sorted(known)) or 'none'}")
         chosen |= {match: known[match] for match in matches}
     return chosen
 
 
 def choose_one(kind: str, known: Mapping[str, T], name: str) -> T:
-    """Give what one name means.
+    """Return what one name chooses.
 
     Raises:
         click.ClickException: it matches nothing, or as a glob more than one.
     """
     chosen = choose(kind, known, (name,))
     if len(chosen) > 1:
-        raise click.ClickException(f"'{name}' means more than one {kind}: {', '.join(sorted(chosen))}")
+        raise click.ClickException(f"'{name}' matches more than one {kind}: {', '.join(sorted(chosen))}")
     return next(iter(chosen.values()))
 
 
 def each(
     chosen: Mapping[str, T], act: Callable[[T], object], result: Literal["started", "stopped", "removed"]
 ) -> list[ResultDocument]:
-    """Do something to things side by side, by name; one failure doesn't stop the others."""
+    """Act on things side by side and return the results by name; a failure doesn't stop the others."""
     from ape_silverback.cli.shared.documents import ResultDocument
     from ape_silverback.exceptions import SilverbackError
 
@@ -77,7 +77,7 @@ def each(
 
 
 def show_results(results: Sequence[ResultDocument], format_: str) -> None:
-    """Show what became of each.
+    """Show the results.
 
     Raises:
         click.ClickException: one failed.

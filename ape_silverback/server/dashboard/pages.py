@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Annotated, Any, Literal
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 from uuid import UUID
 
 from ape.logging import LogLevel
@@ -21,7 +21,7 @@ from starlette.concurrency import run_in_threadpool
 
 from ape_silverback.cluster.bot_errors import count_errors
 from ape_silverback.cluster.types import ResourceStatus
-from ape_silverback.server.authentication import SESSION, Role, is_same, role_of_key
+from ape_silverback.server.authentication import SESSION, Role, is_cross_site, is_same, role_of_key
 from ape_silverback.server.dashboard.charts import Chart, charts_of
 from ape_silverback.server.dashboard.sessions import COOKIE, SESSION_LIFE, Sessions
 from ape_silverback.server.logs import Filter, stream
@@ -89,9 +89,7 @@ def _viewer(request: Request) -> Role:
 
 def _same_origin(request: Request) -> None:
     """Refuse what another site sends: the cookie is ``SameSite=Strict``, and this holds where that isn't kept."""
-    origin = request.headers.get("origin")
-    site = request.headers.get("sec-fetch-site", "same-origin")
-    if site not in ("same-origin", "none") or (origin and urlsplit(origin).netloc != request.headers.get("host")):
+    if is_cross_site(request.headers):
         raise HTTPException(403, "sent from another site")
 
 

@@ -18,7 +18,7 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ape_silverback.cluster.types import ClusterInfo, ResourceStatus, StreamInfo, WorkspaceInfo
-from ape_silverback.server.authentication import SESSION, is_same
+from ape_silverback.server.authentication import SESSION, bearer_key, is_cross_site, is_same, role_of_key
 from ape_silverback.server.platform.clusters import Clusters
 from ape_silverback.server.platform.payments import Payments
 from ape_silverback.server.platform.store import ClusterRecord, PlatformStore
@@ -81,9 +81,11 @@ def add_platform(app: FastAPI, store: PlatformStore, clusters: Clusters, payment
     """
     cookie = APIKeyCookie(name=SESSION, auto_error=False)
 
-    def authenticate(opened: Annotated[str | None, Depends(cookie)]) -> None:
+    def authenticate(request: Request, opened: Annotated[str | None, Depends(cookie)]) -> None:
         if not is_same(opened, session):
             raise HTTPException(401, "no or a wrong session; `ape silverback cluster up` writes the one of this server")
+        if is_cross_site(request.headers):
+            raise HTTPException(403, "a request from another site isn't accepted with the session's cookie")
 
     for router in (_workspaces(store), _clusters(store), _payments(payments)):
         app.include_router(router, dependencies=[Depends(authenticate)])
@@ -198,19 +200,25 @@ def _payments(payments: Payments) -> APIRouter:
 
 
 def _proxy(store: PlatformStore, clusters: Clusters, session: str) -> ASGIApp:
-    """Make what leads a request to the cluster that its slugs name."""
+    """Return the application that leads a request to the cluster that its slugs name.
+
+    To strangers all paths are alike, so that they don't learn which clusters there are.
+    """
 
     async def lead(scope: Scope, receive: Receive, send: Send) -> None:
         slugs: dict[str, str] = scope["path_params"]
         record = store.cluster_at(slugs["workspace"], slugs["cluster"])
         app = clusters.app_of(record.info.id) if record and record.status is ResourceStatus.RUNNING else None
-        if app is not None:
+        request = Request(scope)
+        key = request.headers.get("x-api-key") or bearer_key(request.headers.get("authorization"))
+        has_key = app is not None and role_of_key(app, key) is not None
+        if not has_key and not is_same(request.cookies.get(SESSION), session):
+            await JSONResponse({"detail": "no or a wrong session"}, 401)(scope, receive, send)
+        elif app is not None:
             await app(scope, receive, send)
-            return
-        status, text = _absence(record, f"{slugs['workspace']}/{slugs['cluster']}")
-        if not is_same(Request(scope).cookies.get(SESSION), session):
-            status, text = 401, "no or a wrong session"
-        await JSONResponse({"detail": text}, status)(scope, receive, send)
+        else:
+            status, text = _absence(record, f"{slugs['workspace']}/{slugs['cluster']}")
+            await JSONResponse({"detail": text}, status)(scope, receive, send)
 
     return lead
 

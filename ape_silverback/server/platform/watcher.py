@@ -1,15 +1,16 @@
 """Follows the chain that pays for clusters: what the StreamManager logs decides which clusters there are.
 
-Time is the chain's, the timestamp of a block. A node that doesn't answer changes nothing and is asked again. A look
-takes the same few questions however many clusters there are; only after a chain was replaced (started anew, or blocks
-of it taken back) each stream is looked at.
+Time is the chain's, the timestamp of a block. A node that doesn't answer, or answers anything, changes nothing and is
+asked again. A look takes the same few requests however many clusters there are; only after a chain was replaced
+(started anew, or blocks of it taken back) each stream is looked at.
 """
 
 from __future__ import annotations
 
 import logging
 import threading
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 
 from ape_silverback.apepay.contract import Stream, contract
 from ape_silverback.apepay.rpc import Node, RpcRequest, results_of
@@ -39,7 +40,14 @@ MOST_BLOCKS = 2000
 BELIEVED_AFTER = 3
 """Looks after which a block that isn't there any more is believed to be gone: one of several nodes may lag behind."""
 
+PATIENCE = 2.0
+"""Seconds that a look which is under way gets at the end. A node that drips isn't waited for."""
+
 log = logging.getLogger(__name__)
+
+
+class WatchEnded(Exception):
+    """The watch was ended while a look waited for the node: nothing of it is done any more."""
 
 
 class Watcher:
@@ -62,17 +70,19 @@ class Watcher:
         self._answered = True
         self._missing = 0
         self._ended = threading.Event()
+        self._acting = threading.Lock()
         self._thread = threading.Thread(target=self._watch, name="watcher", daemon=True)
 
     def begin(self) -> None:
-        """Take up the clusters, and watch."""
+        """Adopt the clusters, and watch."""
         self.clusters.begin()
         self._thread.start()
 
     def end(self) -> None:
         """Stop watching, and then the clusters."""
-        self._ended.set()
-        self._thread.join()
+        with self._acting:  # what a look is at is finished; what it would do next isn't begun
+            self._ended.set()
+        self._thread.join(PATIENCE)
         self.clusters.end()
 
     def look(self) -> None:
@@ -87,15 +97,33 @@ class Watcher:
             progress = self._follow(progress, min(latest.number, progress.last.number + MOST_BLOCKS))
         for record in self._paid():
             if record.expires is not None and record.expires <= latest.timestamp:
-                self.clusters.deprovision(record, "what was paid for ran out, or was cancelled")
+                self._deprovision(record, "what was paid for ran out, or was cancelled")
+
+    @contextmanager
+    def _act(self) -> Iterator[None]:
+        """Change clusters, unless the watch was ended meanwhile."""
+        with self._acting:
+            if self._ended.is_set():
+                raise WatchEnded
+            yield
+
+    def _deprovision(self, record: ClusterRecord, reason: str) -> None:
+        with self._act():
+            self.clusters.deprovision(record, reason)
 
     def _watch(self) -> None:
         while not self._ended.is_set():
             try:
                 self.look()
+            except WatchEnded:
+                return
             except ChainError as error:
                 if self._answered:
                     log.warning("the chain can't be followed: %s; trying again", error)
+                self._answered = False
+            except Exception:  # such as a full disk; without the watch no payment would ever be noticed
+                if self._answered:
+                    log.exception("the chain can't be followed; trying again")
                 self._answered = False
             else:
                 if not self._answered:
@@ -104,7 +132,7 @@ class Watcher:
             self._ended.wait(self.poll)
 
     def _state(self) -> tuple[Header, Progress]:
-        """Give the latest block, and how far the chain was followed that has it."""
+        """Return the latest block, and how far the chain that has it was followed."""
         since = self.payments.since
         progress = self.store.progress(self.payments.chain_id, self.payments.manager) or Progress(since.number, since)
         chain_id, latest, last = results_of(
@@ -116,7 +144,7 @@ class Watcher:
         if last is None or read(Header, last).hash != progress.last.hash:
             self._missing += 1
             if self._missing < BELIEVED_AFTER:
-                raise ChainError(f"the node hasn't got block {progress.last.number} that it had")
+                raise ChainError(f"the node doesn't have block {progress.last.number}, which it had")
             self._verify()
             first = progress.first if progress.first <= header.number else 0
             progress = Progress(first, Block(number=first - 1, hash=""))
@@ -133,12 +161,12 @@ class Watcher:
         for (record, _), call, answer in zip(records, calls, answers, strict=True):
             stream = None if code == "0x" else Stream.of(call.read(answer))
             if stream is None or record.product not in stream.products:
-                self.clusters.deprovision(record, "its stream isn't on the chain any more")
+                self._deprovision(record, "its stream isn't on the chain any more")
             else:
                 self._set_expiration(record, stream.expires_at)
 
     def _follow(self, progress: Progress, to: int) -> Progress:
-        """Do what the events of some more blocks say, and write down that this was done."""
+        """Do what the events of some more blocks demand, and write down that this was done."""
         manager = self.payments.manager
         questions = (log_request(manager, progress.last.number + 1, to), block_request(to))
         logs, block = results_of(self.node, *questions)
@@ -146,7 +174,8 @@ class Watcher:
         for event in events_of(self.node, logs):
             self._heed(event)
         progress = Progress(progress.first, Block(number=to, hash=header.hash))
-        self.store.set_progress(self.payments.chain_id, manager, progress)
+        with self._act():
+            self.store.set_progress(self.payments.chain_id, manager, progress)
         return progress
 
     def _heed(self, event: Event) -> None:
@@ -158,27 +187,29 @@ class Watcher:
             return
         for record in self.store.clusters():
             if record.status is CREATED and (product := product_for(event, record)):
-                self.clusters.provision(record, Payment(stream, product, event.expires))
+                with self._act():
+                    self.clusters.provision(record, Payment(stream, product, event.expires))
 
     def _set_expiration(self, record: ClusterRecord, expires: int) -> None:
         if record.expires != expires:
-            self.store.set_expiration(record.info.id, expires)
+            with self._act():
+                self.store.set_expiration(record.info.id, expires)
 
     def _end_those_of_others(self) -> None:
-        """End clusters that were paid for on another chain or with another StreamManager: nobody follows these."""
+        """End clusters that were paid for on another chain or with another StreamManager, which isn't followed."""
         here = (self.payments.chain_id, self.payments.manager)
         for record in self._paid():
             if record.stream and (record.stream.chain_id, record.stream.manager) != here:
-                self.clusters.deprovision(record, "its stream is of another chain or StreamManager")
+                self._deprovision(record, "its stream is of another chain or StreamManager")
 
     def _paid(self) -> list[ClusterRecord]:
         return [record for record in self.store.clusters() if record.status in PAID]
 
 
 def product_for(event: Created, record: ClusterRecord) -> bytes | None:
-    """Give the product with which a new stream pays for a cluster; None when it doesn't pay for it.
+    """Return the product with which a new stream pays for a cluster; None when it doesn't pay for it.
 
-    A product code was signed for who pays, with the cluster's id as the key.
+    A product code is signed for the payer, with the cluster's id as the key.
     """
     for product in event.products:
         with suppress(ValueError):  # what is no product code

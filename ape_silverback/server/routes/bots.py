@@ -2,29 +2,62 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Literal, TypeVar
 from uuid import UUID
 
 from ape.logging import LogLevel
 from fastapi import APIRouter, Depends, HTTPException, Query, Response
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, Field
+from starlette.concurrency import run_in_threadpool
 
-from ape_silverback.cluster.types import BotConfiguration, BotInfo, ResourceStatus, ServiceHealth
+from ape_silverback.cluster.types import (
+    BotConfiguration,
+    BotHealth,
+    BotInfo,
+    HealthPolicy,
+    ResourceStatus,
+    RestartPolicy,
+)
 from ape_silverback.server.logs import Filter, stream
 from ape_silverback.server.routes import TheStore, TheSupervisor, invalid, problem
 from ape_silverback.server.routes.names import Name
 from ape_silverback.server.runtimes import ImageError
-from ape_silverback.server.store import BotRecord, Store
+from ape_silverback.server.store import BotRecord, BotSettings, Store
 from ape_silverback.server.supervisor import Supervisor
 
-EXTENSIONS = ("task",)
+EXTENSIONS = ("task", "restarts", "restart-policy", "health-details", "removed-logs")
 
 NO_CHANGE = "<no-change>"
 
-router = APIRouter(prefix="/bots")
+LOG_TYPE = "application/x-ndjson"
+
+REMOVAL_POLL = 0.05
+"""Seconds between two looks at a bot that is being removed."""
+
+Policy = TypeVar("Policy", RestartPolicy, HealthPolicy)
+
+bots_router = APIRouter(prefix="/bots")
+
+
+class BotEvent(BaseModel):
+    """Something that happened to a bot, as ``GET /bots/{id}/events`` tells it."""
+
+    time: datetime
+    kind: str
+    reason: str | None
+
+
+class RemovedBotInfo(BaseModel):
+    """A bot that was removed and whose log is kept."""
+
+    id: UUID
+    name: str
+    removed: datetime
+    errors: list[str]
 
 
 class NewBot(BaseModel):
@@ -39,10 +72,15 @@ class NewBot(BaseModel):
     environment: list[str] = Field(default_factory=list)
     credential_name: str | None = None
     cluster_access: bool = False
+    restart: RestartPolicy | None = None
+    healthy: HealthPolicy | None = None
 
 
 class BotChanges(BaseModel):
-    """Body of ``PATCH /bots/{id}``: null keeps a value, but clears account and credential_name."""
+    """Body of ``PATCH /bots/{id}``: null keeps a value, but clears account and credential_name.
+
+    ``<default>`` lets the cluster's own policy hold again.
+    """
 
     name: Name | None = None
     image: str | None = None
@@ -53,6 +91,8 @@ class BotChanges(BaseModel):
     environment: list[str] | None = None
     credential_name: str | None = NO_CHANGE
     cluster_access: bool | None = None
+    restart: RestartPolicy | Literal["<default>"] | None = None
+    healthy: HealthPolicy | Literal["<default>"] | None = None
 
 
 def _found(bot: UUID, store: TheStore) -> BotRecord:
@@ -64,78 +104,96 @@ def _found(bot: UUID, store: TheStore) -> BotRecord:
 Bot = Annotated[BotRecord, Depends(_found)]
 
 
-@router.get("")
-def bots(store: TheStore) -> list[BotInfo]:
+@bots_router.get("")
+def bots(supervisor: TheSupervisor, store: TheStore) -> list[BotInfo]:
     """Return the bots, except those that are being removed."""
     ids = _credential_ids(store)
-    return [_info(bot, ids) for bot in store.bots() if bot.status < ResourceStatus.DEPROVISIONING]
+    return [_info(bot, ids, supervisor) for bot in store.bots() if bot.status < ResourceStatus.DEPROVISIONING]
 
 
-@router.post("")
+@bots_router.post("")
 def new_bot(supervisor: TheSupervisor, store: TheStore, body: NewBot) -> BotInfo:
     """Make a bot and start it."""
-    configuration = BotConfiguration.model_validate(body.model_dump(exclude={"name"}))
-    _check(configuration, supervisor)
-    if any(bot.name == body.name for bot in store.bots()):
-        raise HTTPException(409, f"there is a bot '{body.name}' already")
-    return _info(supervisor.create(body.name, configuration), _credential_ids(store))
+    configuration = BotConfiguration.model_validate(body.model_dump(include=set(BotConfiguration.model_fields)))
+    settings = BotSettings(restart=body.restart, healthy=body.healthy)
+
+    def check() -> None:
+        _check(configuration, supervisor)
+        if any(bot.name == body.name for bot in store.bots()):
+            raise HTTPException(409, f"there is a bot '{body.name}' already")
+
+    return _info(supervisor.create(body.name, configuration, settings, check), _credential_ids(store), supervisor)
 
 
-@router.patch("/{bot}")
+@bots_router.patch("/{bot}")
 def update_bot(supervisor: TheSupervisor, store: TheStore, bot: Bot, body: BotChanges) -> BotInfo:
     """Change a bot; one that runs keeps its configuration until it is started again."""
     clearable = {"account", "credential_name"}
     changes = {
         name: value
-        for name, value in body.model_dump(exclude={"name"}).items()
+        for name, value in body.model_dump(include=set(BotConfiguration.model_fields)).items()
         if (value != NO_CHANGE if name in clearable else value is not None)
     }
-    configuration = BotConfiguration.model_validate({**bot.configuration.model_dump(), **changes})
-    _check(configuration, supervisor)
-    store.change_bot(bot.id, body.name or bot.name, configuration)
-    return _info(_found(bot.id, store), _credential_ids(store))
+    with store.transaction():  # of two changes at once the later one is laid over the earlier one
+        bot = _found(bot.id, store)
+        configuration = BotConfiguration.model_validate({**bot.configuration.model_dump(), **changes})
+        _check(configuration, supervisor)
+        settings = BotSettings(
+            restart=_changed(body.restart, bot.settings.restart), healthy=_changed(body.healthy, bot.settings.healthy)
+        )
+        store.change_bot(bot.id, body.name or bot.name, configuration, settings)
+        return _info(_found(bot.id, store), _credential_ids(store), supervisor)
 
 
-@router.delete("/{bot}")
-def remove_bot(supervisor: TheSupervisor, bot: Bot) -> Response:
+@bots_router.delete("/{bot}")
+async def remove_bot(supervisor: TheSupervisor, bot: Bot) -> Response:
     """Stop a bot and remove it."""
-    supervisor.remove(bot)
+    # However long that takes, it takes no thread from other requests.
+    await run_in_threadpool(supervisor.begin_removal, bot)
+    while not await run_in_threadpool(supervisor.is_gone, bot):
+        await asyncio.sleep(REMOVAL_POLL)
     return Response()
 
 
-@router.get("/{bot}/status")
+@bots_router.get("/{bot}/status")
 def status(bot: Bot) -> ResourceStatus:
     """Return the state of a bot."""
     return bot.status
 
 
-@router.get("/{bot}/health")
-def health(bot: Bot) -> ServiceHealth:
+@bots_router.get("/{bot}/health")
+def health(supervisor: TheSupervisor, bot: Bot) -> BotHealth:
     """Return the health of a bot."""
-    return health_of(bot)
+    return supervisor.health(bot)
 
 
-@router.post("/{bot}/start")
+@bots_router.post("/{bot}/start")
 def start(supervisor: TheSupervisor, bot: Bot) -> Response:
     """Start a bot."""
     supervisor.start(bot)
     return Response()
 
 
-@router.post("/{bot}/stop")
+@bots_router.post("/{bot}/stop")
 def stop(supervisor: TheSupervisor, bot: Bot) -> Response:
     """Stop a bot; the answer doesn't wait until it has stopped."""
     supervisor.stop(bot)
     return Response()
 
 
-@router.get("/{bot}/errors")
+@bots_router.get("/{bot}/errors")
 def errors(supervisor: TheSupervisor, bot: Bot) -> list[str]:
     """Return what went wrong in the latest run of a bot."""
     return supervisor.errors(bot)
 
 
-@router.get("/{bot}/logs")
+@bots_router.get("/{bot}/events")
+def events(store: TheStore, bot: Bot) -> list[BotEvent]:
+    """Return what happened to a bot, the oldest first."""
+    return [BotEvent(time=event.time, kind=event.kind, reason=event.reason) for event in store.events(bot.id)]
+
+
+@bots_router.get("/{bot}/logs")
 def logs(
     supervisor: TheSupervisor,
     bot: Bot,
@@ -148,12 +206,46 @@ def logs(
     wanted = Filter(_level(log_level), start_time, end_time)
     stays = (lambda: supervisor.store.bot(bot.id) is not None) if follow else None
     content = stream(supervisor.runtime.log_file(bot.id), wanted, stays)
-    return StreamingResponse(content, media_type="application/x-ndjson")
+    return StreamingResponse(content, media_type=LOG_TYPE)
 
 
-def health_of(bot: BotRecord) -> ServiceHealth:
-    """Return the health of a bot."""
-    return ServiceHealth(healthy=bot.status is ResourceStatus.RUNNING)
+removed_router = APIRouter(prefix="/removed-bots")
+
+
+@removed_router.get("")
+def removed_bots(store: TheStore) -> list[RemovedBotInfo]:
+    """Return the removed bots whose log is kept, the one removed first first."""
+    return [
+        RemovedBotInfo(id=one.id, name=one.name, removed=one.removed, errors=list(one.errors))
+        for one in store.removed_bots()
+    ]
+
+
+@removed_router.get("/{bot}/logs")
+def removed_logs(
+    supervisor: TheSupervisor,
+    bot: UUID,
+    log_level: Annotated[str, Query()] = "INFO",
+    start_time: datetime | None = None,
+    end_time: datetime | None = None,
+) -> StreamingResponse:
+    """Return the log of a removed bot, a JSON entry a line."""
+    if not any(one.id == bot for one in supervisor.store.removed_bots()):
+        raise HTTPException(404, f"nothing is kept of a bot {bot}")
+    content = stream(supervisor.removed_log(bot), Filter(_level(log_level), start_time, end_time))
+    return StreamingResponse(content, media_type=LOG_TYPE)
+
+
+router = APIRouter()
+router.include_router(bots_router)
+router.include_router(removed_router)
+
+
+def _changed(given: Policy | Literal["<default>"] | None, before: Policy | None) -> Policy | None:
+    """Return a policy after a change: null keeps it."""
+    if given is None:
+        return before
+    return None if isinstance(given, str) else given
 
 
 def _check(configuration: BotConfiguration, supervisor: Supervisor) -> None:
@@ -185,11 +277,21 @@ def _credential_ids(store: Store) -> dict[str, str]:
     return {one.name: one.id for one in store.credentials()}
 
 
-def _info(bot: BotRecord, credential_ids: Mapping[str, str]) -> BotInfo:
+def _info(bot: BotRecord, credential_ids: Mapping[str, str], supervisor: Supervisor) -> BotInfo:
     """Return a bot as the API shows it: a request names credentials by name, an answer by id."""
     name = bot.configuration.credential_name
     shown = {**bot.configuration.model_dump(), "credential_name": credential_ids.get(name or "", name)}
-    return BotInfo(id=bot.id, name=bot.name, created=bot.created, task=bot.task, **shown)
+    return BotInfo(
+        id=bot.id,
+        name=bot.name,
+        created=bot.created,
+        task=bot.task,
+        restart=bot.settings.restart,
+        healthy=bot.settings.healthy,
+        restarts=bot.restarts,
+        health=supervisor.health(bot),
+        **shown,
+    )
 
 
 def _level(text: str) -> int:

@@ -5,8 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter
 
 from ape_silverback.cluster.types import ClusterHealth, ServiceHealth
-from ape_silverback.server.routes import TheStore
-from ape_silverback.server.routes.bots import health_of
+from ape_silverback.server.routes import TheSupervisor
 
 EXTENSIONS = ()
 
@@ -14,15 +13,16 @@ router = APIRouter()
 
 
 @router.get("/health")
-def health(store: TheStore) -> ClusterHealth:
+def health(supervisor: TheSupervisor) -> ClusterHealth:
     """Return the health of every bot, and of every network that has bots."""
-    bots = store.bots()
+    bots = supervisor.store.bots()
+    healthy = {bot.name: supervisor.health(bot).healthy for bot in bots}
     networks: dict[str, bool] = {}
     for bot in bots:
         if bot.wanted:
             network = f"{bot.configuration.ecosystem}:{bot.configuration.network}"
-            networks[network] = networks.get(network, True) and health_of(bot).healthy
+            networks[network] = networks.get(network, True) and healthy[bot.name]
     return ClusterHealth(
-        networks={name: ServiceHealth(healthy=healthy) for name, healthy in networks.items()},
-        bots={bot.name: health_of(bot) for bot in bots},
+        networks={name: ServiceHealth(healthy=one) for name, one in networks.items()},
+        bots={name: ServiceHealth(healthy=one) for name, one in healthy.items()},
     )

@@ -54,26 +54,29 @@ def credentials(store: TheStore) -> list[RegistryCredentialsInfo]:
 @router.post("")
 def new_credential(store: TheStore, body: NewCredential) -> RegistryCredentialsInfo:
     """Add registry credentials."""
-    if store.credential(body.name):
-        raise HTTPException(409, f"there are credentials '{body.name}' already")
-    store.add_credential(**body.model_dump())
-    return _info(_found(body.name, store))
+    with store.transaction():
+        if store.credential(body.name):
+            raise HTTPException(409, f"there are credentials '{body.name}' already")
+        store.add_credential(**body.model_dump())
+        return _info(_found(body.name, store))
 
 
 @router.patch("/{name}")
 def update_credential(store: TheStore, one: Credential, body: CredentialChanges) -> RegistryCredentialsInfo:
     """Change registry credentials."""
-    store.change_credential(one.name, body.model_dump())
-    return _info(_found(one.name, store))
+    with store.transaction():
+        store.change_credential(one.name, body.model_dump())
+        return _info(_found(one.name, store))
 
 
 @router.delete("/{name}")
 def remove_credential(store: TheStore, one: Credential) -> Response:
     """Remove registry credentials that no bot uses."""
-    using = [bot.name for bot in store.bots() if bot.configuration.credential_name in (one.name, one.id)]
-    if using:
-        raise HTTPException(409, f"credentials '{one.name}' are used by {', '.join(using)}")
-    store.remove_credential(one.name)
+    with store.transaction():
+        using = [bot.name for bot in store.bots() if bot.configuration.credential_name in (one.name, one.id)]
+        if using:
+            raise HTTPException(409, f"credentials '{one.name}' are used by {', '.join(using)}")
+        store.remove_credential(one.name)
     return Response()
 
 

@@ -42,24 +42,28 @@ def groups(store: TheStore) -> list[VariableGroupInfo]:
 @router.post("")
 def new_group(store: TheStore, name: Annotated[Name, Query()], body: Values) -> VariableGroupInfo:
     """Make a variable group."""
-    if any(group.name == name for group in store.groups()):
-        raise HTTPException(409, f"there is a variable group '{name}' already")
-    return _info(store.add_group(name, body))
+    with store.transaction():
+        if any(group.name == name for group in store.groups()):
+            raise HTTPException(409, f"there is a variable group '{name}' already")
+        return _info(store.add_group(name, body))
 
 
 @router.patch("/{group}")
 def update_group(store: TheStore, group: Group, body: GroupChanges) -> VariableGroupInfo:
     """Set and remove variables of a group."""
-    store.change_group(group.id, body.variables)
-    return _info(_found(group.id, store))
+    with store.transaction():
+        _found(group.id, store)
+        store.change_group(group.id, body.variables)
+        return _info(_found(group.id, store))
 
 
 @router.delete("/{group}")
 def remove_group(store: TheStore, group: Group) -> Response:
     """Remove a variable group that no bot uses."""
-    if users := [bot.name for bot in store.bots() if group.name in bot.configuration.environment]:
-        raise HTTPException(409, f"variable group '{group.name}' is used by {', '.join(users)}")
-    store.remove_group(group.id)
+    with store.transaction():
+        if users := [bot.name for bot in store.bots() if group.name in bot.configuration.environment]:
+            raise HTTPException(409, f"variable group '{group.name}' is used by {', '.join(users)}")
+        store.remove_group(group.id)
     return Response()
 
 

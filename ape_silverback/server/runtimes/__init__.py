@@ -8,7 +8,7 @@ Runtimes are found through the entry point group ``ape_silverback.runtimes``; se
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -211,12 +211,23 @@ class Runtime(Protocol):
         """Delete all that is kept of a bot that doesn't run, its log and its work folder included."""
 
     def log_file(self, bot: UUID) -> Path:
-        """Return the file that holds a bot's log: raw lines of all its runs, each stamped with the time."""
+        """Return the base of a bot's log: raw lines of all its runs, each stamped with the time.
+
+        The log's files are that one, where it exists, then ``.1``, ``.2`` and so on after its name; ``LogWriter`` of
+        ``shim.py`` writes them.
+        """
 
     def work_folder(self, bot: UUID) -> Path:
         """Return a folder of this machine that shows what the bot has in its work folder: ``.silverback-sessions``.
 
         A runtime whose bots work elsewhere copies it there, as far as it can. It may not exist yet.
+        """
+
+    def listen(self, changed: Callable[[], None]) -> bool:
+        """Call a function, from another thread, when bots may have started or ended; until ``close``.
+
+        Returns:
+            Whether that can be relied on; otherwise the runtime has to be polled often.
         """
 
     def close(self) -> None:

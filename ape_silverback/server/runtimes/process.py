@@ -2,26 +2,37 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import IO
 from uuid import UUID
 
-import psutil
-
 from ape_silverback.project.discovery import find_bot_module, split_project_image
-from ape_silverback.server.runtimes import GONE, Capabilities, ImageError, Observation, Run, RuntimeSettings, State
+from ape_silverback.server.processes import boot_id, lock_holder, read_json, with_variable
+from ape_silverback.server.runtimes import (
+    GONE,
+    Capabilities,
+    EngineError,
+    ImageError,
+    Observation,
+    Run,
+    RuntimeSettings,
+    State,
+)
+from ape_silverback.server.runtimes.shim import BUSY, END_OF_ORDER, LOG_BOUND, NO_ORDER
 
-SDK = (sys.executable, "-c", "from ape_silverback.server.runtimes.sdk import main; main()", "run")
+SDK = (sys.executable, "-c", "from ape_silverback.server.runtimes.sdk import main; main()")
 """The bot SDK's own command, run by the interpreter that runs the server."""
 
 SHIM = Path(__file__).with_name("shim.py")
@@ -32,34 +43,64 @@ INHERITED = re.compile(
 )
 """What a bot gets of the server's environment. All else it has to be given, as on any cluster."""
 
+BOT_VARIABLE = "_SILVERBACK_BOT"
+"""Holds the bot's id in all processes of a bot, so that they are found wherever they went."""
+
+WORK_VARIABLE = "_SILVERBACK_WORK"
+"""Holds the bot's work folder."""
+
+KILL_AGAIN = 2.0
+"""Seconds after which a shim that doesn't end its bot is killed itself."""
+
 
 class ProcessRuntime:
     """Bots as processes, each behind a shim that outlives the server.
 
-    What is known of a run lies in the bot's folder, where the shim writes it, so there is no state to keep elsewhere.
+    What is known of a run lies in the bot's folder, where the shim writes it, so there is no state to keep elsewhere. A
+    bot runs for as long as its shim holds the lock there; one whose shim was killed runs until nothing that it started
+    is left.
 
     Args:
         folder: where each bot has a folder with its log and what is known of its run.
         command: how a bot is run; the module is appended.
+        log_bound: bytes of a bot's log.
+        allowed: folders that projects have to be in; none for any.
     """
 
     name = "process"
     capabilities = Capabilities()
 
-    def __init__(self, folder: Path, command: Sequence[str] = SDK) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        command: Sequence[str] = SDK,
+        *,
+        log_bound: int = LOG_BOUND,
+        allowed: Sequence[Path] = (),
+    ) -> None:
         self.folder = folder
         self.command = tuple(command)
-        self._children: dict[int, subprocess.Popen[bytes]] = {}
+        self.log_bound = log_bound
+        self.allowed = tuple(path.resolve() for path in allowed)
+        self._children: dict[UUID, subprocess.Popen[bytes]] = {}
+        self._killed: dict[UUID, float] = {}
+        self._closed = threading.Event()
 
     @classmethod
     def settle(cls, options: Mapping[str, str]) -> dict[str, str]:
-        """Return the options: there are none."""
+        """Return the options: the environment adds none."""
         return dict(options)
 
     @classmethod
     def create(cls, settings: RuntimeSettings) -> ProcessRuntime:
-        """Return the runtime of a cluster."""
-        return cls(settings.folder)
+        """Return the runtime of a cluster.
+
+        Its options are ``log-bound`` (bytes of a bot's log) and ``allow`` (folders that projects have to be in,
+        separated as in ``PATH``).
+        """
+        options = settings.options
+        allowed = [Path(one) for one in options.get("allow", "").split(os.pathsep) if one]
+        return cls(settings.folder, log_bound=int(options.get("log-bound", LOG_BOUND)), allowed=allowed)
 
     def check(self, image: str) -> None:
         """Check that an image names a folder of this machine with that bot in it.
@@ -67,149 +108,214 @@ class ProcessRuntime:
         Raises:
             ImageError: it doesn't.
         """
-        _project_bot(image)
+        self._project_bot(image)
 
     def start(self, run: Run, state: State) -> State:
         """Start a bot.
 
         Raises:
             ImageError: the image can't be run.
+            EngineError: processes of its former run are still there.
         """
-        project, module = _project_bot(run.image)
+        project, module = self._project_bot(run.image)
+        self._check_alone(run.bot)
         folder = self._folder(run.bot)
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        for name in ("run.json", "bot.json", "ready", "exit.json"):
-            (folder / name).unlink(missing_ok=True)
+        work = self.work_folder(run.bot)
+        work.mkdir(mode=0o700, parents=True, exist_ok=True)
+        (folder / "run.json").unlink(missing_ok=True)
         inherited = {name: value for name, value in os.environ.items() if INHERITED.fullmatch(name)}
-        process = subprocess.Popen(
-            [sys.executable, "-I", "-S", SHIM, folder, *self.command, module],
-            cwd=project,
-            env={**inherited, "PYTHONUNBUFFERED": "1", **run.variables},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
-        self._children[process.pid] = process
-        created = psutil.Process(process.pid).create_time()
-        started = {"pid": process.pid, "created": created, "started": datetime.now(timezone.utc).isoformat()}
-        draft = folder / "run.new"
-        draft.write_text(json.dumps(started))
-        draft.replace(folder / "run.json")
+        variables = {**inherited, "PYTHONUNBUFFERED": "1", **run.variables}
+        variables |= {BOT_VARIABLE: str(run.bot), WORK_VARIABLE: str(work)}
+        command = [*self.command, module]
+        order = [str(run.stop_grace), str(self.log_bound), str(project), str(len(command)), *command]
+        order += [f"{name}={value}" for name, value in variables.items()]
+        if any("\0" in part for part in order):
+            raise ImageError("a value for its environment contains a NUL character")
+        with _handed(b"\0".join([*map(os.fsencode, order), END_OF_ORDER])) as content:
+            # The shim gets the bot's variables as data: none of them, such as LD_PRELOAD, applies to itself.
+            self._children[run.bot] = subprocess.Popen(
+                [sys.executable, "-I", "-S", "-E", SHIM, folder],
+                cwd="/",
+                env=inherited,
+                stdin=content,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+        self._killed.pop(run.bot, None)
         return {}
 
     def poll(self, bots: Mapping[UUID, State]) -> dict[UUID, Observation]:
         """Return how the latest run of each of these bots is."""
         return {bot: self._observe(bot) for bot in bots}
 
-    def _observe(self, bot: UUID) -> Observation:
-        folder = self._folder(bot)
-        run = _read(folder / "run.json")
-        if run is None:
-            return GONE
-        started = datetime.fromisoformat(run["started"])
-        alive = self._shim(run) is not None
-        if ended := _read(folder / "exit.json"):
-            at = datetime.fromisoformat(ended["at"].replace("Z", "+00:00"))
-            return Observation(False, (folder / "ready").exists(), started, ended["code"], at)
-        if not alive:  # the shim was killed, and took the bot with it
-            self.kill(bot, {})
-            return Observation(False, (folder / "ready").exists(), started, 128 + signal.SIGKILL, None)
-        return Observation(True, (folder / "ready").exists(), started)
-
     def stop(self, bot: UUID, state: State) -> None:
-        """Ask a bot to end: SIGTERM, which the shim passes on."""
-        if (run := _read(self._folder(bot) / "run.json")) and (shim := self._shim(run)):
-            shim.terminate()
+        """Ask a bot to end, which its shim does, and ends it after its grace."""
+        self._send(bot, signal.SIGTERM)
 
     def kill(self, bot: UUID, state: State) -> None:
-        """End a bot, its shim, and what they started, at once."""
-        folder = self._folder(bot)
-        run, there = _read(folder / "run.json"), _read(folder / "bot.json")
-        if run is None:
-            return
-        if self._shim(run) is not None or (there and _is_in_group(there["pid"], run["pid"])):
-            with suppress(ProcessLookupError):
-                os.killpg(run["pid"], signal.SIGKILL)
+        """End a bot, and all that it started, at once."""
+        first = self._killed.setdefault(bot, time.monotonic())
+        if time.monotonic() - first < KILL_AGAIN:
+            self._send(bot, signal.SIGUSR1)
+        else:  # somebody stopped the shim, say
+            self._send(bot, signal.SIGKILL)
+            self._end_left(bot)
 
     def discard(self, bot: UUID, state: State) -> None:
         """Delete a bot's folder."""
+        self._reap(bot)
         shutil.rmtree(self._folder(bot), ignore_errors=True)
 
     def log_file(self, bot: UUID) -> Path:
-        """Return the file that holds a bot's log."""
+        """Return the base of a bot's log; ``.1``, ``.2`` and so on are its files."""
         return self._folder(bot) / "log"
 
     def work_folder(self, bot: UUID) -> Path:
         """Return the bot's work folder."""
         return self._folder(bot) / "work"
 
-    def close(self) -> None:
-        """Do nothing: there is no engine."""
+    def listen(self, changed: Callable[[], None]) -> bool:
+        """Call a function whenever a shim has written down something new; True, since that can be relied on.
 
-    def end_all(self, grace: float) -> list[int]:
-        """End every bot that still runs, whoever started it; give the pids of their shims.
-
-        Args:
-            grace: seconds that they have to end by themselves.
+        Only the end of a shim that was killed has to be looked for.
         """
-        shims = {}
-        for file in self.folder.glob("*/run.json"):
-            if (run := _read(file)) and (shim := self._shim(run)):
-                shims[UUID(file.parent.name)] = shim
-        for shim in shims.values():
-            shim.terminate()
-        _, remaining = psutil.wait_procs(shims.values(), timeout=grace)
-        for bot, shim in shims.items():
-            if shim in remaining:
-                self.kill(bot, {})
-        return [shim.pid for shim in shims.values()]
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        events = self.folder / "events"
+        with suppress(FileExistsError):
+            os.mkfifo(events, 0o600)
+        handle = os.open(events, os.O_RDWR | os.O_CLOEXEC)  # for writing too, so that it is never at its end
+        threading.Thread(target=self._listen, args=(handle, changed), name="events", daemon=True).start()
+        return True
+
+    def close(self) -> None:
+        """Stop listening."""
+        self._closed.set()
+        with suppress(OSError):
+            handle = os.open(self.folder / "events", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            os.write(handle, b"\n")
+            os.close(handle)
+
+    def _listen(self, handle: int, changed: Callable[[], None]) -> None:
+        try:
+            while os.read(handle, 4096) and not self._closed.is_set():
+                changed()
+        finally:
+            os.close(handle)
+
+    def _project_bot(self, image: str) -> tuple[Path, str]:
+        """Return the folder that an image names and what ``silverback run`` takes to run its bot.
+
+        Raises:
+            ImageError: it isn't ``project:FOLDER#MODULE``, this cluster may not run that folder, or it has no such bot.
+        """
+        cant = f"'{image:.200}' can't be run here"
+        parts = split_project_image(image)
+        if parts is None:
+            raise ImageError(f"{cant}: this cluster runs bots as processes, from images 'project:FOLDER#MODULE'")
+        folder, module = parts
+        try:
+            if not folder.is_dir():
+                raise ImageError(f"{cant}: there is no folder {folder}")
+            if self.allowed and not any(folder.resolve().is_relative_to(one) for one in self.allowed):
+                raise ImageError(f"{cant}: this cluster runs projects in {', '.join(map(str, self.allowed))} only")
+            found = find_bot_module(folder, module)
+        except (OSError, ValueError) as error:  # a path that the system refuses to look at
+            if isinstance(error, ImageError):
+                raise
+            raise ImageError(f"{cant}: {error}") from None
+        if found is None:
+            raise ImageError(f"{cant}: {folder} has no bot '{module}'")
+        return folder, found.argument
+
+    def _observe(self, bot: UUID) -> Observation:
+        folder = self._folder(bot)
+        holder = lock_holder(folder / "lock")
+        run = read_json(folder / "run.json") or {}
+        started, ended = _time(run.get("started")), _time(run.get("ended"))
+        ready, code = run.get("ready") is True, run.get("code")
+        failed = self._reap(bot)
+        if holder is not None:
+            return Observation(True, ready, started)
+        if ended and isinstance(code, int):
+            return Observation(False, ready, started, code, ended)
+        if bot in self._children:  # it is about to take the lock
+            return Observation(True)
+        if not run and failed not in (None, 0):
+            return Observation(False, failure=_shim_text(failed or 1))
+        if not folder.exists():
+            return GONE
+        if run.get("boot") not in (None, boot_id()):
+            return Observation(False, ready, started, interrupted=True)
+        if self._end_left(bot):  # the shim was killed: what it leaves behind still runs
+            return Observation(True, False, started)
+        return Observation(False, ready, started, 128 + signal.SIGKILL if run else None)
+
+    def _reap(self, bot: UUID) -> int | None:
+        """Return how the shim that this process started has ended, if it has; None too for other ones."""
+        child = self._children.get(bot)
+        if child is None or child.poll() is None:
+            return None
+        del self._children[bot]
+        return child.returncode
+
+    def _check_alone(self, bot: UUID) -> None:
+        """Check that nothing of a bot's former run is left, so that no account is used twice at once.
+
+        Raises:
+            EngineError: there is something.
+        """
+        if self._observe(bot).alive:
+            raise EngineError("its former run isn't over")
+        if left := with_variable(f"{BOT_VARIABLE}={bot}"):
+            raise EngineError(f"processes of its former run are left: {', '.join(map(str, left))}")
+        if child := self._children.pop(bot, None):
+            child.wait(KILL_AGAIN)
+
+    def _end_left(self, bot: UUID) -> bool:
+        """End what is left of a bot whose shim is gone, and return whether there was anything."""
+        left = with_variable(f"{BOT_VARIABLE}={bot}")
+        for pid in left:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        return bool(left)
+
+    def _send(self, bot: UUID, number: signal.Signals) -> None:
+        """Send a signal to a bot's shim: to the process that holds the lock, so it is never another one."""
+        if holder := lock_holder(self._folder(bot) / "lock"):
+            with suppress(ProcessLookupError):
+                os.kill(holder, number)
+        elif child := self._children.get(bot):  # it hasn't taken the lock yet, and runs nothing
+            child.send_signal(signal.SIGKILL if number is signal.SIGUSR1 else number)
 
     def _folder(self, bot: UUID) -> Path:
         return self.folder / str(bot)
 
-    def _shim(self, run: Mapping[str, Any]) -> psutil.Process | None:
-        """Give the shim of a run if it is there: the same pid could be another process by now."""
-        if (child := self._children.get(run["pid"])) and child.poll() is not None:
-            del self._children[run["pid"]]
-        try:
-            process = psutil.Process(run["pid"])
-            same = abs(process.create_time() - run["created"]) < 0.01
-            return process if same and process.status() != psutil.STATUS_ZOMBIE else None
-        except psutil.NoSuchProcess:
-            return None
+
+@contextmanager
+def _handed(content: bytes) -> Iterator[IO[bytes]]:
+    """Open a file with this content that is in no folder: it holds secrets, and its reader may come late."""
+    if hasattr(os, "memfd_create"):
+        file: IO[bytes] = os.fdopen(os.memfd_create("order"), "w+b")
+    else:
+        file = tempfile.TemporaryFile()  # noqa: SIM115 - closed below
+    with file:
+        file.write(content)
+        file.seek(0)
+        yield file
 
 
-def _project_bot(image: str) -> tuple[Path, str]:
-    """Return the folder that an image names and what ``silverback run`` takes to run its bot.
-
-    Raises:
-        ImageError: it isn't ``project:FOLDER#MODULE``, or there is no such folder or bot.
-    """
-    parts = split_project_image(image)
-    if parts is None:
-        raise ImageError(
-            f"'{image}' can't be run here: this cluster runs bots as processes, from images 'project:FOLDER#MODULE'"
-        )
-    folder, module = parts
-    if not folder.is_dir():
-        raise ImageError(f"'{image}' can't be run here: there is no folder {folder}")
-    found = find_bot_module(folder, module)
-    if found is None:
-        raise ImageError(f"'{image}' can't be run here: {folder} has no bot '{module}'")
-    return folder, found.argument
-
-
-def _is_in_group(pid: int, group: int) -> bool:
+def _time(text: object) -> datetime | None:
     try:
-        return os.getpgid(pid) == group
-    except ProcessLookupError:
-        return False
-
-
-def _read(path: Path) -> dict[str, Any] | None:
-    try:
-        content: dict[str, Any] = json.loads(path.read_text())
-    except (FileNotFoundError, ValueError):
+        return datetime.fromisoformat(str(text).replace("Z", "+00:00")).astimezone(timezone.utc)
+    except ValueError:
         return None
-    return content
+
+
+def _shim_text(code: int) -> str:
+    """Tell why a shim ran nothing, from its exit code."""
+    if code == BUSY:
+        return "its former run isn't over"
+    if code == NO_ORDER or code < 0:
+        return "the process that should run it was ended"
+    return os.strerror(code)

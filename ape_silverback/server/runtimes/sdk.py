@@ -1,28 +1,228 @@
-"""What a bot's process runs: the bot SDK's own command line, whose event loop wakes up when a signal comes.
+"""What a bot's process runs: the bot SDK's own command line, with what a cluster needs of it besides.
 
-The SDK's handler of SIGTERM sets an event, which a sleeping loop notices only when something else wakes it: a bot with
-nothing but a cron job would go on for up to a minute.
+- A signal is noticed at once. The SDK's handler of SIGTERM sets an event, which a sleeping loop notices only when
+  something else wakes it: a bot with nothing but a cron job would go on for up to a minute.
+- The network is named by ``--network``. The SDK compares ``SILVERBACK_NETWORK_CHOICE`` with Ape's spelling of the
+  choice, which differs for a provider with an address of its own, such as ``node``.
+- State and recordings lie in the bot's work folder, not in the project's: two bots never share them. State of a chain
+  that was reset is dropped. A full disk costs them, not the bot.
+- Every few seconds the bot tells that it works, and how far it is.
+- A bot that ends because something failed, such as its connection, exits with 1. The SDK exits with 0, as it does when
+  its circuit breaker stops it.
 """
 
 from __future__ import annotations
 
 import asyncio
+import json
+import os
 import signal
+import sys
+from collections.abc import Coroutine
+from contextlib import suppress
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+WORK_VARIABLE = "_SILVERBACK_WORK"
+"""Names the bot's work folder."""
+
+BEAT = 10.0
+"""Seconds between two signs of work."""
+
+HEAD_TIMEOUT = 8.0
+"""Seconds that a node has to tell its head."""
 
 
 class WakefulPolicy(asyncio.DefaultEventLoopPolicy):
     """Makes event loops that any signal wakes up."""
 
     def new_event_loop(self) -> asyncio.AbstractEventLoop:
-        """Make a loop. That it handles one signal by itself, here one that nobody sends, lets it notice all."""
+        """Make a loop. That it handles one signal by itself, here one that is never sent, lets it notice all."""
         loop = super().new_event_loop()
         loop.add_signal_handler(signal.SIGUSR2, lambda: None)
         return loop
 
 
 def main() -> None:
-    """Run ``silverback`` with the arguments of this process."""
+    """Run ``silverback run`` with the arguments of this process."""
+    arguments = ["run", "--record"]
+    if choice := os.environ.pop("SILVERBACK_NETWORK_CHOICE", None):  # before the SDK reads it
+        arguments += ["--network", choice]
+    _direct_loopback()
     from silverback._cli import cli
 
+    _extend_sdk(Path(os.environ.get(WORK_VARIABLE) or Path.cwd()))
     asyncio.set_event_loop_policy(WakefulPolicy())
-    cli()
+    cli([*arguments, *sys.argv[1:]], prog_name="silverback")
+
+
+def _direct_loopback() -> None:
+    """Keep requests to this machine, which go to a node or to the cluster with its key, from any proxy."""
+    for name in ("no_proxy", "NO_PROXY"):
+        given = [one for one in os.environ.get(name, "").split(",") if one]
+        os.environ[name] = ",".join([*given, *{"127.0.0.1", "localhost", "::1"}.difference(given)])
+
+
+def _extend_sdk(work: Path) -> None:
+    """Replace what the SDK's command makes its runner of."""
+    import silverback._cli as command
+    import silverback.runner as runners
+    from ape import chain
+    from ape.logging import logger
+    from silverback.exceptions import Halt
+    from silverback.recorder import JSONLineRecorder, TaskResult
+    from silverback.state import Datastore, StateSnapshot
+    from silverback.types import SilverbackID, TaskType
+
+    def folder_of(bot: SilverbackID) -> Path:
+        return work / ".silverback-sessions" / bot.name / bot.ecosystem / bot.network
+
+    class WorkDatastore(Datastore):
+        async def init(self, bot_id: SilverbackID) -> StateSnapshot | None:
+            self.state_backup_file = folder_of(bot_id) / "state.json"
+            self.state_backup_file.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                found = StateSnapshot.model_validate_json(self.state_backup_file.read_bytes())
+            except (OSError, ValueError):
+                found = None
+            genesis, head = "", None
+            with suppress(Exception):  # a node that doesn't answer now may do so in a moment
+                genesis, head = await asyncio.to_thread(_chain_of, chain)
+            genesis_file = self.state_backup_file.with_name("genesis")
+            known = _text(genesis_file)
+            behind = head is not None and found is not None and found.last_block_seen - head
+            if found and ((known and genesis and known != genesis) or behind > _tolerance(bot_id.network)):
+                logger.warning(
+                    "The chain was reset: state of the former one (block %s) is dropped", found.last_block_seen
+                )
+                found = None
+                self.state_backup_file.unlink(missing_ok=True)
+            if genesis:
+                _replace(genesis_file, genesis)
+            return found
+
+        async def save(self, snapshot: StateSnapshot) -> None:
+            _replace(self.state_backup_file, snapshot.model_dump_json())
+
+    class WorkRecorder(JSONLineRecorder):
+        async def init(self, bot_id: SilverbackID) -> None:
+            started = datetime.now(timezone.utc).isoformat()
+            self.session_results_file = folder_of(bot_id) / f"session-{started}.jsonl"
+
+        async def add_result(self, result: TaskResult) -> None:
+            with suppress(OSError):
+                await super().add_result(result)
+
+    class Working:
+        """Tells that it works, and how it ended."""
+
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **kwargs)
+            self._handles_blocks = False
+            self._halted = False
+            self._processed = -1
+            self._processed_at: str | None = None
+            self._first_head: int | None = None
+
+        async def _block_task(self, task_data: Any) -> None:
+            self._handles_blocks = True
+            await super()._block_task(task_data)  # type: ignore[misc]
+
+        async def run_task(self, *args: Any, **kwargs: Any) -> Any:
+            try:
+                return await super().run_task(*args, **kwargs)  # type: ignore[misc]
+            except Halt:
+                self._halted = True
+                raise
+
+        def _daemon_tasks(self) -> list[Coroutine[Any, Any, None]]:
+            return [*super()._daemon_tasks(), self._beat()]  # type: ignore[misc]
+
+        async def _beat(self) -> None:
+            while True:
+                head = None
+                if self._handles_blocks:
+                    with suppress(Exception):  # a node that doesn't answer tells no head
+                        head = await asyncio.wait_for(asyncio.to_thread(_height, chain), HEAD_TIMEOUT)
+                    self._first_head = head if self._first_head is None else self._first_head
+                await self._tell(head)
+                await asyncio.sleep(BEAT)
+
+        async def _tell(self, head: int | None) -> None:
+            snapshot = await self.run_system_task(  # type: ignore[attr-defined]
+                TaskType.SYSTEM_CREATE_SNAPSHOT, raise_on_error=False
+            )
+            if snapshot is None:
+                return
+            now = datetime.now(timezone.utc).isoformat()
+            if snapshot.last_block_processed != self._processed:
+                self._processed, self._processed_at = snapshot.last_block_processed, now
+            content = {
+                "updated": now,
+                "blocks": self._handles_blocks,
+                "processed": self._processed,
+                "processed_at": self._processed_at,
+                "head": head,
+                "first": self._first_head,
+            }
+            _replace(work / "heartbeat.json", json.dumps(content))
+            await self.datastore.save(snapshot)  # type: ignore[attr-defined]
+
+        async def run(self) -> None:
+            await super().run()  # type: ignore[misc]
+            if not self._halted and not self.shutdown_event.is_set():  # type: ignore[attr-defined]
+                sys.exit(1)
+
+    class WorkingWebsocketRunner(Working, runners.WebsocketRunner):
+        pass
+
+    class WorkingPollingRunner(Working, runners.PollingRunner):
+        pass
+
+    for name, replaced in {
+        "Datastore": WorkDatastore,
+        "WebsocketRunner": WorkingWebsocketRunner,
+        "PollingRunner": WorkingPollingRunner,
+    }.items():
+        setattr(runners, name, replaced)
+    setattr(command, "JSONLineRecorder", WorkRecorder)  # noqa: B010 - not exported, but what `run --record` makes
+
+
+def _chain_of(chain: Any) -> tuple[str, int]:
+    """Return the hash of the first block, empty when the node doesn't tell, and the number of the last."""
+    head = _height(chain)
+    try:
+        return chain.provider.get_block(0).hash.to_0x_hex(), head
+    except Exception:  # noqa: BLE001 - some nodes keep no old blocks
+        return "", head
+
+
+def _tolerance(network: str) -> int:
+    """Return how many blocks a node may be behind the bot's state without being of another chain.
+
+    The nodes behind one address of a public provider don't all know the latest blocks; a development chain is one node.
+    """
+    return 0 if network == "local" else 20
+
+
+def _height(chain: Any) -> int:
+    return int(chain.provider.get_block("latest").number)
+
+
+def _text(file: Path) -> str:
+    try:
+        return file.read_text().strip()
+    except (OSError, ValueError):
+        return ""
+
+
+def _replace(file: Path, text: str) -> None:
+    """Replace a file as a whole; a disk without room leaves the former one."""
+    draft = file.with_name(f"{file.name}.new")
+    try:
+        draft.write_text(text)
+        draft.replace(file)
+    except OSError:
+        with suppress(OSError):
+            draft.unlink(missing_ok=True)

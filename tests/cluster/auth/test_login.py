@@ -80,7 +80,7 @@ def test_a_login_from_beginning_to_end(ape: Ape, auth: Auth, browse: Browse, pro
     assert httpx.post(f"{provider.issuer}/token", data=renewal).json()["error"] == "invalid_grant"
 
     again = ape("silverback", "logout")
-    assert (again.returncode, again.stdout) == (0, f"Nobody was logged in to {provider.issuer}.\n")
+    assert (again.returncode, again.stdout) == (0, f"You weren't logged in to {provider.issuer}.\n")
     assert ape("silverback", "whoami").returncode == 1
 
 

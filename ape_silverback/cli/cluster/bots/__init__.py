@@ -1,4 +1,4 @@
-"""``ape silverback cluster bots``: the bots that are on a cluster."""
+"""``ape silverback cluster bots``: the bots of a cluster."""
 
 from ape_silverback.cli.shared.group import LazyGroup
 
@@ -6,10 +6,10 @@ HERE = "ape_silverback.cli.cluster.bots"
 
 bots = LazyGroup(
     name="bots",
-    help="Show, make, change, start, stop and remove the bots that are on a cluster.",
+    help="List, create, update, start, stop and remove the bots of a cluster.",
     short_help="Manage the bots of a cluster",
     commands_by_section={
-        "Look": {
+        "Inspect": {
             "list": f"{HERE}.look:list_",
             "info": f"{HERE}.look:info_",
             "health": f"{HERE}.look:health_",

@@ -1,4 +1,4 @@
-"""``ape silverback cluster bots new`` and ``update``: one bot, made or changed by hand."""
+"""``ape silverback cluster bots new`` and ``update``: one bot, created or changed by hand."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 NETWORK = "ECOSYSTEM:NETWORK:PROVIDER"
 
-image_option = click.option("-i", "--image", metavar="IMAGE", help="Its container image.")
-account_option = click.option("-a", "--account", metavar="ALIAS", help="Account that it signs with; '' for none.")
+image_option = click.option("-i", "--image", metavar="IMAGE", help="Container image.")
+account_option = click.option("-a", "--account", metavar="ALIAS", help="Alias of the account that signs; '' for none.")
 group_option = click.option(
     "-g",
     "--group",
@@ -34,31 +34,31 @@ group_option = click.option(
     metavar="GROUP",
     multiple=True,
     shell_complete=complete_groups,
-    help="Variable group that it gets; may be repeated, of two that set one variable the later wins.",
+    help="Variable group; repeatable. If two groups set a variable, the later wins.",
 )
 credential_option = click.option(
     "--credential",
     metavar="NAME",
     shell_complete=complete_credentials,
-    help="Registry credential for its image; '' for none.",
+    help="Registry credential for the image; '' for none.",
 )
 access_option = click.option(
     "--cluster-access/--no-cluster-access",
     "cluster_access",
     default=None,
-    help="Whether it gets the address and the key of its cluster.",
+    help="Whether the bot gets the address and the key of its cluster.",
 )
 
 
-@click.command(short_help="Make a bot")
+@click.command(short_help="Create a bot")
 @click.argument("name", metavar="NAME", shell_complete=complete_project_bots)
 @image_option
-@click.option("--network", metavar=NETWORK, help="Where it runs; parts left out come from the project.")
+@click.option("--network", metavar=NETWORK, help="Network; missing parts come from the project.")
 @account_option
 @group_option
 @credential_option
 @access_option
-@click.option("--wait/--no-wait", default=True, show_default=True, help="Wait until it runs and is healthy.")
+@click.option("--wait/--no-wait", default=True, show_default=True, help="Wait until the bot is healthy.")
 @no_verify_option
 @format_option
 @cluster_options
@@ -76,7 +76,7 @@ def new(
     profile: str | None,
     cluster: str | None,
 ) -> None:
-    """Make a bot and start it. What isn't said comes from the Ape project, as for `deploy`.
+    """Create a bot and start it. Missing options come from the Ape project, as for `deploy`.
 
     \b
     Example:
@@ -113,17 +113,17 @@ def new(
         raise click.ClickException(f"failed: {name}")
 
 
-@click.command(short_help="Change a bot")
+@click.command(short_help="Update a bot")
 @click.argument("name", metavar="BOT", shell_complete=complete_bots)
-@click.option("--new-name", metavar="NAME", help="Its new name.")
+@click.option("--new-name", metavar="NAME", help="New name.")
 @image_option
-@click.option("-n", "--network", metavar=NETWORK, help="Where it runs; parts left out stay as they are.")
+@click.option("-n", "--network", metavar=NETWORK, help="Network; missing parts stay as they are.")
 @account_option
 @group_option
-@click.option("--clear-vars", is_flag=True, help="Take all its variable groups away.")
+@click.option("--clear-vars", is_flag=True, help="Remove all variable groups.")
 @credential_option
 @access_option
-@click.option("--restart", is_flag=True, help="Restart it if it runs, and wait until it runs again and is healthy.")
+@click.option("--restart", is_flag=True, help="Restart the bot if it runs, and wait until it is healthy.")
 @yes_option
 @no_verify_option
 @format_option
@@ -145,25 +145,25 @@ def update(
     profile: str | None,
     cluster: str | None,
 ) -> None:
-    """Change the configuration of a bot, after showing old and new. What isn't named stays as it is.
+    """Update the configuration of a bot, after showing what changes. Missing options stay as they are.
 
-    A running bot keeps its old configuration until it is restarted; `--restart` does that.
+    A running bot keeps its old configuration until it restarts; pass --restart to restart it.
 
     \b
     Example:
         ape silverback cluster bots update blocks --account deployer --restart
     """
     from ape_silverback.cli.shared.documents import BotDocument
-    from ape_silverback.deployment.plan import ACTIVE
+    from ape_silverback.deployment.state import ACTIVE
 
     if groups and clear_vars:
-        raise click.UsageError("Name groups, or say --clear-vars, not both.")
+        raise click.UsageError("--group and --clear-vars can't be combined.")
     with connected_for_writing(profile, cluster, no_verify) as connection:
         client = connection.client
         known = client.bots
         bot = choose_one("bot", known, name)
         if new_name and new_name != bot.name and new_name in known:
-            raise click.ClickException(f"there is a bot '{new_name}' already")
+            raise click.ClickException(f"a bot named '{new_name}' already exists")
         wanted: dict[str, Any] = {
             "name": new_name,
             "image": image,
@@ -189,9 +189,9 @@ def update(
         if runs and restart:
             failed = _restart(client, bot)
         elif runs and changes:
-            note(f"{bot.name} runs with its old configuration until it is restarted: --restart does that.")
+            note(f"{bot.name} keeps its old configuration until it restarts; pass --restart to restart it.")
         elif changes:
-            note(f"{bot.name} isn't running; it has its new configuration when it is started.")
+            note(f"{bot.name} isn't running; the new configuration applies when it starts.")
         now = client.bots.get(bot.name, bot)
         document = BotDocument.of(now, now.status)
     done = "updated" if changes else "unchanged"
@@ -201,7 +201,7 @@ def update(
 
 
 def _network(bot: Bot, choice: str) -> dict[str, str]:
-    """Give the parts of a network choice; those left out are the bot's."""
+    """Return the parts of a network choice; missing ones are the bot's."""
     from ape_silverback.project.networks import ConfigurationFiles, Sourced, resolve_network
 
     now = Sourced(f"{bot.ecosystem}:{bot.network}:{bot.provider}", "the bot's")
@@ -235,10 +235,6 @@ def _show_changes(old: dict[str, Any], new: dict[str, Any]) -> None:
 
 
 def _restart(client: ClusterClient, bot: Bot) -> dict[str, str]:
-    from ape_silverback.cli.shared.progress import show_until_ready, show_until_stopped
+    from ape_silverback.cli.shared.progress import show_restart
 
-    bot.stop()
-    if failed := show_until_stopped(client, [bot.name]):
-        return failed
-    bot.start()
-    return show_until_ready(client, [bot.name])
+    return show_restart(client, [bot])

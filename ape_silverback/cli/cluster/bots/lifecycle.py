@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 @click.command(short_help="Start bots")
 @bot_names
 @all_option
-@click.option("--wait/--no-wait", default=True, show_default=True, help="Wait until they run and are healthy.")
+@click.option("--wait/--no-wait", default=True, show_default=True, help="Wait until the bots are healthy.")
 @no_verify_option
 @format_option
 @cluster_options
@@ -41,7 +41,7 @@ def start(
     profile: str | None,
     cluster: str | None,
 ) -> None:
-    """Start bots, each BOT by name or glob, and wait until they run and are healthy.
+    """Start bots and wait until they are healthy. BOT is a name or a glob.
 
     \b
     Example:
@@ -58,7 +58,7 @@ def start(
 
 
 def _after(results: list[ResultDocument], wait: Callable[[list[str]], dict[str, str]]) -> list[ResultDocument]:
-    """Wait for what went well, and give the results with what failed then."""
+    """Wait for what succeeded and return the results, with the failures of the wait."""
     failed = wait([one.name for one in results if one.error is None])
     return [
         one.model_copy(update={"result": "failed", "error": failed[one.name]}) if one.name in failed else one
@@ -70,7 +70,7 @@ def _after(results: list[ResultDocument], wait: Callable[[list[str]], dict[str, 
 @bot_names
 @all_option
 @yes_option
-@click.option("--wait/--no-wait", default=True, show_default=True, help="Wait until they have stopped.")
+@click.option("--wait/--no-wait", default=True, show_default=True, help="Wait until the bots have stopped.")
 @no_verify_option
 @format_option
 @cluster_options
@@ -84,7 +84,7 @@ def stop(
     profile: str | None,
     cluster: str | None,
 ) -> None:
-    """Stop bots, each BOT by name or glob, and wait until they have stopped.
+    """Stop bots and wait until they have stopped. BOT is a name or a glob.
 
     \b
     Example:
@@ -118,9 +118,9 @@ def remove(
     profile: str | None,
     cluster: str | None,
 ) -> None:
-    """Remove bots from the cluster, each BOT by name or glob. A running bot is stopped first; its log goes with it.
+    """Remove bots and their logs from the cluster; running bots are stopped first. BOT is a name or a glob.
 
-    A bot of the project with `protect: true` isn't removed, nor what was named with it.
+    If one of them is a bot of the project with `protect: true`, none is removed.
 
     \b
     Example:
@@ -134,13 +134,13 @@ def remove(
         if protected := [text for name in chosen if (text := _protected(reading, name))]:
             raise click.ClickException("\n".join(protected))
         if chosen:
-            confirm(f"Remove {', '.join(chosen)} from {connection.label}, with logs?", yes)
+            confirm(f"Remove {', '.join(chosen)} and their logs from {connection.label}?", yes)
         results = each(chosen, lambda bot: bot.remove(), "removed")
     show_results(results, format_)
 
 
 def _protected(reading: SectionReading, name: str) -> str | None:
-    """Say where the project protects a bot, whatever the target; None where it doesn't."""
+    """Return where the project protects a bot, for any target; None if it doesn't."""
     section = reading.section
     places: list[tuple[tuple[str, ...], Mapping[str, BotConfig]]] = [(("bots",), section.bots)]
     places += [(("targets", target, "bots"), wanted.bots) for target, wanted in section.targets.items()]
@@ -148,5 +148,5 @@ def _protected(reading: SectionReading, name: str) -> str | None:
         if name in bots and bots[name].protect:
             place = reading.place_of(*path, name, "protect")
             key = ".".join(("silverback", *path, name, "protect"))
-            return f"{name} is protected ({key} in {place}): it isn't removed while that stands there"
+            return f"{name} is protected ({key} in {place}): remove that key first"
     return None

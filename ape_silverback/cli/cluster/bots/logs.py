@@ -1,4 +1,4 @@
-"""``ape silverback cluster bots logs`` and ``errors``: what bots say."""
+"""``ape silverback cluster bots logs`` and ``errors``: what bots write."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ TIME_WIDTH, LEVEL_WIDTH = 17, 8
 @click.command(short_help="Show logs of bots")
 @bot_names
 @all_option
-@click.option("-f", "--follow", is_flag=True, help="Stay and show new lines as they come.")
+@click.option("-f", "--follow", is_flag=True, help="Follow the logs.")
 @click.option(
     "-l",
     "--log-level",
@@ -42,9 +42,15 @@ TIME_WIDTH, LEVEL_WIDTH = 17, 8
     show_default=True,
     help="Lowest level to show.",
 )
-@click.option("-s", "--since", metavar="TIME", type=Moment(), help="From when on: 10m, 2h, 3 days ago, or ISO 8601.")
-@click.option("--until", metavar="TIME", type=Moment(), help="Up to when, likewise.")
-@click.option("--tail", metavar="N", type=click.IntRange(min=0), help="Only the last N lines of each bot.")
+@click.option(
+    "-s",
+    "--since",
+    metavar="TIME",
+    type=Moment(),
+    help="Show lines since 10m, 2h or 3 days ago, or ISO 8601.",
+)
+@click.option("--until", metavar="TIME", type=Moment(), help="Show lines up to a time.")
+@click.option("--tail", metavar="N", type=click.IntRange(min=0), help="Show only the last N lines of each bot.")
 @format_option
 @cluster_options
 def logs(
@@ -59,7 +65,7 @@ def logs(
     profile: str | None,
     cluster: str | None,
 ) -> None:
-    """Show the logs of bots: each BOT by name or glob. Those of several are merged by time, with the name before it.
+    """Show the logs of bots, those of several bots merged by time. BOT is a name or a glob.
 
     \b
     Example:
@@ -71,7 +77,7 @@ def logs(
     from ape_silverback.cluster.merged_logs import read_logs
 
     if follow and until:
-        raise click.UsageError("What is followed has no end: --follow or --until, not both.")
+        raise click.UsageError("--follow and --until can't be combined.")
     with connected(profile, cluster) as connection:
         chosen = list(choose("bot", connection.client.bots, names, every).values())
         level = LogLevel[log_level.upper()]
@@ -146,9 +152,9 @@ def _follow(bots: Sequence[Bot], level: LogLevel, since: datetime | None, tail: 
 @format_option
 @cluster_options
 def errors(names: tuple[str, ...], format_: str, profile: str | None, cluster: str | None) -> None:
-    """Show what went wrong in bots, the most frequent first: each BOT by name or glob, by default all.
+    """Show the errors of bots, the most frequent first. BOT is a name or a glob; the default is all.
 
-    Errors that differ in hashes, times and long numbers only are counted as one, and the last of them is shown.
+    Errors that differ only in hashes, times or long numbers are counted together; the latest one is shown.
 
     \b
     Example:

@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 @format_option
 @cluster_options
 def list_(names: tuple[str, ...], format_: str, profile: str | None, cluster: str | None) -> None:
-    """List bots with state, uptime, network, and why one stopped: each BOT by name or glob, by default all.
+    """List bots with their state, uptime and network, and why one stopped. BOT is a name or a glob; the default is all.
 
-    On a narrow terminal images, accounts and networks give way; `bots info` has them.
+    A narrow terminal gets fewer columns; `bots info` shows everything.
 
     \b
     Example:
@@ -49,7 +49,7 @@ def list_(names: tuple[str, ...], format_: str, profile: str | None, cluster: st
 @format_option
 @cluster_options
 def info_(names: tuple[str, ...], format_: str, profile: str | None, cluster: str | None) -> None:
-    """Show the configuration of bots and what is known of their runs: each BOT by name or glob, by default all.
+    """Show the configuration of bots and their latest runs. BOT is a name or a glob; the default is all.
 
     \b
     Example:
@@ -76,7 +76,7 @@ def info_(names: tuple[str, ...], format_: str, profile: str | None, cluster: st
 
 
 def show_bot(bot: BotDocument) -> None:
-    """Show all that is known of one bot."""
+    """Show everything about one bot."""
     facts = {
         "name": bot.name,
         "id": bot.id,
@@ -97,12 +97,12 @@ def show_bot(bot: BotDocument) -> None:
     show_facts(facts)
 
 
-@click.command("health", short_help="Say whether bots are healthy")
+@click.command("health", short_help="Check the health of bots")
 @bot_names
 @format_option
 @cluster_options
 def health_(names: tuple[str, ...], format_: str, profile: str | None, cluster: str | None) -> None:
-    """Say whether bots are healthy: each BOT by name or glob, by default all. Exit code 1 if one isn't.
+    """Check whether bots are healthy; exit with 1 if one isn't. BOT is a name or a glob; the default is all.
 
     \b
     Example:

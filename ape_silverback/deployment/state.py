@@ -1,0 +1,231 @@
+"""What a plan compares with the project: what the cluster has, what is recorded of earlier deployments, what is here.
+
+Values only: ``observed`` and ``history`` read them, ``planner`` compares them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import cached_property
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from ape_silverback.cluster.types import BotConfiguration, ResourceStatus
+
+ACTIVE = frozenset(
+    {ResourceStatus.CREATED, ResourceStatus.PROVISIONING, ResourceStatus.STARTUP, ResourceStatus.RUNNING}
+)
+"""States of a bot that runs or is on its way to it. One that was just created gets there by itself."""
+
+
+class Frozen(BaseModel):
+    """Base of what is written down: unknown keys are errors, values don't change."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
+
+
+# The cluster
+
+
+@dataclass(frozen=True)
+class LiveBot:
+    """A bot as it is on the cluster.
+
+    Attributes:
+        status: None for a bot whose status wasn't asked for.
+        configuration: as it is deployed, with the name of a registry credential.
+        started_at: when its task started; None where the cluster doesn't tell.
+    """
+
+    id: UUID
+    name: str
+    status: ResourceStatus | None
+    configuration: BotConfiguration
+    started_at: datetime | None = None
+
+    @property
+    def runs(self) -> bool:
+        """Whether it runs or is on its way to it."""
+        return self.status in ACTIVE
+
+
+@dataclass(frozen=True)
+class LiveGroup:
+    """A variable group as it is on the cluster; values are write-only, so only names are known."""
+
+    id: UUID
+    name: str
+    variables: frozenset[str]
+
+
+@dataclass(frozen=True)
+class LiveState:
+    """What a cluster has.
+
+    Attributes:
+        cluster: label of the cluster in messages.
+        identity: what tells the cluster from others, the same on every run and under every profile.
+        bots: all of them, by name.
+        credentials: names of the registry credentials.
+        limit: most bots that are paid for; None when the cluster doesn't tell.
+    """
+
+    cluster: str
+    bots: Mapping[str, LiveBot] = field(default_factory=dict)
+    groups: Mapping[str, LiveGroup] = field(default_factory=dict)
+    credentials: frozenset[str] = frozenset()
+    limit: int | None = None
+    identity: str = ""
+
+    @cached_property
+    def by_id(self) -> Mapping[UUID, LiveBot]:
+        """The bots by id."""
+        return {bot.id: bot for bot in self.bots.values()}
+
+    def users(self, group: str) -> list[LiveBot]:
+        """Return the bots that use a variable group, by name."""
+        return [bot for _, bot in sorted(self.bots.items()) if group in bot.configuration.environment]
+
+
+# The record
+
+
+class RecordedBot(Frozen):
+    """A bot as the last deployment left it, or should have."""
+
+    name: str
+    """Its name on the cluster."""
+
+    id: UUID | None = None
+    """Its id; None while the answer to its creation isn't known, and in records of versions before 0.8.1."""
+
+    target: str | None = None
+    """Target of the section that it belongs to."""
+
+    configuration: BotConfiguration
+
+    previous: BotConfiguration | None = None
+    """What it had before, while it isn't known whether the change was made."""
+
+    protect: bool = False
+    """Whether a deployment may not remove it."""
+
+    family: str | None = None
+    """Bot of the section that it is one of, for a bot that the section has on several networks."""
+
+    code: str | None = None
+    """Digest of the project's files that it was started with, where the cluster runs the project's folder."""
+
+    digest: str | None = None
+    """Digest of the image that it was started with, where an engine or the reference tells."""
+
+    confirmed: bool = True
+    """False for a bot of a record that tells projects apart by the folder's name: it is never removed."""
+
+
+class RecordedGroup(Frozen):
+    """A variable group as the last deployment left it."""
+
+    variables: tuple[str, ...] = ()
+
+    targets: tuple[str | None, ...] = (None,)
+    """Targets of the section that declare it."""
+
+    fingerprints: dict[str, str] = Field(default_factory=dict)
+    """Variable → keyed fingerprint of the value that was sent."""
+
+    confirmed: bool = True
+    """As for ``RecordedBot``."""
+
+
+class PendingRestart(Frozen):
+    """A bot that runs with something older than what it has on the cluster."""
+
+    reason: str
+
+    started_at: datetime | None = None
+    """When its task had started, as the cluster tells; with another task it has been restarted."""
+
+
+@dataclass(frozen=True)
+class RecordedState:
+    """What is recorded of earlier deployments of the project to the cluster, of all its targets.
+
+    Attributes:
+        last: number of the last deployment; 0 when nothing is known.
+        pending_restarts: id of each bot that has to be restarted → why.
+        origin: where this comes from, when it isn't the project's own record: a history of an earlier version.
+    """
+
+    bots: tuple[RecordedBot, ...] = ()
+    groups: Mapping[str, RecordedGroup] = field(default_factory=dict)
+    pending_restarts: Mapping[UUID, PendingRestart] = field(default_factory=dict)
+    last: int = 0
+    origin: str | None = None
+
+    def identified(self, live: LiveState) -> RecordedState:
+        """Return the same with an id for each bot that is on the cluster, and without the others' claims on names.
+
+        A bot whose creation wasn't answered is the one of its name, if it is what was to be created: nothing else of
+        this name was there before. One of an earlier version's history is the one of its name.
+        """
+        known = {bot.id for bot in self.bots}
+
+        def identify(bot: RecordedBot) -> RecordedBot:
+            found = live.bots.get(bot.name)
+            if bot.id is not None or found is None or found.id in known:
+                return bot
+            if bot.confirmed and found.configuration != bot.configuration:
+                return bot
+            return bot.model_copy(update={"id": found.id})
+
+        return RecordedState(
+            tuple(map(identify, self.bots)), self.groups, self.pending_restarts, self.last, self.origin
+        )
+
+
+NOTHING_RECORDED = RecordedState()
+
+
+# This machine
+
+
+@dataclass(frozen=True)
+class Code:
+    """The project's files that a bot runs with.
+
+    Attributes:
+        digest: of their names and contents.
+        modified: when the newest of them was written.
+    """
+
+    digest: str
+    modified: datetime
+
+
+@dataclass(frozen=True)
+class LocalState:
+    """What this machine has of what a deployment needs.
+
+    Attributes:
+        values: name of each variable whose value is here → fingerprint of the value.
+        empty: those whose value is empty.
+        code: bot → the project's files that it runs with, for a cluster that runs the project's folder.
+        digests: image → its digest, where an engine or the reference tells.
+    """
+
+    values: Mapping[str, str] = field(default_factory=dict)
+    empty: frozenset[str] = frozenset()
+    code: Mapping[str, Code] = field(default_factory=dict)
+    digests: Mapping[str, str] = field(default_factory=dict)
+
+
+NOTHING_LOCAL = LocalState()
+
+
+def names_of(bots: Iterable[RecordedBot | LiveBot]) -> str:
+    """Return the bots' names for a message."""
+    return ", ".join(bot.name for bot in bots)

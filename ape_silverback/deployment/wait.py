@@ -1,0 +1,315 @@
+"""Waits until bots run and are healthy, or have stopped. Looking isn't judging: a bad answer is looked at again.
+
+``verdict`` decides, and is pure. The cluster's ``/health`` tells in one request which bots are ready; only of the
+others more is asked, and that less and less often.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from ape_silverback.cluster.types import ResourceStatus
+from ape_silverback.deployment.events import Event
+from ape_silverback.deployment.observed import status_or_error
+from ape_silverback.deployment.state import ACTIVE
+from ape_silverback.exceptions import ClusterError, Forbidden, NotFound, SilverbackError, Unauthorized
+
+if TYPE_CHECKING:
+    from ape_silverback.cluster.client import Bot, ClusterClient
+
+LOG_LINES = 15
+"""Log lines that are shown of a bot that fails."""
+
+GROWTH = 1.25
+"""Factor between two delays."""
+
+LONGEST_DELAY = 10
+"""Longest delay between two looks, in units of ``Timing.poll``."""
+
+
+@dataclass(frozen=True)
+class Timing:
+    """How long to wait, in seconds.
+
+    Attributes:
+        timeout: for a bot to be running and healthy, from the end of the writes.
+        settle: for it to stay so, without a break: a bot that dies after some seconds isn't taken for healthy.
+        start: for a bot to leave the state STOPPED after it was started, on a cluster that is slow to show it; no
+            longer than ``timeout``.
+        stop: for a running bot to stop before it is started again.
+        poll: between the first two looks at the cluster; the delays grow to ten times as much.
+    """
+
+    timeout: float = 180.0
+    settle: float = 7.0
+    start: float = 60.0
+    stop: float = 60.0
+    poll: float = 0.5
+
+    def delays(self) -> Iterator[float]:
+        """Return the delays between two looks, which grow."""
+        delay = self.poll
+        while True:
+            yield delay
+            delay = min(delay * GROWTH, self.poll * LONGEST_DELAY)
+
+
+@dataclass(frozen=True)
+class Sight:
+    """What one look showed of one bot.
+
+    Attributes:
+        present: whether the cluster has it.
+        status: None where this look doesn't tell.
+        healthy: whether the cluster calls it healthy.
+        is_sure: whether the cluster tells what became of the bot's task, so that a bot that looks stopped is.
+        reason: why it stopped.
+    """
+
+    present: bool = True
+    status: ResourceStatus | None = None
+    healthy: bool = False
+    is_sure: bool = False
+    reason: str | None = None
+
+
+@dataclass(frozen=True)
+class Watched:
+    """What is known of a bot that is waited for.
+
+    Attributes:
+        settle: seconds for which it has to stay healthy; none for one that nothing was done to.
+        status: its last status.
+        was_active: whether it was ever seen running, or on its way to it.
+        ready: seconds from the begin of the waiting to when it was first seen healthy, and stayed so.
+    """
+
+    settle: float
+    status: ResourceStatus | None = None
+    was_active: bool = False
+    ready: float | None = None
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What is decided of a bot: it is ready, or failed."""
+
+    ready: bool
+    text: str
+
+
+def verdict(watched: Watched, sight: Sight, elapsed: float, timing: Timing) -> tuple[Watched, Verdict | None]:
+    """Decide what one look means for one bot.
+
+    Args:
+        watched: what is known of it.
+        sight: what was seen.
+        elapsed: seconds since the waiting began.
+        timing: how long to wait.
+
+    Returns:
+        What is known of it now, and what is decided; None while it isn't.
+    """
+    if not sight.present:
+        return watched, Verdict(False, "it is no longer on the cluster")
+    status = ResourceStatus.RUNNING if sight.healthy else sight.status or watched.status
+    now = replace(watched, status=status, was_active=watched.was_active or status in ACTIVE)
+    if sight.healthy:
+        ready = elapsed if watched.ready is None else watched.ready
+        done = elapsed - ready >= watched.settle
+        return replace(now, ready=ready), Verdict(True, "running and healthy") if done else None
+    now = replace(now, ready=None)
+    if status is ResourceStatus.STOPPED and sight.status is not None:
+        if now.was_active or sight.is_sure:
+            return now, Verdict(False, f"it stopped{': ' + sight.reason if sight.reason else ''}")
+        if elapsed > min(timing.start, timing.timeout):
+            return now, Verdict(False, f"still stopped {elapsed:.0f} s after it was started")
+    if elapsed > timing.timeout:
+        return now, Verdict(False, f"still {_state(now)} after {timing.timeout:g} s")
+    return now, None
+
+
+def _state(watched: Watched) -> str:
+    if watched.status is None:
+        return "in an unknown state"
+    return "running but not healthy" if watched.status is ResourceStatus.RUNNING else str(watched.status).lower()
+
+
+def wait_until_ready(
+    client: ClusterClient,
+    names: Iterable[str],
+    timing: Timing,
+    given_up: Callable[[], str | None] = lambda: None,
+    kept: frozenset[str] = frozenset(),
+) -> Iterator[Event]:
+    """Look at all bots at once until each runs and is healthy, or has failed.
+
+    Args:
+        client: client of their cluster.
+        names: the bots to wait for.
+        timing: how long, and for how long they have to stay so.
+        given_up: returns why to wait no longer; None to go on.
+        kept: those to which nothing was done, so that they don't have to settle.
+
+    Yields:
+        A ``state`` event whenever a bot is seen in another state, and at last ``ready``, ``failed`` or ``skipped`` for
+        each. No error is raised: an answer that makes no sense is asked for again until the time-out.
+    """
+    watched = {name: Watched(0.0 if name in kept else timing.settle) for name in names}
+    look = _Look(client)
+    started = time.monotonic()
+    for delay in timing.delays():
+        if not watched:
+            return
+        elapsed = time.monotonic() - started
+        try:
+            sights = look.at(watched, elapsed)
+        except ClusterError as error:
+            if isinstance(error, Unauthorized | Forbidden):
+                yield from (Event("skipped", name, f"not waited for: {error}") for name in watched)
+                return
+            if elapsed > timing.timeout:
+                yield from (Event("failed", name, f"its state couldn't be read: {error}") for name in watched)
+                return
+            sights = {}
+        for name, sight in sights.items():
+            before = watched[name]
+            watched[name], decided = verdict(before, sight, elapsed, timing)
+            yield from _seen(name, before, watched[name], decided)
+            if decided is not None:
+                status = watched.pop(name).status
+                if decided.ready:
+                    yield Event("ready", name, decided.text, status)
+                else:
+                    yield failure_of(client, look.bots.get(name), name, decided.text, status)
+        if watched and (reason := given_up()):
+            yield from (Event("skipped", name, f"not waited for: {reason}") for name in watched)
+            return
+        if watched:
+            time.sleep(delay)
+
+
+def _seen(name: str, before: Watched, now: Watched, decided: Verdict | None) -> Iterator[Event]:
+    """Return what is worth telling of a look: another state, and the begin or the break of the settling."""
+    if now.status is not None and now.status is not before.status:
+        yield Event("state", name, str(now.status).lower(), now.status)
+    if decided is None and before.ready is None and now.ready is not None:
+        yield Event("state", name, f"healthy; has to stay so for {now.settle:g} s", now.status)
+    if before.ready is not None and now.ready is None and now.status is ResourceStatus.RUNNING and decided is None:
+        yield Event("state", name, "no longer healthy; waiting again", now.status)
+
+
+class _Look:
+    """Looks at a cluster, with as few requests as it takes.
+
+    Attributes:
+        bots: as the cluster listed them last.
+    """
+
+    def __init__(self, client: ClusterClient) -> None:
+        self._client = client
+        self._due: dict[str, float] = {}
+        self.bots: Mapping[str, Bot] = {}
+
+    def at(self, watched: Mapping[str, Watched], elapsed: float) -> dict[str, Sight]:
+        """Look at some bots.
+
+        Raises:
+            ClusterError: the cluster doesn't answer as it should.
+        """
+        health = self._client.health.bots
+        healthy = {name for name in watched if (service := health.get(name)) is not None and service.healthy}
+        sights = {name: Sight(healthy=True) for name in healthy}
+        others = [name for name in watched if name not in healthy]
+        if not others:
+            return sights
+        self.bots = self._client.bots
+        present = [name for name in others if name in self.bots]
+        asked = [name for name in present if self.bots[name].task is not None or self._is_due(name, elapsed)]
+        statuses = status_or_error([self.bots[name] for name in asked])
+        for name in others:
+            if name not in self.bots:
+                sights[name] = Sight(present=False)
+                continue
+            bot, status = self.bots[name], statuses.get(name)
+            reason = bot.task.stopped_reason if bot.task else None
+            if isinstance(status, NotFound):
+                sights[name] = Sight(present=False)
+            else:
+                known = status if isinstance(status, ResourceStatus) else None
+                sights[name] = Sight(status=known, is_sure=bot.task is not None, reason=reason)
+        return sights
+
+    def _is_due(self, name: str, elapsed: float) -> bool:
+        """Return whether to ask for this bot's own status: at first with each look, then less and less often."""
+        if elapsed < self._due.get(name, 0.0):
+            return False
+        self._due[name] = elapsed + max(1.0, elapsed / 2) if elapsed > 1.0 else 0.0
+        return True
+
+
+def wait_until_stopped(client: ClusterClient, names: Iterable[str], timing: Timing) -> Iterator[Event]:
+    """Look at all bots at once until each has stopped or its time is over.
+
+    Args:
+        client: client of their cluster.
+        names: the bots to wait for.
+        timing: how long.
+
+    Yields:
+        A ``state`` event whenever a bot is seen in another state, and at last ``applied`` or ``failed`` for each. No
+        error is raised, as in ``wait_until_ready``.
+    """
+    left: dict[str, ResourceStatus | None] = dict.fromkeys(names)
+    deadline = time.monotonic() + timing.stop
+    for delay in timing.delays():
+        if not left:
+            return
+        over = time.monotonic() > deadline
+        try:
+            bots = client.bots
+        except ClusterError as error:
+            if over or isinstance(error, Unauthorized | Forbidden):
+                yield from (Event("failed", name, f"its state couldn't be read: {error}") for name in left)
+                return
+            time.sleep(delay)
+            continue
+        statuses = status_or_error(bots[name] for name in left if name in bots)
+        for name, before in list(left.items()):
+            status = statuses.get(name)
+            if name not in bots or isinstance(status, NotFound):
+                del left[name]
+                yield Event("applied", name, "no longer on the cluster")
+            elif status is ResourceStatus.STOPPED:
+                del left[name]
+                yield Event("applied", name, "stopped", status)
+            elif over:
+                del left[name]
+                known = status if isinstance(status, ResourceStatus) else None
+                yield Event("failed", name, f"asked to stop, but it still runs after {timing.stop:g} s", known)
+            elif isinstance(status, ResourceStatus) and status is not before:
+                left[name] = status
+                yield Event("state", name, str(status).lower(), status)
+        if left:
+            time.sleep(delay)
+
+
+def failure_of(client: ClusterClient, bot: Bot | None, name: str, text: str, status: ResourceStatus | None) -> Event:
+    """Return the event of a failure, with what the bot last wrote. What can't be read is left out."""
+    errors: tuple[str, ...] = ()
+    log: tuple[str, ...] = ()
+    try:
+        bot = bot or client.bots.get(name)
+        errors = tuple(bot.errors) if bot else ()
+    except SilverbackError:
+        pass
+    try:
+        entries = bot.get_logs(start_time=bot.task.started_at if bot.task else None) if bot else ()
+        log = tuple(entry.message for entry in deque(entries, maxlen=LOG_LINES))
+    except SilverbackError:
+        pass
+    return Event("failed", name, text, status, errors, log)

@@ -1,0 +1,124 @@
+"""How healthy a bot is: whether it does its work, which its files tell, and not only whether there is a process."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from ape_silverback.cluster.types import BotHealth, HealthPolicy
+from ape_silverback.server.processes import read_json
+
+HEARTBEAT = "heartbeat.json"
+"""Written into a bot's work folder by ``runtimes/sdk.py``."""
+
+SESSIONS = ".silverback-sessions"
+"""Folder of the bot SDK, with ``NAME/ECOSYSTEM/NETWORK/state.json``."""
+
+
+@dataclass(frozen=True)
+class Signs:
+    """What a bot's files tell of its work.
+
+    Attributes:
+        updated: when it last wrote them.
+        blocks: whether it handles blocks.
+        processed: the last block that it handled.
+        processed_at: when that was.
+        lag: blocks of the chain that it hasn't handled.
+    """
+
+    updated: datetime
+    blocks: bool = False
+    processed: int | None = None
+    processed_at: datetime | None = None
+    lag: int | None = None
+
+
+def read_signs(work: Path, since: datetime | None) -> Signs | None:
+    """Return what the files in a bot's work folder tell of the run since then; None if it hasn't told anything yet."""
+    signs = _signs_of_heartbeat(read_json(work / HEARTBEAT)) or _signs_of_state(_state_file(work))
+    return signs if signs and (since is None or signs.updated >= since) else None
+
+
+def judge(policy: HealthPolicy, signs: Signs | None, running_since: datetime | None, now: datetime) -> BotHealth:
+    """Return the health of a bot that runs. Pure.
+
+    A bot that handles blocks is silent while there are blocks that it doesn't handle; any other one while nothing shows
+    that it could handle what comes. A bot whose files tell nothing counts as healthy.
+    """
+    if signs is None:
+        return BotHealth(healthy=True)
+    behind = signs.blocks and signs.lag != 0
+    heartbeat = (signs.processed_at or running_since or signs.updated) if behind else signs.updated
+    silence = (now - heartbeat).total_seconds()
+    reason = None
+    if silence > policy.silent:
+        did = "handled no block" if behind else "showed no sign of work"
+        reason = f"{did} for {_span(silence)}"
+    elif signs.lag is not None and signs.lag > policy.lag:
+        reason = f"{signs.lag} blocks behind"
+    return BotHealth(
+        healthy=reason is None, reason=reason, heartbeat=heartbeat, last_block=signs.processed, lag=signs.lag
+    )
+
+
+def _signs_of_heartbeat(content: dict[str, Any] | None) -> Signs | None:
+    match content:
+        case {
+            "updated": str(updated),
+            "blocks": bool(blocks),
+            "processed": int(processed),
+            "head": head,
+            "first": first,
+            "processed_at": at,
+        }:
+            if (time := _time(updated)) is None:
+                return None
+            lag = None
+            if blocks and isinstance(head, int):
+                begun = max(processed, first if isinstance(first, int) else head)
+                lag = max(head - begun, 0)
+            return Signs(time, blocks, _block(processed), _time(at), lag)
+    return None
+
+
+def _signs_of_state(content: dict[str, Any] | None) -> Signs | None:
+    match content:
+        case {
+            "last_updated": str() | int() | float() as updated,
+            "last_block_seen": int(seen),
+            "last_block_processed": int(processed),
+        }:
+            if (time := _time(updated)) is None:
+                return None
+            lag = max(seen - processed, 0) if seen >= 0 else None
+            # Which blocks it waits for isn't told here, so it is judged by the minute in which the file is written.
+            return Signs(time, False, _block(processed), None, lag)
+    return None
+
+
+def _state_file(work: Path) -> dict[str, Any] | None:
+    with suppress(OSError):
+        files = sorted((work / SESSIONS).glob("*/*/*/state.json"), key=lambda file: file.stat().st_mtime)
+        return read_json(files[-1]) if files else None
+    return None
+
+
+def _block(number: int) -> int | None:
+    return number if number >= 0 else None
+
+
+def _time(value: object) -> datetime | None:
+    with suppress(ValueError, OverflowError, OSError):
+        if isinstance(value, int | float):
+            return datetime.fromtimestamp(value, timezone.utc)
+        moment = datetime.fromisoformat(str(value).replace("Z", "+00:00"))
+        return moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)
+    return None
+
+
+def _span(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"

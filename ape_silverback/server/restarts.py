@@ -1,0 +1,64 @@
+"""When a bot that ended is started again. Pure: times are given, and so is chance."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from ape_silverback.cluster.types import Crash, RestartPolicy
+
+CRASHES_SHOWN = 10
+"""Crashes of a bot that are kept, the last ones."""
+
+JITTER = 0.25
+"""Share by which a delay is shorter or longer, so that bots that ended together don't start together."""
+
+
+@dataclass(frozen=True)
+class Restart:
+    """A bot is started again.
+
+    Attributes:
+        at: no earlier than that.
+    """
+
+    at: datetime
+
+
+@dataclass(frozen=True)
+class GiveUp:
+    """A bot has crashed too often, and stays down."""
+
+    reason: str
+
+
+def after_crash(policy: RestartPolicy, crashes: Sequence[Crash], chance: float) -> Restart | GiveUp | None:
+    """Return what follows a crash; None for nothing.
+
+    Args:
+        policy: of the bot.
+        crashes: since its user started it, the oldest first; the last one is that which is decided on.
+        chance: from 0 up to 1.
+    """
+    if policy.policy == "never":
+        return None
+    last = crashes[-1]
+    recent = [crash for crash in crashes if last.time - crash.time < timedelta(seconds=policy.window)]
+    if len(recent) >= policy.max_restarts:
+        took = max((last.time - recent[0].time).total_seconds(), 1.0)
+        times = f"{len(recent)} times in {_span(took)}" if len(recent) > 1 else "once"
+        return GiveUp(f"crashed {times}: {last.reason}")
+    delay = min(policy.backoff * 2 ** (len(recent) - 1), policy.max_backoff)
+    return Restart(last.time + timedelta(seconds=delay * (1 - JITTER + 2 * JITTER * chance)))
+
+
+def after_end(policy: RestartPolicy, ended: datetime) -> Restart | None:
+    """Return what follows an end of a bot that is neither a crash nor was asked for."""
+    return Restart(ended + timedelta(seconds=policy.backoff)) if policy.policy == "always" else None
+
+
+def _span(seconds: float) -> str:
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.0f} h"
