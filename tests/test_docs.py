@@ -33,7 +33,7 @@ NOT_RUN = (GUIDES / "ci.md", GUIDES / "configuring.md", GUIDES / "troubleshootin
 """Pages without one. `tests/cli/test_deployment.py` runs the workflow of ci.md."""
 
 BLOCK = re.compile(
-    r"(?:^<!-- (?P<comment>not run[^>]*) -->\n)?(?:`(?P<file>[\w./-]+)`:\n\n)?"
+    r"(?:^<!-- (?P<comment>not run[^>]*) -->\n)?(?:`(?P<file>\w[\w/-]*\.\w+)`:\n\n)?"
     r"^```(?P<language>\w*)\n(?P<text>.*?)^```$",
     re.MULTILINE | re.DOTALL,
 )
