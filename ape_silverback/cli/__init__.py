@@ -13,8 +13,10 @@ cli = LazyGroup(
     version_of="ape-silverback",
     commands_by_section={
         "Commands": {
+            "init": "ape_silverback.cli.init:init",
             "cluster": "ape_silverback.cli.cluster:cluster",
             "build": "ape_silverback.cli.build:build",
+            "doctor": "ape_silverback.cli.doctor:doctor",
         },
         "Account": {
             "login": "ape_silverback.cli.login:login",
