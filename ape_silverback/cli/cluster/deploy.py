@@ -49,7 +49,7 @@ events_option = click.option(
 )
 
 
-@click.command(short_help="Deploy the project's bots")
+@click.command()
 @project_bots
 @click.option("-y", "--yes", is_flag=True, help="Don't ask before changes are made.")
 @click.option(

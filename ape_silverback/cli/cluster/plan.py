@@ -53,7 +53,7 @@ class _Detailed(click.Command):
             raise
 
 
-@click.command(cls=_Detailed, short_help="Show what deploy would do")
+@click.command(cls=_Detailed)
 @project_bots
 @project_options
 @click.option(
