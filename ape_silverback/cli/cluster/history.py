@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 target_option = click.option("--target", metavar="NAME", help="Target of the section.")
 
 
-@click.command(short_help="Show earlier deployments")
+@click.command()
 @target_option
 @format_option
 @cluster_options
@@ -67,7 +67,7 @@ def history(target: str | None, format_: str, profile: str | None, cluster: str 
     show([record.model_dump(mode="json") for record in records], format_, text)
 
 
-@click.command(short_help="Go back to an earlier deployment")
+@click.command()
 @project_bots
 @click.option(
     "--to", metavar="ID", type=click.IntRange(min=1), help="The deployment, of `history`. Default: the one before."

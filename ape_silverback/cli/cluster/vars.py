@@ -29,10 +29,13 @@ HERE = "ape_silverback.cli.cluster.vars"
 vars_ = LazyGroup(
     name="vars",
     help="List, create, update and remove groups of environment variables. Values are never shown.",
-    short_help="Manage variable groups",
     commands_by_section={
-        "Inspect": {"list": f"{HERE}:list_", "info": f"{HERE}:info"},
-        "Change": {"new": f"{HERE}:new", "update": f"{HERE}:update", "remove": f"{HERE}:remove"},
+        "Inspect": {"list": (f"{HERE}:list_", "List groups"), "info": (f"{HERE}:info", "Show a group")},
+        "Change": {
+            "new": (f"{HERE}:new", "Create a group"),
+            "update": (f"{HERE}:update", "Update a group"),
+            "remove": (f"{HERE}:remove", "Remove groups"),
+        },
     },
 )
 
@@ -60,7 +63,7 @@ def _values(function: Function) -> Function:
 _group = click.argument("name", metavar="GROUP", shell_complete=complete_groups)
 
 
-@click.command("list", short_help="List groups")
+@click.command("list")
 @format_option
 @cluster_options
 def list_(format_: str, profile: str | None, cluster: str | None) -> None:
@@ -86,7 +89,7 @@ def list_(format_: str, profile: str | None, cluster: str | None) -> None:
     show([group.data() for group in groups], format_, text)
 
 
-@click.command(short_help="Show a group")
+@click.command()
 @_group
 @format_option
 @cluster_options
@@ -118,7 +121,7 @@ def info(name: str, format_: str, profile: str | None, cluster: str | None) -> N
     show(document.data(), format_, text)
 
 
-@click.command(short_help="Create a group")
+@click.command()
 @click.argument("name", metavar="NAME")
 @_values
 @no_verify_option
@@ -151,7 +154,7 @@ def new(
     show(GroupDocument.of(group).data(), format_, lambda: echo(f"{group.name}: created"))
 
 
-@click.command(short_help="Update a group")
+@click.command()
 @_group
 @_values
 @click.option("-d", "--del", "deleted", metavar="NAME", multiple=True, help="Variable to remove; repeatable.")
@@ -202,7 +205,7 @@ def update(
     show(GroupDocument.of(group).data(), format_, lambda: echo(f"{group.name}: {done}"))
 
 
-@click.command(short_help="Remove groups")
+@click.command()
 @click.argument("names", metavar="[GROUP]...", nargs=-1, shell_complete=complete_groups)
 @all_option
 @yes_option

@@ -68,7 +68,7 @@ format_option = click.option(
     type=click.Choice([TEXT, JSON, YAML], case_sensitive=False),
     default=TEXT,
     show_default=True,
-    help="Output format; docs/output.md describes JSON and YAML.",
+    help="Output format; docs/userguides/output.md describes JSON and YAML.",
 )
 
 yes_option = click.option("-y", "--yes", is_flag=True, help="Don't ask for confirmation.")
