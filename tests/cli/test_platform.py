@@ -234,7 +234,7 @@ def test_what_isnt_there_is_named_with_what_is(run: Run, command: list[str], say
 def test_an_error_about_a_cluster_keeps_its_id_secret(run: Run, platform: Platform) -> None:
     platform.streams = {one: {"chain_id": 1} for one in platform.clusters}
     result = run("info", "-c", "space/prod", code=1)
-    assert "/clusters/.../stream answered what the API doesn't promise: manager" in result.stderr
+    assert "/clusters/.../stream isn't what the API promises: manager" in result.stderr
 
 
 def test_no_default_workspace_asks_for_one(run: Run, home: Path) -> None:
