@@ -17,11 +17,12 @@ from ape_silverback.server.authentication import SESSION, bearer_key, is_cross_s
 from ape_silverback.server.dashboard.pages import add_dashboard
 from ape_silverback.server.database import NameTakenError
 from ape_silverback.server.measurements import MeasuredRequests, Measurements
-from ape_silverback.server.routes import RouteModule, bots, cluster, credentials, metrics, variables
+from ape_silverback.server.routes import RouteModule, bots, cluster, credentials, metrics, nodes, variables
+from ape_silverback.server.runtimes import EngineError, PlacementError
 from ape_silverback.server.supervisor import BusyError, GoneError, Supervisor
 from ape_silverback.version import __version__
 
-ROUTES: tuple[RouteModule, ...] = (cluster, bots, variables, credentials, metrics)
+ROUTES: tuple[RouteModule, ...] = (cluster, bots, variables, credentials, metrics, nodes)
 """Modules of routes that a cluster serves; what they add to the API of every cluster is announced."""
 
 _header = APIKeyHeader(name="X-API-Key", auto_error=False)
@@ -85,6 +86,8 @@ def make_app(
     app.add_exception_handler(NameTakenError, _answer(409, "the name is taken"))
     app.add_exception_handler(BusyError, _answer(409))
     app.add_exception_handler(GoneError, _answer(404))
+    app.add_exception_handler(PlacementError, _answer(409))
+    app.add_exception_handler(EngineError, _answer(503))
     _describe(app, supervisor.runtime.name, configuration)
     return app
 

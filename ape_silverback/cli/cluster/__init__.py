@@ -31,6 +31,7 @@ cluster = LazyGroup(
             "registry": "ape_silverback.cli.cluster.registry:registry",
             "info": "ape_silverback.cli.cluster.clusters:info",
             "health": "ape_silverback.cli.cluster.clusters:health",
+            "nodes": "ape_silverback.cli.cluster.nodes:nodes",
             "open": "ape_silverback.cli.cluster.dashboard:open_",
         },
         "Local cluster": {

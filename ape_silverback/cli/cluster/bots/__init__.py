@@ -23,6 +23,7 @@ bots = LazyGroup(
             "start": f"{HERE}.lifecycle:start",
             "stop": f"{HERE}.lifecycle:stop",
             "remove": f"{HERE}.lifecycle:remove",
+            "move": f"{HERE}.move:move",
         },
     },
 )
