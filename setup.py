@@ -14,6 +14,7 @@ VERSION = "0.8.0"
 # What serves clusters on top of the client: `up`, and bots as processes.
 SERVER = [
     "apprise>=1.9,<3",
+    "anyio",
     "cryptography>=42",
     "fastapi>=0.115,<1",
     "jinja2>=3.1,<4",

@@ -13,6 +13,7 @@ cli = LazyGroup(
     version_of="ape-silverback",
     commands_by_section={
         "Commands": {
+            "init": "ape_silverback.cli.init:init",
             "cluster": "ape_silverback.cli.cluster:cluster",
             "build": "ape_silverback.cli.build:build",
         },

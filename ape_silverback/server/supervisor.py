@@ -318,7 +318,8 @@ class Supervisor:
 
     def errors(self, bot: BotRecord) -> list[str]:
         """Return what went wrong in the latest run of a bot."""
-        died = bot.status is STOPPED and bot.task.stop_code in (BY_ITSELF, BY_SIGNAL, NEVER_RAN)
+        ended = bot.status in (STOPPED, DEPROVISIONING)
+        died = ended and bot.task.stop_code in (BY_ITSELF, BY_SIGNAL, NEVER_RAN)
         base, started = self.runtime.log_file(bot.id), bot.task.started_at
         known = self.store.acknowledged(bot.id)
         logged = errors_of_run(base, max(known, started or known) if known else started)

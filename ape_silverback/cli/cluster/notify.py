@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import click
 from ape.cli import verbosity_option
 
@@ -31,10 +29,10 @@ def test() -> None:
     Example:
         SLACK_URL=slack://… ape silverback cluster notify test
     """
-    from ape_silverback.config.reader import read_section
+    from ape_silverback.connect import read_section_here
     from ape_silverback.server.notify import Message, NotifySettings, apprise_sender
 
-    config = read_section(Path.cwd()).section.notify
+    config = read_section_here().section.notify
     settings = NotifySettings(variables=config.urls, events=config.events)
     if not settings.variables:
         raise click.ClickException(

@@ -13,6 +13,7 @@ from ape_silverback.cli.shared.terminal import echo, note
 
 if TYPE_CHECKING:
     from ape_silverback.server.daemon import Started, StartedPlatform
+    from ape_silverback.server.notify import NotifySettings
     from ape_silverback.server.platform.payments import Payments, Wanted
 
 PROFILE = "local"
@@ -75,7 +76,11 @@ def up(
         _check_profile_is_free(name)
     cluster = LocalCluster()
     started = cluster.up(
-        port, wanted=wanted, runtime=runtime, runtime_options=_runtime_options(runtime, docker_network)
+        port,
+        wanted=wanted,
+        runtime=runtime,
+        runtime_options=_runtime_options(runtime, docker_network),
+        notify=_notifications(),
     )
     _write_profiles(started)
     running, platform = started.running, started.platform
@@ -143,6 +148,15 @@ def _wanted(chain: str | None, manager: str | None, tokens: tuple[str, ...], dep
     from ape_silverback.server.platform.payments import Wanted
 
     return Wanted.of(chain, manager, tokens)
+
+
+def _notifications() -> NotifySettings:
+    """Return who is told when something breaks, as the section of the project in the current folder sets it up."""
+    from ape_silverback.connect import read_section_here
+    from ape_silverback.server.notify import NotifySettings
+
+    config = read_section_here().section.notify
+    return NotifySettings(variables=config.urls, events=config.events)
 
 
 def _runtime_options(runtime: str | None, network: str | None) -> dict[str, str]:
