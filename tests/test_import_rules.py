@@ -46,9 +46,10 @@ MAY_IMPORT: dict[str, set[str]] = {
         "project.discovery",
     },
     "api": {"deployment", "project", "images", "cluster", "stream"},
+    "doctor": {"config", "cluster", "connect", "project", "stream", "apepay", "images"},
     "console": {""},
     "pytest_plugin": {"api", "config", "cluster", "server"},
-    "cli": {"config", "project", "images", "cluster", "connect", "apepay", "stream", "deployment", "server"},
+    "cli": {"config", "project", "images", "cluster", "connect", "apepay", "stream", "deployment", "server", "doctor"},
     "": {"config", "plugin", "project", "images", "cluster", "deployment", "api"},  # the package, lazily
 }
 

@@ -16,6 +16,7 @@ cli = LazyGroup(
             "init": "ape_silverback.cli.init:init",
             "cluster": "ape_silverback.cli.cluster:cluster",
             "build": "ape_silverback.cli.build:build",
+            "doctor": "ape_silverback.cli.doctor:doctor",
         },
         "Account": {
             "login": "ape_silverback.cli.login:login",
