@@ -267,10 +267,20 @@ def _choose(profile: str | None, reading: SectionReading, target: str | None) ->
 
 
 def _of_section(reading: SectionReading, target: str | None, key: str) -> tuple[str | None, str | None]:
-    """Give a key of the target, else of the section, and its place."""
-    wanted = reading.target(target)
-    if value := getattr(wanted, key, None):
-        return value, f"targets.{target}.{key} in {reading.place_of('targets', str(target), key)}"
-    if value := getattr(reading.section, key):
-        return value, f"silverback.{key} in {reading.place_of(key)}"
-    return None, None
+    """Return a key of the target, else of the section, and its place.
+
+    Raises:
+        ProfileError: it refers to a variable that isn't set.
+    """
+    from ape_silverback.config.reader import unset_variables
+    from ape_silverback.exceptions import ProfileError
+
+    if value := getattr(reading.target(target), key, None):
+        place = f"targets.{target}.{key} in {reading.place_of('targets', str(target), key)}"
+    elif value := getattr(reading.section, key):
+        place = f"silverback.{key} in {reading.place_of(key)}"
+    else:
+        return None, None
+    if unset := unset_variables(value):
+        raise ProfileError(f"{place}: environment variable {unset[0]} isn't set")
+    return value, place

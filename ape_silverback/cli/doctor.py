@@ -13,7 +13,7 @@ from ape_silverback.cli.shared.terminal import echo, echo_text, style
 COLOURS = {"ok": "green", "warning": "yellow", "error": "red"}
 
 
-@click.command(short_help="Find what keeps deployments from working")
+@click.command()
 @click.option(
     "--report", "as_report", is_flag=True, help="Write a text for a bug report, in Markdown and without secrets."
 )

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 import click
 
 from ape_silverback.cli.shared.options import cluster_options, connected
-from ape_silverback.cli.shared.terminal import note
+from ape_silverback.cli.shared.terminal import echo_text, note
 
 if TYPE_CHECKING:
     from ape_silverback.project.initial import InitialSection
 
 
-@click.command(short_help="Write the first silverback section of a project")
+@click.command()
 @click.option("--from-cluster", is_flag=True, help="Describe the bots that a cluster runs.")
 @click.option(
     "--from-compose",
@@ -55,7 +55,7 @@ def init(
     for text in section.notes:
         note(text)
     if only_print:
-        click.echo(yaml_section(section.entries), nl=False)
+        echo_text(yaml_section(section.entries).rstrip("\n"))
         return
     file = add_section(folder, section.entries)
     count = len(section.bots)

@@ -20,7 +20,7 @@ profile_option = click.option(
 )
 
 
-@click.command(short_help="Log in to the platform")
+@click.command()
 @profile_option
 @click.option(
     "--no-browser",
@@ -60,7 +60,7 @@ def login(profile: str | None, no_browser: bool, port: int | None, timeout: floa
     echo(f"Logged in to {auth.host} as {done.user}.")
 
 
-@click.command(short_help="Log out of the platform")
+@click.command()
 @profile_option
 @verbosity_option()
 def logout(profile: str | None) -> None:
@@ -79,7 +79,7 @@ def logout(profile: str | None) -> None:
     echo(f"Logged out of {auth.host}." if done.was_logged_in else f"You weren't logged in to {auth.host}.")
 
 
-@click.command(short_help="Show who is logged in to the platform")
+@click.command()
 @profile_option
 @format_option
 @verbosity_option()

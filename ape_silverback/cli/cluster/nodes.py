@@ -9,7 +9,7 @@ from ape_silverback.cli.shared.output import show, show_table
 from ape_silverback.cli.shared.terminal import echo
 
 
-@click.command(short_help="List the machines of the cluster")
+@click.command()
 @format_option
 @cluster_options
 def nodes(format_: str, profile: str | None, cluster: str | None) -> None:

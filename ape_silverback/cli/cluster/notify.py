@@ -13,12 +13,11 @@ HERE = "ape_silverback.cli.cluster.notify"
 notify = LazyGroup(
     name="notify",
     help="Messages to people when something breaks, as `notify:` of the section sets them up.",
-    short_help="Messages when something breaks",
-    commands_by_section={"Commands": {"test": f"{HERE}:test"}},
+    commands_by_section={"Commands": {"test": (f"{HERE}:test", "Send a test message")}},
 )
 
 
-@click.command(short_help="Send a test message")
+@click.command()
 @verbosity_option()
 def test() -> None:
     """Send a test message to every address that `silverback.notify.urls` names.

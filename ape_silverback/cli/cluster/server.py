@@ -21,7 +21,7 @@ PLATFORM = "local-platform"
 """Name of the profile of the platform, and of the login in it."""
 
 
-@click.command(short_help="Start the local cluster")
+@click.command()
 @click.option(
     "--port", type=click.IntRange(1, 65535), help="Port to listen on. Default: the last one, else a free one."
 )
@@ -104,7 +104,7 @@ def up(
         note(f"It doesn't listen on port {port}: `ape silverback cluster down` first to move it.")
 
 
-@click.command(short_help="Stop the local cluster and its bots")
+@click.command()
 @verbosity_option()
 def down() -> None:
     """Stop the bots of the local cluster, then the cluster, and take back the profiles that `up` wrote.

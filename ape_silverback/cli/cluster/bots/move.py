@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ape_silverback.cluster.client import Bot
 
 
-@click.command(short_help="Move a bot to another machine")
+@click.command()
 @click.argument("bot")
 @click.argument("node")
 @yes_option
