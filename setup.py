@@ -14,6 +14,7 @@ VERSION = "0.8.0"
 # What serves clusters on top of the client: `up`, and bots as processes.
 SERVER = [
     "apprise>=1.9,<3",
+    "anyio",
     "cryptography>=42",
     "fastapi>=0.115,<1",
     "jinja2>=3.1,<4",
@@ -39,6 +40,8 @@ TEST = [
     "setuptools>=75",
     "vyper==0.4.3",
 ]
+# The site of the documentation.
+DOCS = ["sphinx-ape>=0.1.2,<0.2"]
 LINT = [
     "mypy>=1.11,<3",
     "ruff>=0.8,<1",
@@ -104,7 +107,8 @@ setup(
         "metrics": METRICS,
         "test": [*SERVER, *DOCKER, *METRICS, *TEST],
         "lint": LINT,
-        "dev": [*SERVER, *DOCKER, *METRICS, *TEST, *LINT],
+        "docs": DOCS,
+        "dev": [*SERVER, *DOCKER, *METRICS, *TEST, *LINT, *DOCS],
     },
     entry_points={
         "ape_cli_subcommands": ["ape_silverback=ape_silverback.cli:cli"],

@@ -2,6 +2,8 @@
 
 Starts a chain and a local cluster, deploys the bots, makes something happen on the chain, shows that the bots handle
 it, and stops everything. Everything is temporary but the bots' own `.silverback-sessions`. Exit code 1 on any failure.
+
+With `--docker` the bots are containers: of the Docker Engine that answers here, else of one that is started for it.
 """
 
 from __future__ import annotations
@@ -12,11 +14,16 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import psutil
 
 from demo.chain import find_anvil, running_anvil
+
+UP = ("silverback", "cluster", "up")
+DEPLOY = ("silverback", "cluster", "deploy", "--yes")
 
 PROJECT = Path(__file__).parents[1]
 BOTS = ("blocks", "streams")
@@ -33,8 +40,8 @@ class Failed(Exception):
     """The demo didn't show what it should."""
 
 
-def main() -> int:
-    """Run the demo; give its exit code."""
+def main(*, containers: bool = False) -> int:
+    """Run the demo; return its exit code."""
     started = time.monotonic()
     anvil = find_anvil()
     if anvil is None:
@@ -52,10 +59,10 @@ def main() -> int:
         for name in [name for name in environment if name.startswith(("SILVERBACK_", "APE_SILVERBACK_"))]:
             del environment[name]
         try:
-            blocks = _show(environment, chain)
+            with _engine() if containers else nullcontext() as engine:
+                blocks = _show(environment | (engine or {}), chain, containers)
         except (Failed, subprocess.CalledProcessError) as error:
             print(f"\nThe demo failed: {error}", file=sys.stderr)
-            _ape(environment, "silverback", "cluster", "down", check=False)
             return 1
         left = _processes_of(folder)
         if left:
@@ -69,10 +76,39 @@ def main() -> int:
     return 0
 
 
-def _show(environment: dict[str, str], chain: str) -> dict[str, int]:
-    """Do the main job and give how many blocks each bot was seen to handle."""
-    _ape(environment, "silverback", "cluster", "up", "--chain", chain, "--dev-payments")
-    _ape(environment, "silverback", "cluster", "deploy", "--yes")
+@contextmanager
+def _engine() -> Iterator[dict[str, str]]:
+    """Yield what leads to a Docker Engine that has an image of this environment, to build on."""
+    from demo.engine import engine_here
+    from demo.sdk_image import SDK_IMAGE, SDK_IMAGE_CHANGES, sdk_archive
+
+    with engine_here() as engine:
+        print(f"A Docker Engine answers at {engine.host}; this environment becomes an image to build on.", flush=True)
+        engine.import_image(sdk_archive(), SDK_IMAGE, SDK_IMAGE_CHANGES)
+        try:
+            yield {"DOCKER_HOST": engine.host, "DOCKER_BUILDKIT": "0"}
+        finally:
+            engine.remove_images(SDK_IMAGE, *(f"ape-silverback-{bot}:latest" for bot in BOTS))
+
+
+def _show(environment: dict[str, str], chain: str, containers: bool) -> dict[str, int]:
+    """Do the main job, take everything down, and return how many blocks each bot was seen to handle."""
+    runtime = ("--runtime", "docker", "--docker-network", "host") if containers else ()
+    try:
+        _ape(environment, *UP, *runtime, "--chain", chain, "--dev-payments")
+        if containers:
+            from demo.sdk_image import SDK_IMAGE
+
+            _ape(environment, "silverback", "build", "--engine", "docker", "--base", SDK_IMAGE)
+        return _deploy(environment)
+    finally:
+        if containers:
+            _ape(environment, "silverback", "cluster", "bots", "remove", "--all", "--yes", check=False)
+        _ape(environment, "silverback", "cluster", "down", check=False)
+
+
+def _deploy(environment: dict[str, str]) -> dict[str, int]:
+    _ape(environment, *DEPLOY)
     _pay(environment)
 
     logs = {name: _wait_for_log(environment, name) for name in BOTS}
@@ -81,10 +117,9 @@ def _show(environment: dict[str, str], chain: str) -> dict[str, int]:
         print(f"\nLast log lines of {name}:")
         print("\n".join(f"  {line}" for line in lines[-8:]))
     print()
-    again = _ape(environment, "silverback", "cluster", "deploy", "--yes")
+    again = _ape(environment, *DEPLOY)
     if "Nothing changed" not in again:
         raise Failed("a second deploy should change nothing")
-    _ape(environment, "silverback", "cluster", "down")
     return {name: len({number for line in lines for number in BLOCK.findall(line)}) for name, lines in logs.items()}
 
 
@@ -102,6 +137,7 @@ def _pay(environment: dict[str, str]) -> None:
         time.sleep(1)
     _ape(platform, "silverback", "cluster", "verify")
     _ape(platform, "silverback", "cluster", "deploy", "blocks", "--yes")
+    _ape(platform, "silverback", "cluster", "bots", "remove", "blocks", "--yes")
 
 
 def _wait_for_log(environment: dict[str, str], name: str) -> list[str]:
@@ -152,4 +188,4 @@ def _processes_of(home: str) -> list[str]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(containers="--docker" in sys.argv))

@@ -45,10 +45,11 @@ MAY_IMPORT: dict[str, set[str]] = {
         "apepay",
         "project.discovery",
     },
-    "api": {"deployment", "project", "images", "cluster", "stream"},
+    "api": {"deployment", "project", "images", "cluster", "stream", "config.env_file"},
+    "doctor": {"config", "cluster", "connect", "project", "stream", "apepay", "images"},
     "console": {""},
     "pytest_plugin": {"api", "config", "cluster", "server"},
-    "cli": {"config", "project", "images", "cluster", "connect", "apepay", "stream", "deployment", "server"},
+    "cli": {"config", "project", "images", "cluster", "connect", "apepay", "stream", "deployment", "server", "doctor"},
     "": {"config", "plugin", "project", "images", "cluster", "deployment", "api"},  # the package, lazily
 }
 

@@ -13,13 +13,15 @@ cli = LazyGroup(
     version_of="ape-silverback",
     commands_by_section={
         "Commands": {
-            "cluster": "ape_silverback.cli.cluster:cluster",
-            "build": "ape_silverback.cli.build:build",
+            "init": ("ape_silverback.cli.init:init", "Write the first silverback section of a project"),
+            "cluster": ("ape_silverback.cli.cluster:cluster", "Deploy bots to a cluster and manage them"),
+            "build": ("ape_silverback.cli.build:build", "Build the images of the project's bots"),
+            "doctor": ("ape_silverback.cli.doctor:doctor", "Find what keeps deployments from working"),
         },
         "Account": {
-            "login": "ape_silverback.cli.login:login",
-            "logout": "ape_silverback.cli.login:logout",
-            "whoami": "ape_silverback.cli.login:whoami",
+            "login": ("ape_silverback.cli.login:login", "Log in to the platform"),
+            "logout": ("ape_silverback.cli.login:logout", "Log out of the platform"),
+            "whoami": ("ape_silverback.cli.login:whoami", "Show who is logged in to the platform"),
         },
     },
 )

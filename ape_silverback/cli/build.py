@@ -23,7 +23,7 @@ NO_REGISTRY = "registry.invalid"
 """Stands for the registry while bots are resolved that have none. No host can have this name (RFC 2606)."""
 
 
-@click.command(short_help="Build the images of the project's bots")
+@click.command()
 @project_bots
 @click.option("--push", is_flag=True, help="Push each image to its registry once it is built.")
 @click.option("--tag", metavar="TAG", help="Tag of the images; `git` for the commit.")

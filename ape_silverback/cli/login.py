@@ -20,7 +20,7 @@ profile_option = click.option(
 )
 
 
-@click.command(short_help="Log in to the platform")
+@click.command()
 @profile_option
 @click.option(
     "--no-browser",
@@ -60,7 +60,7 @@ def login(profile: str | None, no_browser: bool, port: int | None, timeout: floa
     echo(f"Logged in to {auth.host} as {done.user}.")
 
 
-@click.command(short_help="Log out of the platform")
+@click.command()
 @profile_option
 @verbosity_option()
 def logout(profile: str | None) -> None:
@@ -79,7 +79,7 @@ def logout(profile: str | None) -> None:
     echo(f"Logged out of {auth.host}." if done.was_logged_in else f"You weren't logged in to {auth.host}.")
 
 
-@click.command(short_help="Show who is logged in to the platform")
+@click.command()
 @profile_option
 @format_option
 @verbosity_option()
@@ -122,12 +122,15 @@ def _open(address: str) -> None:
     import threading
     import webbrowser
 
-    note(f"Log in with the browser. If it doesn't open, go to:\n{address}")
+    note("Log in with the browser. If it doesn't open, go to:")
+    note(address)
     threading.Thread(target=webbrowser.open, args=(address,), daemon=True).start()
 
 
 def _ask(address: str) -> str:
     """Ask for the address that the browser ends at. It holds a code, so it isn't echoed."""
-    note(f"Open this address in a browser and log in:\n{address}\n")
+    note("Open this address in a browser and log in:")
+    note(address)
+    note("")
     note("The browser then goes to a localhost address that it may not be able to load. Copy it from the address bar.")
     return ask("Paste it here (hidden)", hidden=True) if sys.stdin.isatty() else sys.stdin.readline()

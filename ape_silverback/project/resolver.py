@@ -266,7 +266,7 @@ class _Resolver:
         default = f"{self.project}-{member.bot}".lower()  # as the bot SDK names what it builds
         if image:
             return self._reference(bot, image, image_origin)
-        if registry:
+        if registry or self.kind == "engine":
             tag, tag_origin = layers.first("tag", default="latest", origin="the default")
             if tag == "git":
                 tag, tag_origin = self._commit(bot, tag_origin), f"{tag_origin}, the commit"
@@ -280,8 +280,9 @@ class _Resolver:
                         f"set `bots.{member.bot}.image`, or rename one",
                     )
                     return None
-            origin = f"registry of {registry_origin}, names of project and bot, tag of {tag_origin}"
-            return self._reference(bot, f"{registry.rstrip('/')}/{default}:{tag}", origin)
+            place, of_place = f"{registry.rstrip('/')}/" if registry else "", f"registry of {registry_origin}"
+            origin = f"{of_place if registry else 'this engine'}, names of project and bot, tag of {tag_origin}"
+            return self._reference(bot, f"{place}{default}:{tag}", origin)
         if self.kind is None:
             return self._project_image(
                 bot, module, module_origin, "no registry is set; this is how a local cluster runs it"

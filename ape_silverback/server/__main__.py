@@ -6,14 +6,16 @@ import errno
 import logging
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import uvicorn
 from fastapi import FastAPI
 
 from ape_silverback.exceptions import LocalClusterError, SilverbackError
-from ape_silverback.server.app import make_app
+from ape_silverback.server.alerts import alerts_of
+from ape_silverback.server.app import Service, make_app
+from ape_silverback.server.bounds import BoundedConnections, raise_file_limit
 from ape_silverback.server.daemon import (
     HOST,
     clusters_folder,
@@ -35,21 +37,31 @@ def main(folder: Path, port: int) -> None:
         port: to listen on, on the loopback interface.
     """
     os.umask(0o077)
+    raise_file_limit()
     hold_lock(folder)
     api_key = key_file(folder).read_text(encoding="utf8")
     address = f"http://{HOST}:{port}"
     supervisor = supervisor_of(folder, lambda: address, api_key)
+    alerts = alerts_of(supervisor, folder, address, os.environ)
+    beside = [alerts] if alerts else []
 
     def on_start() -> None:
         write_state(folder, port)
 
     if payments_file(folder).exists():
-        app = _with_platform(supervisor, api_key, on_start, folder, address)
+        app = _with_platform(supervisor, api_key, on_start, folder, address, beside)
     else:
-        app = make_app(supervisor, api_key, on_start)
+        app = make_app(supervisor, api_key, on_start, beside=beside)
     # Followed logs are open requests: they don't hold up the end.
     uvicorn.run(
-        app, host=HOST, port=port, access_log=False, log_level="warning", ws="none", timeout_graceful_shutdown=1
+        app,
+        host=HOST,
+        port=port,
+        http=BoundedConnections,
+        access_log=False,
+        log_level="warning",
+        ws="none",
+        timeout_graceful_shutdown=1,
     )
     supervisor.runtime.close()
     supervisor.store.close()
@@ -72,7 +84,12 @@ def hold_lock(folder: Path) -> None:
 
 
 def _with_platform(
-    supervisor: Supervisor, api_key: str, on_start: Callable[[], None], folder: Path, address: str
+    supervisor: Supervisor,
+    api_key: str,
+    on_start: Callable[[], None],
+    folder: Path,
+    address: str,
+    beside: Sequence[Service],
 ) -> FastAPI:
     """Make the application with the platform beside the cluster; only who pays loads what that needs."""
     from ape_silverback.apepay.rpc import HttpNode
@@ -91,7 +108,7 @@ def _with_platform(
     clusters = Clusters(store, clusters_folder(folder), address, session, read_choice(folder))
     node = HttpNode(payments.wanted.chain, whole=10.0, pauses=())  # it is asked again a second later
     watcher = Watcher(node, payments, store, clusters)
-    app = make_app(supervisor, api_key, on_start, beside=[watcher])
+    app = make_app(supervisor, api_key, on_start, beside=[watcher, *beside])
     add_platform(app, store, clusters, payments, session)
     return app
 

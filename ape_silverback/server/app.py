@@ -2,27 +2,56 @@
 
 from __future__ import annotations
 
+import logging
+import sqlite3
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Annotated, Any, Protocol
 
+from anyio.to_thread import current_default_thread_limiter
 from fastapi import Depends, FastAPI, HTTPException
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from fastapi.security import APIKeyCookie, APIKeyHeader
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import Request
 
 from ape_silverback.cluster.types import ClusterConfiguration
-from ape_silverback.server.authentication import SESSION, bearer_key, is_cross_site, is_same
+from ape_silverback.server.authentication import SESSION, bearer_key, is_cross_site, is_same, role_of_key
+from ape_silverback.server.bounds import BoundedBodies
 from ape_silverback.server.dashboard.pages import add_dashboard
 from ape_silverback.server.database import NameTakenError
 from ape_silverback.server.measurements import MeasuredRequests, Measurements
-from ape_silverback.server.routes import RouteModule, bots, cluster, credentials, metrics, variables
+from ape_silverback.server.routes import RouteModule, bots, cluster, credentials, metrics, nodes, variables
+from ape_silverback.server.runtimes import EngineError, PlacementError
+from ape_silverback.server.store import UnreadableError
 from ape_silverback.server.supervisor import BusyError, GoneError, Supervisor
 from ape_silverback.version import __version__
 
-ROUTES: tuple[RouteModule, ...] = (cluster, bots, variables, credentials, metrics)
+ROUTES: tuple[RouteModule, ...] = (cluster, bots, variables, credentials, metrics, nodes)
 """Modules of routes that a cluster serves; what they add to the API of every cluster is announced."""
+
+THREADS = 200
+"""Requests that are answered at once, apart from followed logs."""
+
+MOST_PROBLEMS = 50
+"""Problems of a request that are told."""
+
+MOST_LETTERS = 300
+"""Letters of the text of a problem, or of where it is."""
+
+REFUSALS: dict[int | str, dict[str, Any]] = {
+    400: {"description": "The Host header names another machine"},
+    401: {"description": "No or a wrong X-API-Key"},
+    404: {"description": "There is no such thing"},
+    408: {"description": "The body didn't arrive in time"},
+    409: {"description": "The name is taken, the thing is in use, or it is being removed"},
+    413: {"description": "The body is too long"},
+    422: {"description": "A value can't be used"},
+    503: {"description": "The cluster's database can't be used, or the engine that runs its bots doesn't answer"},
+}
+
+log = logging.getLogger(__name__)
 
 _header = APIKeyHeader(name="X-API-Key", auto_error=False)
 _cookie = APIKeyCookie(name=SESSION, auto_error=False)
@@ -61,6 +90,7 @@ def make_app(
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        current_default_thread_limiter().total_tokens = THREADS
         services: tuple[Service, ...] = (supervisor, measurements, *beside)
         for service in services:
             service.begin()
@@ -79,12 +109,18 @@ def make_app(
     # A page in a browser can make its own name point here; it can't make the browser send another Host.
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost"])
     app.add_middleware(MeasuredRequests, histogram=measurements.requests)
+    app.add_middleware(BoundedBodies, is_known=_is_known)
     for module in ROUTES:
-        app.include_router(module.router, dependencies=[Depends(_authenticate)])
+        app.include_router(module.router, dependencies=[Depends(_authenticate)], responses=REFUSALS)
     add_dashboard(app)
     app.add_exception_handler(NameTakenError, _answer(409, "the name is taken"))
     app.add_exception_handler(BusyError, _answer(409))
     app.add_exception_handler(GoneError, _answer(404))
+    app.add_exception_handler(PlacementError, _answer(409))
+    app.add_exception_handler(EngineError, _answer(503))
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(sqlite3.Error, _unwritable)
+    app.add_exception_handler(UnreadableError, _answer(409))
     _describe(app, supervisor.runtime.name, configuration)
     return app
 
@@ -100,6 +136,41 @@ def _authenticate(
         raise HTTPException(401, "no or a wrong X-API-Key")
     if is_cross_site(request.headers):
         raise HTTPException(403, "a request from another site isn't accepted with the session's cookie")
+
+
+def _is_known(request: Request) -> bool:
+    """Return whether a request brings something that opens the cluster, or the platform that it is part of."""
+    state = request.scope["app"].state
+    key = request.headers.get("x-api-key") or bearer_key(request.headers.get("authorization"))
+    session = request.cookies.get(SESSION)
+    return (
+        role_of_key(request.scope["app"], key) is not None
+        or is_same(session, state.session)
+        or is_same(session, getattr(state, "platform_session", None))
+    )
+
+
+def _invalid(_: Request, error: Exception) -> JSONResponse:
+    """Answer a request that can't be: what is wrong, and where, but nothing of what was sent, which can be a secret."""
+    assert isinstance(error, RequestValidationError)  # noqa: S101 - what it is registered for
+    problems = [
+        {
+            "loc": [_plain(part) if isinstance(part, str) else part for part in one["loc"]],
+            "msg": _plain(one["msg"]),
+            "type": one["type"],
+        }
+        for one in error.errors()[:MOST_PROBLEMS]
+    ]
+    return JSONResponse({"detail": problems}, 422)
+
+
+def _plain(text: str) -> str:
+    return text.encode("utf8", "replace").decode()[:MOST_LETTERS]
+
+
+def _unwritable(_: Request, error: Exception) -> JSONResponse:
+    log.error("the database can't be used: %s", error)
+    return JSONResponse({"detail": f"the cluster's database can't be used: {error}"}, 503)
 
 
 def _answer(status: int, text: str | None = None) -> Callable[[Request, Exception], JSONResponse]:

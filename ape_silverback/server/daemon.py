@@ -24,10 +24,21 @@ from ape_silverback.server.processes import ProcessIdentity, read_json
 from ape_silverback.version import __version__
 
 if TYPE_CHECKING:
+    from ape_silverback.server.notify import NotifySettings
     from ape_silverback.server.platform.payments import Payments, Wanted
 
 HOST = "127.0.0.1"
-NEEDED = ("fastapi", "uvicorn", "psutil", "cryptography", "silverback", "python_multipart")
+NEEDED = (
+    "fastapi",
+    "uvicorn",
+    "psutil",
+    "cryptography",
+    "silverback",
+    "python_multipart",
+    "jinja2",
+    "prometheus_client",
+    "apprise",
+)
 """What the extra `local` brings."""
 
 LOG_LINES = 15
@@ -102,6 +113,7 @@ class LocalCluster:
         wanted: Wanted | None = None,
         runtime: str | None = None,
         runtime_options: Mapping[str, str] | None = None,
+        notify: NotifySettings | None = None,
     ) -> Started:
         """Start the server in the background and wait until it answers; one that runs already stays.
 
@@ -111,8 +123,10 @@ class LocalCluster:
             wanted: what pays for clusters; None for no platform, or for that of a server that runs.
             runtime: where bots run, by its name; None for what the cluster has, at first processes.
             runtime_options: of that runtime.
+            notify: who is told when something breaks; None for nobody. A server that runs keeps what it has.
 
         Raises:
+            ConfigurationError: a variable that should hold an address isn't set, or holds none.
             LocalClusterError: it can't be started, or runs with another platform or runtime; says why.
             ChainError: the chain that should pay doesn't answer, or refuses.
         """
@@ -127,6 +141,7 @@ class LocalCluster:
                 _check_same(wanted, platform)
                 self._check_runtime(runtime, runtime_options)
                 return Started(running, key_file(self.folder).read_text(encoding="utf8"), True, platform)
+            self._choose_notifications(notify)
             chosen = self._choose_port(port)
             self._choose_runtime(runtime, runtime_options)
             api_key = self._keep_key()
@@ -272,6 +287,20 @@ class LocalCluster:
         with socket.socket() as probe:
             probe.bind((HOST, 0))
             return int(probe.getsockname()[1])
+
+    def _choose_notifications(self, notify: NotifySettings | None) -> None:
+        """Set down who is told when something breaks, for the server that is started next.
+
+        Raises:
+            ConfigurationError: as for ``up``.
+        """
+        from ape_silverback.server.notify import apprise_sender, settings_file
+
+        if notify is None or not notify.variables:
+            settings_file(self.folder).unlink(missing_ok=True)
+            return
+        apprise_sender(notify.addresses())
+        write_private(settings_file(self.folder), notify.model_dump_json())
 
     def _spawn(self, port: int, timeout: float) -> Running:
         _state_file(self.folder).unlink(missing_ok=True)

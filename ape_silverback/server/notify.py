@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from pydantic import BaseModel
 
@@ -223,6 +224,22 @@ class NotifySettings(BaseModel):
                 "as slack://…, or take it out"
             )
         return {name: environ[name].strip() for name in self.variables}
+
+
+def settings_file(folder: Path) -> Path:
+    """Return the file of a cluster's folder that names what notifications need; it holds no address."""
+    return folder / "notify.json"
+
+
+def read_settings(file: Path) -> NotifySettings:
+    """Return what was set up; nothing when nothing was, or when the file can't be read."""
+    try:
+        return NotifySettings.model_validate_json(file.read_bytes())
+    except FileNotFoundError:
+        return NotifySettings()
+    except (OSError, ValueError) as error:
+        logger.warning("%s can't be read, so no notifications are sent: %s", file, type(error).__name__)
+        return NotifySettings()
 
 
 def apprise_sender(addresses: Mapping[str, str]) -> Send:

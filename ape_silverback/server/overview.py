@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from ape_silverback.cluster.types import ResourceStatus
+from ape_silverback.cluster.types import BotHealth, ResourceStatus
 from ape_silverback.server.store import BotRecord
 from ape_silverback.server.supervisor import BY_CLUSTER, BY_USER, Supervisor
 
@@ -26,6 +26,7 @@ class BotOverview:
         heartbeat_at: when it last showed that it works.
         lag: blocks between the head of its chain and the last block that it handled.
         restarts: how often the cluster started it again after a crash.
+        next_start: when it is started again.
     """
 
     id: UUID
@@ -42,39 +43,54 @@ class BotOverview:
     heartbeat_at: datetime | None = None
     lag: int | None = None
     restarts: int = 0
+    next_start: datetime | None = None
 
 
 def overview(supervisor: Supervisor) -> list[BotOverview]:
     """Return all bots at a glance, those in the worst trouble first, else by name."""
-    bots = [overview_of(bot) for bot in supervisor.store.bots() if bot.status < ResourceStatus.DEPROVISIONING]
+    bots = [
+        overview_of(supervisor, bot) for bot in supervisor.store.bots() if bot.status < ResourceStatus.DEPROVISIONING
+    ]
     return sorted(bots, key=lambda bot: (-bot.trouble, bot.name))
 
 
-def overview_of(bot: BotRecord) -> BotOverview:
+def overview_of(supervisor: Supervisor, bot: BotRecord) -> BotOverview:
     """Return one bot at a glance."""
-    task, configuration = bot.task, bot.configuration
+    task, configuration, health = bot.task, bot.configuration, supervisor.health(bot)
     runs = bot.status in (ResourceStatus.STARTUP, ResourceStatus.RUNNING)
     return BotOverview(
         id=bot.id,
         name=bot.name,
         status=bot.status,
-        healthy=bot.status is ResourceStatus.RUNNING,
-        trouble=_trouble(bot),
-        why=(task.stopped_reason or "").partition("\n")[0] or None if bot.status is ResourceStatus.STOPPED else None,
+        healthy=health.healthy,
+        trouble=_trouble(bot, health.healthy),
+        why=_why(bot, health),
         started_at=task.started_at if runs else None,
         network=f"{configuration.ecosystem}:{configuration.network}",
         account=configuration.account,
         image=_short(configuration.image),
         last_error=task.reason,
+        heartbeat_at=health.heartbeat if runs else None,
+        lag=health.lag if runs else None,
+        restarts=bot.restarts.count,
+        next_start=bot.restarts.next_start,
     )
 
 
-def _trouble(bot: BotRecord) -> int:
+def _trouble(bot: BotRecord, healthy: bool) -> int:
     if bot.status is ResourceStatus.RUNNING:
-        return 0
+        return 0 if healthy else 2
     if bot.status in STARTING:
         return 1
     return 3 if bot.status is ResourceStatus.STOPPED and bot.task.stop_code not in (BY_USER, BY_CLUSTER) else 0
+
+
+def _why(bot: BotRecord, health: BotHealth) -> str | None:
+    """Return what is wrong with a bot, or why it stopped, in one line."""
+    text = bot.task.stopped_reason if bot.status is ResourceStatus.STOPPED else None
+    if bot.status is ResourceStatus.RUNNING:
+        text = health.reason
+    return (text or "").partition("\n")[0] or None
 
 
 def _short(image: str) -> str:

@@ -43,6 +43,7 @@ PAYS = {"cluster pay create", "cluster pay add-time", "cluster pay cancel"}
 
 OTHERS = {
     "build",
+    "doctor",
     "login",
     "logout",
     "whoami",

@@ -19,8 +19,9 @@ from ape_silverback.cluster.client import ClusterClient
 from ape_silverback.exceptions import ClusterError
 from ape_silverback.server.runtimes.loading import RuntimeChoice, write_choice
 from demo.chain import free_port
+from demo.engine import Engine, missing, running_engine
 from tests.conftest import ROOT
-from tests.engines.engine import BOT_IMAGE, IMAGE, Engine, busybox_archive, missing, running_engine
+from tests.engines.engine import BOT_IMAGE, IMAGE, busybox_archive
 from tests.engines.served import KEY
 
 RUNTIMES = ("process", "docker", "swarm")

@@ -23,6 +23,17 @@ def tick(time):
     pass
 """
 
+BLOCKS = """
+from ape import chain
+from silverback import SilverbackBot
+
+bot = SilverbackBot()
+
+@bot.on_(chain.blocks)
+def beat(block):
+    return {"number": block.number}
+"""
+
 CRASHING = """
 from silverback import SilverbackBot
 
@@ -41,8 +52,10 @@ def bots_folder(tmp_path_factory: pytest.TempPathFactory, anvil: str) -> Path:
     (folder / "bots").mkdir()
     for name in ("one", "two"):
         (folder / "bots" / f"{name}.py").write_text(BOT)
+    (folder / "bots" / "blocks.py").write_text(BLOCKS)
     (folder / "bots" / "crashing.py").write_text(CRASHING)
-    (folder / "ape-config.yaml").write_text(f"foundry:\n  host: {anvil}\n")
+    node = f"node:\n  ethereum:\n    local:\n      uri: {anvil}\n"
+    (folder / "ape-config.yaml").write_text(f"foundry:\n  host: {anvil}\n{node}")
     return folder
 
 

@@ -18,6 +18,7 @@ import uvicorn
 
 from ape_silverback.cluster.types import RestartPolicy
 from ape_silverback.server.app import make_app
+from ape_silverback.server.bounds import BoundedConnections
 from ape_silverback.server.runtimes import GONE, Capabilities, ImageError, Observation, Run, State
 from ape_silverback.server.store import BotRecord, Store
 from ape_silverback.server.supervisor import Supervisor
@@ -171,7 +172,7 @@ def serving_cluster(folder: Path, delay: float = 0.0) -> Iterator[Cluster]:
             await asyncio.sleep(delay)
         await app(scope, receive, send)
 
-    server = uvicorn.Server(uvicorn.Config(counted, port=0, log_level="critical", ws="none"))
+    server = uvicorn.Server(uvicorn.Config(counted, port=0, http=BoundedConnections, log_level="critical", ws="none"))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     while not server.started:

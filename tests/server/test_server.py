@@ -211,6 +211,20 @@ def test_a_bot_starts_gets_its_variables_and_logs(client: ClusterClient, bots_fo
     assert LogLevel.INFO not in levels
 
 
+def test_a_bot_on_a_node_with_an_address_of_its_own_runs_and_tells_how_far_it_is(
+    client: ClusterClient, bots_folder: Path, folder: Path
+) -> None:
+    """The SDK spells such a provider by its address, and compares."""
+    bot = client.new_bot("blocks", f"project:{bots_folder}#blocks", "ethereum", "local", "node")
+    wait_for(lambda: bot.status is STATUS.RUNNING, 90)
+    wait_for(lambda: (health := client.bots["blocks"].health) and health.heartbeat, 60)
+    found = client.bots["blocks"]
+    assert found.health
+    assert (found.health.healthy, found.health.reason, found.health.lag) == (True, None, 0)
+    assert not list((bots_folder).rglob(".silverback-sessions")), "its state is its own, and not the project's"
+    assert list((folder / "bots" / str(bot.id) / "work").rglob("state.json"))
+
+
 def test_a_bot_keeps_its_old_configuration_until_it_is_started_again(client: ClusterClient, bots_folder: Path) -> None:
     group = client.new_variable_group("loud", {"LOUD": "old"})
     bot = new_bot(client, bots_folder, "one", environment=["loud"])

@@ -37,7 +37,7 @@ _path = click.argument("path", metavar="CLUSTER_PATH", shell_complete=complete_c
 _workspace = click.argument("workspace", metavar="[WORKSPACE]", required=False, shell_complete=complete_workspaces)
 
 
-@click.command("list", short_help="List the clusters of a workspace")
+@click.command("list")
 @_workspace
 @format_option
 @platform_options
@@ -74,7 +74,7 @@ def list_(workspace: str | None, format_: str, profile: str | None) -> None:
     show([one.data() for one in found], format_, text)
 
 
-@click.command(short_help="Create a cluster")
+@click.command()
 @_workspace
 @click.option("-n", "--name", metavar="NAME", help="Name. Default: chosen by the platform.")
 @click.option("-s", "--slug", metavar="SLUG", help="Name in addresses and on the command line.")
@@ -96,7 +96,7 @@ def new(workspace: str | None, name: str | None, slug: str | None, format_: str,
     note(f"Pay for it to run it: ape silverback cluster pay create {made.workspace}/{made.slug} --time '30 days'")
 
 
-@click.command(short_help="Rename a cluster")
+@click.command()
 @_path
 @click.option("-n", "--name", metavar="NAME", help="New name.")
 @click.option("-s", "--slug", metavar="SLUG", help="New name in addresses and on the command line.")
@@ -123,7 +123,7 @@ def update(path: str, name: str | None, slug: str | None, format_: str, profile:
     show(document.data(), format_, lambda: echo(f"{document.workspace}/{document.slug}: {done}"))
 
 
-@click.command(short_help="Migrate a cluster to another version")
+@click.command()
 @_path
 @click.option("--version", metavar="VERSION", help="Version to migrate to. Default: the stable one.")
 @yes_option
@@ -150,7 +150,7 @@ def migrate(path: str, version: str | None, yes: bool, format_: str, profile: st
     show(document.data(), format_, lambda: echo(f"{space.slug}/{found.slug}: migrating to {wanted}"))
 
 
-@click.command(short_help="Show a cluster")
+@click.command()
 @format_option
 @cluster_options
 def info(format_: str, profile: str | None, cluster: str | None) -> None:
@@ -220,7 +220,7 @@ def _show_direct(connection: Connection, format_: str) -> None:
     show(document.data(), format_, text)
 
 
-@click.command(short_help="Check the health of a cluster")
+@click.command()
 @format_option
 @cluster_options
 def health(format_: str, profile: str | None, cluster: str | None) -> None:

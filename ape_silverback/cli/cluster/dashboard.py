@@ -8,7 +8,7 @@ from ape_silverback.cli.shared.options import cluster_options, connected
 from ape_silverback.cli.shared.terminal import echo, note
 
 
-@click.command("open", short_help="Open the dashboard in a browser")
+@click.command("open")
 @click.option("--print", "only_print", is_flag=True, help="Print the address instead of opening a browser.")
 @cluster_options
 def open_(only_print: bool, profile: str | None, cluster: str | None) -> None:

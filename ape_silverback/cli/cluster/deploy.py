@@ -45,11 +45,11 @@ events_option = click.option(
     type=click.Choice(["text", "json"], case_sensitive=False),
     default="text",
     show_default=True,
-    help="Format of what happens: json is an event a line, as docs/output.md describes.",
+    help="Format of what happens: json is an event a line, as docs/userguides/output.md describes.",
 )
 
 
-@click.command(short_help="Deploy the project's bots")
+@click.command()
 @project_bots
 @click.option("-y", "--yes", is_flag=True, help="Don't ask before changes are made.")
 @click.option(

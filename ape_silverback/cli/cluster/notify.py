@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import click
 from ape.cli import verbosity_option
 
@@ -15,12 +13,11 @@ HERE = "ape_silverback.cli.cluster.notify"
 notify = LazyGroup(
     name="notify",
     help="Messages to people when something breaks, as `notify:` of the section sets them up.",
-    short_help="Messages when something breaks",
-    commands_by_section={"Commands": {"test": f"{HERE}:test"}},
+    commands_by_section={"Commands": {"test": (f"{HERE}:test", "Send a test message")}},
 )
 
 
-@click.command(short_help="Send a test message")
+@click.command()
 @verbosity_option()
 def test() -> None:
     """Send a test message to every address that `silverback.notify.urls` names.
@@ -31,10 +28,10 @@ def test() -> None:
     Example:
         SLACK_URL=slack://… ape silverback cluster notify test
     """
-    from ape_silverback.config.reader import read_section
+    from ape_silverback.connect import read_section_here
     from ape_silverback.server.notify import Message, NotifySettings, apprise_sender
 
-    config = read_section(Path.cwd()).section.notify
+    config = read_section_here().section.notify
     settings = NotifySettings(variables=config.urls, events=config.events)
     if not settings.variables:
         raise click.ClickException(

@@ -36,17 +36,20 @@ CLOCKS_APART = timedelta(days=1)
 pay = LazyGroup(
     name="pay",
     help="Pay for a cluster of the platform with an ApePay stream: open it, look at it, extend it, cancel it.",
-    short_help="Pay for a cluster",
     commands_by_section={
-        "Look": {"info": f"{HERE}:info"},
-        "Change": {"create": f"{HERE}:create", "add-time": f"{HERE}:add_time", "cancel": f"{HERE}:cancel"},
+        "Look": {"info": (f"{HERE}:info", "Show a cluster's payment stream")},
+        "Change": {
+            "create": (f"{HERE}:create", "Open a payment stream for a cluster"),
+            "add-time": (f"{HERE}:add_time", "Extend a cluster's payment stream"),
+            "cancel": (f"{HERE}:cancel", "Cancel a cluster's payment stream"),
+        },
     },
 )
 
 _path = click.argument("path", metavar="CLUSTER_PATH", shell_complete=complete_clusters)
 
 
-@click.command(short_help="Open a payment stream for a cluster")
+@click.command()
 @_path
 @click.option(
     "-t",
@@ -103,7 +106,7 @@ def create(path: str, tier: str, updates: tuple[tuple[str, str], ...], token: st
     note(f"The platform sees it within minutes: `ape silverback cluster info -c {session.name}`.")
 
 
-@click.command("info", short_help="Show a cluster's payment stream")
+@click.command("info")
 @_path
 @network_option
 @format_option
@@ -127,7 +130,7 @@ def info(path: str, network: str | None, format_: str, profile: str | None) -> N
     show(document.data(), format_, text)
 
 
-@click.command("add-time", short_help="Extend a cluster's payment stream")
+@click.command("add-time")
 @_path
 @payment_options
 def add_time(path: str, **options: Any) -> None:
@@ -156,7 +159,7 @@ def add_time(path: str, **options: Any) -> None:
     show(document.data(), paying.format_, lambda: show_stream(document))
 
 
-@click.command(short_help="Cancel a cluster's payment stream")
+@click.command()
 @_path
 @signing_options
 def cancel(path: str, **options: Any) -> None:

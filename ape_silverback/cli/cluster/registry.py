@@ -26,10 +26,13 @@ HERE = "ape_silverback.cli.cluster.registry"
 registry = LazyGroup(
     name="registry",
     help="List, create, update and remove credentials for container registries. Passwords are never shown.",
-    short_help="Manage credentials for container registries",
     commands_by_section={
-        "Inspect": {"list": f"{HERE}:list_", "info": f"{HERE}:info"},
-        "Change": {"new": f"{HERE}:new", "update": f"{HERE}:update", "remove": f"{HERE}:remove"},
+        "Inspect": {"list": (f"{HERE}:list_", "List credentials"), "info": (f"{HERE}:info", "Show credentials")},
+        "Change": {
+            "new": (f"{HERE}:new", "Create credentials"),
+            "update": (f"{HERE}:update", "Update credentials"),
+            "remove": (f"{HERE}:remove", "Remove credentials"),
+        },
     },
 )
 
@@ -47,7 +50,7 @@ def _login(function: Function) -> Function:
     return function
 
 
-@click.command("list", short_help="List credentials")
+@click.command("list")
 @format_option
 @cluster_options
 def list_(format_: str, profile: str | None, cluster: str | None) -> None:
@@ -73,7 +76,7 @@ def list_(format_: str, profile: str | None, cluster: str | None) -> None:
     show([one.data() for one in found], format_, text)
 
 
-@click.command(short_help="Show credentials")
+@click.command()
 @_name
 @format_option
 @cluster_options
@@ -106,7 +109,7 @@ def info(name: str, format_: str, profile: str | None, cluster: str | None) -> N
     show(document.data(), format_, text)
 
 
-@click.command(short_help="Create credentials")
+@click.command()
 @click.argument("name", metavar="NAME")
 @click.argument("registry", metavar="REGISTRY")
 @_login
@@ -143,7 +146,7 @@ def new(
     show(CredentialDocument.of(made).data(), format_, lambda: echo(f"{made.name}: created"))
 
 
-@click.command(short_help="Update credentials")
+@click.command()
 @_name
 @click.option("-r", "--registry", metavar="HOST", help="Address of the registry.")
 @_login
@@ -190,7 +193,7 @@ def update(
     show(CredentialDocument.of(found).data(), format_, lambda: echo(f"{found.name}: {done}"))
 
 
-@click.command(short_help="Remove credentials")
+@click.command()
 @click.argument("names", metavar="[NAME]...", nargs=-1, shell_complete=complete_credentials)
 @all_option
 @yes_option

@@ -13,6 +13,7 @@ from ape_silverback.cli.shared.terminal import echo, note
 
 if TYPE_CHECKING:
     from ape_silverback.server.daemon import Started, StartedPlatform
+    from ape_silverback.server.notify import NotifySettings
     from ape_silverback.server.platform.payments import Payments, Wanted
 
 PROFILE = "local"
@@ -20,7 +21,7 @@ PLATFORM = "local-platform"
 """Name of the profile of the platform, and of the login in it."""
 
 
-@click.command(short_help="Start the local cluster")
+@click.command()
 @click.option(
     "--port", type=click.IntRange(1, 65535), help="Port to listen on. Default: the last one, else a free one."
 )
@@ -75,7 +76,11 @@ def up(
         _check_profile_is_free(name)
     cluster = LocalCluster()
     started = cluster.up(
-        port, wanted=wanted, runtime=runtime, runtime_options=_runtime_options(runtime, docker_network)
+        port,
+        wanted=wanted,
+        runtime=runtime,
+        runtime_options=_runtime_options(runtime, docker_network),
+        notify=_notifications(),
     )
     _write_profiles(started)
     running, platform = started.running, started.platform
@@ -99,7 +104,7 @@ def up(
         note(f"It doesn't listen on port {port}: `ape silverback cluster down` first to move it.")
 
 
-@click.command(short_help="Stop the local cluster and its bots")
+@click.command()
 @verbosity_option()
 def down() -> None:
     """Stop the bots of the local cluster, then the cluster, and take back the profiles that `up` wrote.
@@ -143,6 +148,15 @@ def _wanted(chain: str | None, manager: str | None, tokens: tuple[str, ...], dep
     from ape_silverback.server.platform.payments import Wanted
 
     return Wanted.of(chain, manager, tokens)
+
+
+def _notifications() -> NotifySettings:
+    """Return who is told when something breaks, as the section of the project in the current folder sets it up."""
+    from ape_silverback.connect import read_section_here
+    from ape_silverback.server.notify import NotifySettings
+
+    config = read_section_here().section.notify
+    return NotifySettings(variables=config.urls, events=config.events)
 
 
 def _runtime_options(runtime: str | None, network: str | None) -> dict[str, str]:

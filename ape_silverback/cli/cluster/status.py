@@ -28,7 +28,7 @@ MANY_BOTS = 20
 """With more bots, only errors of those that aren't healthy are asked for."""
 
 
-@click.command(short_help="Show the cluster and its bots")
+@click.command()
 @click.option("-w", "--watch", is_flag=True, help="Keep the page up to date.")
 @click.option(
     "--interval",

@@ -13,6 +13,7 @@ from ape_silverback.cli.shared.group import LazyGroup
 from ape_silverback.cli.shared.options import (
     Function,
     all_option,
+    allow_commands_option,
     cluster_options,
     connected,
     format_option,
@@ -21,17 +22,20 @@ from ape_silverback.cli.shared.options import (
 from ape_silverback.cli.shared.output import age, show, show_facts, show_table, time_text
 from ape_silverback.cli.shared.selection import choose, choose_one, each, show_results
 from ape_silverback.cli.shared.terminal import confirm, echo, note
-from ape_silverback.config.env_file import NAME, read_env_file
+from ape_silverback.config.env_file import NAME, Commands, read_env_file
 
 HERE = "ape_silverback.cli.cluster.vars"
 
 vars_ = LazyGroup(
     name="vars",
     help="List, create, update and remove groups of environment variables. Values are never shown.",
-    short_help="Manage variable groups",
     commands_by_section={
-        "Inspect": {"list": f"{HERE}:list_", "info": f"{HERE}:info"},
-        "Change": {"new": f"{HERE}:new", "update": f"{HERE}:update", "remove": f"{HERE}:remove"},
+        "Inspect": {"list": (f"{HERE}:list_", "List groups"), "info": (f"{HERE}:info", "Show a group")},
+        "Change": {
+            "new": (f"{HERE}:new", "Create a group"),
+            "update": (f"{HERE}:update", "Update a group"),
+            "remove": (f"{HERE}:remove", "Remove groups"),
+        },
     },
 )
 
@@ -45,6 +49,7 @@ def _values(function: Function) -> Function:
         multiple=True,
         help="File with NAME=VALUE lines, or - for stdin; repeatable.",
     )(function)
+    function = allow_commands_option(function)
     return click.option(
         "-e",
         "--env",
@@ -58,7 +63,7 @@ def _values(function: Function) -> Function:
 _group = click.argument("name", metavar="GROUP", shell_complete=complete_groups)
 
 
-@click.command("list", short_help="List groups")
+@click.command("list")
 @format_option
 @cluster_options
 def list_(format_: str, profile: str | None, cluster: str | None) -> None:
@@ -84,7 +89,7 @@ def list_(format_: str, profile: str | None, cluster: str | None) -> None:
     show([group.data() for group in groups], format_, text)
 
 
-@click.command(short_help="Show a group")
+@click.command()
 @_group
 @format_option
 @cluster_options
@@ -116,7 +121,7 @@ def info(name: str, format_: str, profile: str | None, cluster: str | None) -> N
     show(document.data(), format_, text)
 
 
-@click.command(short_help="Create a group")
+@click.command()
 @click.argument("name", metavar="NAME")
 @_values
 @no_verify_option
@@ -126,6 +131,7 @@ def new(
     name: str,
     variables: tuple[str, ...],
     env_files: tuple[str, ...],
+    commands: Commands | None,
     no_verify: bool,
     format_: str,
     profile: str | None,
@@ -140,7 +146,7 @@ def new(
     """
     from ape_silverback.cli.shared.documents import GroupDocument
 
-    values = _read(variables, env_files)
+    values = _read(variables, env_files, commands)
     if not values:
         raise click.UsageError("Pass at least one variable with -e or --env-file.")
     with connected_for_writing(profile, cluster, no_verify) as connection:
@@ -148,7 +154,7 @@ def new(
     show(GroupDocument.of(group).data(), format_, lambda: echo(f"{group.name}: created"))
 
 
-@click.command(short_help="Update a group")
+@click.command()
 @_group
 @_values
 @click.option("-d", "--del", "deleted", metavar="NAME", multiple=True, help="Variable to remove; repeatable.")
@@ -159,6 +165,7 @@ def update(
     name: str,
     variables: tuple[str, ...],
     env_files: tuple[str, ...],
+    commands: Commands | None,
     deleted: tuple[str, ...],
     no_verify: bool,
     format_: str,
@@ -177,7 +184,7 @@ def update(
     from ape_silverback.deployment.observed import statuses_of
     from ape_silverback.deployment.state import ACTIVE
 
-    values = _read(variables, env_files)
+    values = _read(variables, env_files, commands)
     if both := sorted(set(values) & set(deleted)):
         raise click.UsageError(f"-e and -d name the same variable: {', '.join(both)}.")
     with connected_for_writing(profile, cluster, no_verify) as connection:
@@ -198,7 +205,7 @@ def update(
     show(GroupDocument.of(group).data(), format_, lambda: echo(f"{group.name}: {done}"))
 
 
-@click.command(short_help="Remove groups")
+@click.command()
 @click.argument("names", metavar="[GROUP]...", nargs=-1, shell_complete=complete_groups)
 @all_option
 @yes_option
@@ -228,7 +235,7 @@ def remove(
     show_results(results, format_)
 
 
-def _read(variables: Sequence[str], env_files: Sequence[str]) -> dict[str, str]:
+def _read(variables: Sequence[str], env_files: Sequence[str], commands: Commands | None) -> dict[str, str]:
     """Return the values of variables; the later of two wins, and an option wins over a file.
 
     Raises:
@@ -237,7 +244,7 @@ def _read(variables: Sequence[str], env_files: Sequence[str]) -> dict[str, str]:
     """
     values: dict[str, str] = {}
     for file in env_files:
-        values |= read_env_file(file)
+        values |= read_env_file(file, commands)
     for number, given in enumerate(variables, 1):
         name, has_value, value = given.partition("=")
         if not NAME.fullmatch(name):

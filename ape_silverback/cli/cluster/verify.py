@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ape_silverback.stream.verify import Report
 
 
-@click.command(short_help="Verify the payment stream of a cluster")
+@click.command()
 @click.option(
     "-c",
     "--cluster",

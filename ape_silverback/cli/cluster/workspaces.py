@@ -21,17 +21,20 @@ HERE = "ape_silverback.cli.cluster.workspaces"
 workspaces = LazyGroup(
     name="workspaces",
     help="List, create, rename and delete workspaces, which hold the clusters of the platform.",
-    short_help="Manage workspaces of the platform",
     commands_by_section={
-        "Inspect": {"list": f"{HERE}:list_", "info": f"{HERE}:info"},
-        "Change": {"new": f"{HERE}:new", "update": f"{HERE}:update", "delete": f"{HERE}:delete"},
+        "Inspect": {"list": (f"{HERE}:list_", "List workspaces"), "info": (f"{HERE}:info", "Show a workspace")},
+        "Change": {
+            "new": (f"{HERE}:new", "Create a workspace"),
+            "update": (f"{HERE}:update", "Rename a workspace"),
+            "delete": (f"{HERE}:delete", "Delete workspaces"),
+        },
     },
 )
 
 _workspace = click.argument("slug", metavar="WORKSPACE", shell_complete=complete_workspaces)
 
 
-@click.command("list", short_help="List workspaces")
+@click.command("list")
 @format_option
 @platform_options
 def list_(format_: str, profile: str | None) -> None:
@@ -56,7 +59,7 @@ def list_(format_: str, profile: str | None) -> None:
     show([one.data() for one in found], format_, text)
 
 
-@click.command(short_help="Show a workspace")
+@click.command()
 @_workspace
 @format_option
 @platform_options
@@ -75,7 +78,7 @@ def info(slug: str, format_: str, profile: str | None) -> None:
     show(document.data(), format_, lambda: _show(document))
 
 
-@click.command(short_help="Create a workspace")
+@click.command()
 @click.option("-n", "--name", metavar="NAME", help="Name.")
 @click.option("-s", "--slug", metavar="SLUG", help="Name in addresses and on the command line.")
 @format_option
@@ -94,7 +97,7 @@ def new(name: str | None, slug: str | None, format_: str, profile: str | None) -
     show(WorkspaceDocument.of(made).data(), format_, lambda: echo(f"{made.slug}: created"))
 
 
-@click.command(short_help="Rename a workspace")
+@click.command()
 @_workspace
 @click.option("-n", "--name", metavar="NAME", help="New name.")
 @click.option("-s", "--slug", "new_slug", metavar="SLUG", help="New name in addresses and on the command line.")
@@ -120,7 +123,7 @@ def update(slug: str, name: str | None, new_slug: str | None, format_: str, prof
     show(WorkspaceDocument.of(found).data(), format_, lambda: echo(f"{found.slug}: {done}"))
 
 
-@click.command(short_help="Delete workspaces")
+@click.command()
 @click.argument("slugs", metavar="[WORKSPACE]...", nargs=-1, shell_complete=complete_workspaces)
 @all_option
 @yes_option

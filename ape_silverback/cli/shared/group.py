@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import Any
 
 import click
+from click.utils import make_default_short_help
 
 from ape_silverback.suggestions import did_you_mean
 
@@ -16,14 +17,15 @@ class LazyGroup(click.Group):
     """A group whose commands are named, not imported.
 
     Args:
-        commands_by_section: heading in ``--help`` → name of a command → where it is, as ``module:attribute``.
+        commands_by_section: heading in ``--help`` → name of a command → where it is, as ``module:attribute``, and its
+            line in ``--help``, which so imports no command.
         version_of: distribution whose version ``--version`` prints; None for no option.
     """
 
     def __init__(
         self,
         *args: Any,
-        commands_by_section: Mapping[str, Mapping[str, str]],
+        commands_by_section: Mapping[str, Mapping[str, tuple[str, str]]],
         version_of: str | None = None,
         **kwargs: Any,
     ) -> None:
@@ -43,12 +45,14 @@ class LazyGroup(click.Group):
             click.ClickException: its module, or something that it needs, can't be imported.
         """
         for section in self.commands_by_section.values():
-            if place := section.get(cmd_name):
+            if found := section.get(cmd_name):
+                place, short_help = found
                 module, _, attribute = place.partition(":")
                 try:
                     command: click.Command = getattr(import_module(module), attribute)
                 except ImportError as error:
                     raise click.ClickException(_not_loaded(cmd_name, error)) from error
+                command.short_help = short_help
                 return command
         return None
 
@@ -86,12 +90,11 @@ class LazyGroup(click.Group):
             error.message = error_text(error.message) if error.message else error.message
             raise
 
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
         """Write the commands under their headings."""
         for heading, section in self.commands_by_section.items():
-            commands = {name: self.get_command(ctx, name) for name in section}
-            width = formatter.width - 6 - max(map(len, commands))
-            rows = [(name, command.get_short_help_str(width)) for name, command in commands.items() if command]
+            width = formatter.width - 6 - max(map(len, section))
+            rows = [(name, make_default_short_help(text, width)) for name, (_, text) in section.items()]
             with formatter.section(heading):
                 formatter.write_dl(rows)
 

@@ -13,9 +13,10 @@ import os
 import random
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from io import TextIOWrapper
+from json.encoder import encode_basestring, encode_basestring_ascii
 from pathlib import Path
 from typing import Any
 
@@ -95,8 +96,11 @@ def plain(text: str) -> str:
 
 def safe_json(data: Any, indent: int | None = None) -> str:
     """Return data as JSON; what a terminal would obey is escaped, and all but ASCII where stdout isn't Unicode."""
-    text = json.dumps(data, indent=indent, ensure_ascii=not _takes_unicode())
-    return _UNSAFE.sub(lambda found: json.dumps(found[0])[1:-1], text)
+    if isinstance(data, str):
+        text = encode_basestring(data) if _takes_unicode() else encode_basestring_ascii(data)
+    else:
+        text = json.dumps(data, indent=indent, ensure_ascii=not _takes_unicode())
+    return text if text.isprintable() else _UNSAFE.sub(lambda found: json.dumps(found[0])[1:-1], text)
 
 
 def safe_yaml(data: Any) -> str:
@@ -119,6 +123,12 @@ def echo(text: str = "", *, err: bool = False) -> None:
 def echo_text(text: str, *, err: bool = False) -> None:
     """Print several lines of one text, such as a document."""
     _write(safe_text(text), err)
+
+
+def echo_lines(lines: Sequence[str]) -> None:
+    """Print many lines that are safe already, in one write."""
+    if lines:
+        _write("\n".join(lines), err=False)
 
 
 def echo_indented(text: str, by: int, *, err: bool = False) -> None:

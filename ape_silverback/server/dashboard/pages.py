@@ -52,6 +52,9 @@ MARK_CONTEXT = timedelta(minutes=1)
 
 CHART_TIME = timedelta(hours=1)
 
+TIMELINE = 100
+"""Events of a bot that are shown, the latest ones."""
+
 OPTIONAL_COLUMNS = ("started_at", "heartbeat_at", "lag", "account", "restarts", "last_error")
 """Columns of the table of bots that are left out where no bot has anything to show in them."""
 
@@ -266,7 +269,15 @@ def bot_page(request: Request, role: Viewer, supervisor: TheSupervisor, bot: Bot
     configuration = bot.configuration.model_dump()
     fields = [{"name": name, "value": _value(value), "origin": None} for name, value in configuration.items()]
     content = _one_bot(supervisor, role, bot)
-    return _page(request, role, "bot.html", configuration=fields, has_origins=False, timeline=[], **content)
+    return _page(
+        request,
+        role,
+        "bot.html",
+        configuration=fields,
+        has_origins=False,
+        timeline=_timeline(supervisor, bot),
+        **content,
+    )
 
 
 @router.get("/ui/bots/{bot}/events")
@@ -328,7 +339,7 @@ def acknowledge(request: Request, role: Viewer, supervisor: TheSupervisor, bot: 
 
 
 def _one_bot(supervisor: Supervisor, role: Role, bot: BotRecord) -> dict[str, Any]:
-    view = overview_of(bot)
+    view = overview_of(supervisor, bot)
     errors = [
         {"count": one.count, "message": one.message, "first_line": one.message.partition("\n")[0], "time": None}
         for one in count_errors({bot.name: supervisor.errors(bot)})
@@ -336,6 +347,7 @@ def _one_bot(supervisor: Supervisor, role: Role, bot: BotRecord) -> dict[str, An
     facts = [
         ("Started", _moment(view.started_at)),
         ("Stopped", _moment(bot.task.stopped_at) if bot.status is ResourceStatus.STOPPED else ""),
+        ("Next start", _moment(view.next_start)),
         ("Lag", "" if view.lag is None else f"{view.lag} blocks"),
         ("Network", view.network),
         ("Account", view.account or ""),
@@ -343,6 +355,14 @@ def _one_bot(supervisor: Supervisor, role: Role, bot: BotRecord) -> dict[str, An
     ]
     can_write = role == "write"
     return {"bot": _shown(view), "errors": errors, "facts": facts, "can_write": can_write}
+
+
+def _timeline(supervisor: Supervisor, bot: BotRecord) -> list[dict[str, Any]]:
+    """Return what happened to a bot, the latest first."""
+    return [
+        {"time": event.time, "text": f"{event.kind}: {event.reason}" if event.reason else event.kind}
+        for event in reversed(supervisor.store.events(bot.id)[-TIMELINE:])
+    ]
 
 
 def _named_level(line: bytes) -> bytes:

@@ -79,6 +79,7 @@ def add_platform(app: FastAPI, store: PlatformStore, clusters: Clusters, payment
     Args:
         session: what a request has to bring as the cookie ``session``.
     """
+    app.state.platform_session = session
     cookie = APIKeyCookie(name=SESSION, auto_error=False)
 
     def authenticate(request: Request, opened: Annotated[str | None, Depends(cookie)]) -> None:

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Protocol
 from fastapi import APIRouter, Depends, HTTPException
 from starlette.requests import Request
 
+from ape_silverback.server.routes.names import MOST_THINGS
 from ape_silverback.server.store import Store
 from ape_silverback.server.supervisor import Supervisor
 
@@ -55,3 +56,9 @@ def problem(message: str, *place: str, kind: str = "value_error") -> dict[str, A
 def invalid(message: str, *place: str) -> HTTPException:
     """Return the error for one value that can't be used: status 422."""
     return HTTPException(422, [problem(message, *place)])
+
+
+def check_room(there: int) -> None:
+    """Raise if a cluster can't take one more of a kind: status 409."""
+    if there >= MOST_THINGS:
+        raise HTTPException(409, f"this cluster holds {there} of them already, which is the most that it takes")

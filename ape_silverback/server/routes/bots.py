@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 from uuid import UUID
 
 from ape.logging import LogLevel
@@ -23,8 +23,8 @@ from ape_silverback.cluster.types import (
     RestartPolicy,
 )
 from ape_silverback.server.logs import Filter, stream
-from ape_silverback.server.routes import TheStore, TheSupervisor, invalid, problem
-from ape_silverback.server.routes.names import Name
+from ape_silverback.server.routes import TheStore, TheSupervisor, check_room, invalid, problem
+from ape_silverback.server.routes.names import LongText, Name, Text
 from ape_silverback.server.runtimes import ImageError
 from ape_silverback.server.store import BotRecord, BotSettings, Store
 from ape_silverback.server.supervisor import Supervisor
@@ -34,6 +34,10 @@ EXTENSIONS = ("task", "restarts", "restart-policy", "health-details", "removed-l
 NO_CHANGE = "<no-change>"
 
 LOG_TYPE = "application/x-ndjson"
+LOG_ANSWER: dict[str, Any] = {
+    "response_class": StreamingResponse,
+    "responses": {200: {"description": "A JSON entry a line", "content": {LOG_TYPE: {}}}},
+}
 
 REMOVAL_POLL = 0.05
 """Seconds between two looks at a bot that is being removed."""
@@ -64,13 +68,13 @@ class NewBot(BaseModel):
     """Body of ``POST /bots``."""
 
     name: Name
-    image: str
-    ecosystem: str
-    network: str
-    provider: str
-    account: str | None = None
-    environment: list[str] = Field(default_factory=list)
-    credential_name: str | None = None
+    image: LongText
+    ecosystem: Text
+    network: Text
+    provider: Text
+    account: Text | None = None
+    environment: list[Name] = Field(default_factory=list, max_length=100)
+    credential_name: Text | None = None
     cluster_access: bool = False
     restart: RestartPolicy | None = None
     healthy: HealthPolicy | None = None
@@ -83,13 +87,13 @@ class BotChanges(BaseModel):
     """
 
     name: Name | None = None
-    image: str | None = None
-    ecosystem: str | None = None
-    network: str | None = None
-    provider: str | None = None
-    account: str | None = NO_CHANGE
-    environment: list[str] | None = None
-    credential_name: str | None = NO_CHANGE
+    image: LongText | None = None
+    ecosystem: Text | None = None
+    network: Text | None = None
+    provider: Text | None = None
+    account: Text | None = NO_CHANGE
+    environment: Annotated[list[Name], Field(max_length=100)] | None = None
+    credential_name: Text | None = NO_CHANGE
     cluster_access: bool | None = None
     restart: RestartPolicy | Literal["<default>"] | None = None
     healthy: HealthPolicy | Literal["<default>"] | None = None
@@ -118,6 +122,7 @@ def new_bot(supervisor: TheSupervisor, store: TheStore, body: NewBot) -> BotInfo
     settings = BotSettings(restart=body.restart, healthy=body.healthy)
 
     def check() -> None:
+        check_room(len(store.bots()))
         _check(configuration, supervisor)
         if any(bot.name == body.name for bot in store.bots()):
             raise HTTPException(409, f"there is a bot '{body.name}' already")
@@ -193,7 +198,7 @@ def events(store: TheStore, bot: Bot) -> list[BotEvent]:
     return [BotEvent(time=event.time, kind=event.kind, reason=event.reason) for event in store.events(bot.id)]
 
 
-@bots_router.get("/{bot}/logs")
+@bots_router.get("/{bot}/logs", **LOG_ANSWER)
 def logs(
     supervisor: TheSupervisor,
     bot: Bot,
@@ -221,7 +226,7 @@ def removed_bots(store: TheStore) -> list[RemovedBotInfo]:
     ]
 
 
-@removed_router.get("/{bot}/logs")
+@removed_router.get("/{bot}/logs", **LOG_ANSWER)
 def removed_logs(
     supervisor: TheSupervisor,
     bot: UUID,
@@ -290,6 +295,8 @@ def _info(bot: BotRecord, credential_ids: Mapping[str, str], supervisor: Supervi
         healthy=bot.settings.healthy,
         restarts=bot.restarts,
         health=supervisor.health(bot),
+        node=supervisor.seen(bot).node,
+        unreachable_since=supervisor.seen(bot).unreachable_since,
         **shown,
     )
 

@@ -8,8 +8,8 @@ from fastapi import APIRouter, Depends, HTTPException, Response
 from pydantic import BaseModel
 
 from ape_silverback.cluster.types import RegistryCredentialsInfo
-from ape_silverback.server.routes import TheStore
-from ape_silverback.server.routes.names import Name
+from ape_silverback.server.routes import TheStore, check_room
+from ape_silverback.server.routes.names import LongText, Name, Text
 from ape_silverback.server.store import CredentialRecord
 
 EXTENSIONS = ()
@@ -21,19 +21,19 @@ class NewCredential(BaseModel):
     """Body of ``POST /credentials``."""
 
     name: Name
-    hostname: str
-    email: str
-    username: str
-    password: str
+    hostname: Text
+    email: Text
+    username: Text
+    password: LongText
 
 
 class CredentialChanges(BaseModel):
     """Body of ``PATCH /credentials/{name}``: null keeps a value."""
 
-    hostname: str | None = None
-    email: str | None = None
-    username: str | None = None
-    password: str | None = None
+    hostname: Text | None = None
+    email: Text | None = None
+    username: Text | None = None
+    password: LongText | None = None
 
 
 def _found(name: str, store: TheStore) -> CredentialRecord:
@@ -55,6 +55,7 @@ def credentials(store: TheStore) -> list[RegistryCredentialsInfo]:
 def new_credential(store: TheStore, body: NewCredential) -> RegistryCredentialsInfo:
     """Add registry credentials."""
     with store.transaction():
+        check_room(len(store.credentials()))
         if store.credential(body.name):
             raise HTTPException(409, f"there are credentials '{body.name}' already")
         store.add_credential(**body.model_dump())

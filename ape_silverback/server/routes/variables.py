@@ -9,7 +9,7 @@ from fastapi import APIRouter, Depends, HTTPException, Query, Response
 from pydantic import BaseModel
 
 from ape_silverback.cluster.types import VariableGroupInfo
-from ape_silverback.server.routes import TheStore
+from ape_silverback.server.routes import TheStore, check_room
 from ape_silverback.server.routes.names import Changes, Name, Values
 from ape_silverback.server.store import GroupRecord
 
@@ -43,6 +43,7 @@ def groups(store: TheStore) -> list[VariableGroupInfo]:
 def new_group(store: TheStore, name: Annotated[Name, Query()], body: Values) -> VariableGroupInfo:
     """Make a variable group."""
     with store.transaction():
+        check_room(len(store.groups()))
         if any(group.name == name for group in store.groups()):
             raise HTTPException(409, f"there is a variable group '{name}' already")
         return _info(store.add_group(name, body))

@@ -55,7 +55,12 @@ SESSIONS = ".silverback-sessions"
 SDK_FOLDER = "/home/harambe/project"
 """Work folder of the bot SDK's images, and of ours. What a bot writes there is known, so the rest can be read-only."""
 
-SDK_WRITES = ("/home/harambe/.ape", "/home/harambe/.cache", f"{SDK_FOLDER}/.build", f"{SDK_FOLDER}/.cache")
+SDK_WRITES = (
+    *(f"/home/harambe/{name}" for name in (".ape", ".cache", ".silverback")),
+    *(f"{SDK_FOLDER}/{name}" for name in (".build", ".cache")),
+)
+
+TMP = "/tmp"  # noqa: S108 - of the container
 
 NO_USER = "65534:65534"
 """Who a bot is whose image names no user, or root."""
@@ -100,6 +105,7 @@ class DockerRuntime:
         self._ended_at: dict[str, float] = {}
         self._started: dict[str, datetime] = {}
         self._copied: dict[UUID, float] = {}
+        self.folders: dict[str, frozenset[str]] = {}
 
     @classmethod
     def settle(cls, options: Mapping[str, str]) -> dict[str, str]:
@@ -143,8 +149,10 @@ class DockerRuntime:
         Raises:
             EngineError: the engine doesn't answer.
         """
+        # Before the question: what is started while it is answered isn't in the answer.
+        starting = {bot for bot, launch in self._launches.items() if not launch.finished}
         containers = self._containers()
-        return {bot: self._observe(bot, containers.get(str(bot))) for bot in bots}
+        return {bot: self._observe(bot, containers.get(str(bot)), starting=bot in starting) for bot in bots}
 
     def stop(self, bot: UUID, state: State) -> None:
         """Ask a bot to end: SIGTERM. A pull of its image ends."""
@@ -201,9 +209,9 @@ class DockerRuntime:
             with suppress(NotFound):
                 self.engine.remove_container(container["Id"], v=True, force=True)
 
-    def _observe(self, bot: UUID, container: Mapping[str, Any] | None) -> Observation:
+    def _observe(self, bot: UUID, container: Mapping[str, Any] | None, *, starting: bool) -> Observation:
         launch = self._launches.get(bot)
-        if launch and not launch.finished:
+        if launch and (starting or not launch.finished):
             return Observation(alive=True, note=launch.note)
         if launch and launch.failure:
             return Observation(alive=False, failure=launch.failure)
@@ -402,7 +410,7 @@ class Launch:
         folder = config.get("WorkingDir") or "/"
         sessions = f"{folder.rstrip('/')}/{SESSIONS}"
         known = folder == SDK_FOLDER
-        writable = [sessions, *(SDK_WRITES if known else ())]
+        kept = self._folders_of(engine, str(image["Id"])) if known else frozenset()
         user = user_of(config)
         limits = run.limits
         with suppress(APIError):  # it is there
@@ -411,7 +419,8 @@ class Launch:
             network_mode=runtime.settings.options.get("network", "bridge"),
             binds=[f"{runtime.volume(run.bot)}:{sessions}"],
             read_only=known,
-            tmpfs={"/tmp": "rw,mode=1777"} if known else None,  # noqa: S108 - of the container
+            # What the image brings is copied into a volume with its owner; a new volume would belong to root.
+            tmpfs={path: "rw,exec,mode=1777" for path in (TMP, *SDK_WRITES) if path not in kept} if known else None,
             init=True,
             cap_drop=["ALL"],
             security_opt=["no-new-privileges"],
@@ -426,16 +435,27 @@ class Launch:
             command=command_of(config),
             name=f"silverback-{run.name}-{str(run.bot)[:8]}",
             environment=environment_of(run, user),
-            volumes=writable,
+            volumes=[sessions, *sorted(kept)],
             host_config=host,
             labels=labels_of(runtime.settings, run),
             user=user,
         )
         container = str(created["Id"])
-        for path in writable:  # a new volume belongs to root where the image has no such folder
-            with suppress(NotFound):
-                engine.put_archive(container, path, _open_folder())
+        engine.put_archive(container, sessions, _open_folder(run.name))
         return container
+
+    def _folders_of(self, engine: Engine, image: str) -> frozenset[str]:
+        """Return which of the folders that the bot SDK writes to an image has."""
+        if image not in self.runtime.folders:
+            labels = {CLUSTER_LABEL: f"{self.runtime.settings.cluster}-look"}
+            container = engine.create_container(image, command=["look"], labels=labels)["Id"]
+            try:
+                url = f"{engine.base_url}/v{engine.api_version}/containers/{container}/archive"
+                there = (path for path in SDK_WRITES if engine.head(url, params={"path": path}, timeout=TIMEOUT).ok)
+                self.runtime.folders[image] = frozenset(there)
+            finally:
+                engine.remove_container(container, force=True)
+        return self.runtime.folders[image]
 
 
 def connect(options: Mapping[str, str]) -> Engine:
@@ -469,7 +489,7 @@ def labels_of(settings: RuntimeSettings, run: Run) -> dict[str, str]:
 
 def environment_of(run: Run, user: str | None) -> dict[str, str]:
     """Return a bot's environment."""
-    home = {"HOME": "/tmp"} if user == NO_USER else {}  # noqa: S108 - of the container
+    home = {"HOME": TMP} if user == NO_USER else {}
     return {"PYTHONUNBUFFERED": "1", **home, **run.variables}
 
 
@@ -510,11 +530,11 @@ def _engine_of_environment() -> dict[str, str]:
     return {}
 
 
-def _open_folder() -> bytes:
-    """Return an archive that lets everybody in the container write into a folder."""
+def _open_folder(name: str) -> bytes:
+    """Return an archive with a folder that everybody in the container may write to."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as archive:
-        folder = tarfile.TarInfo(".")
+        folder = tarfile.TarInfo(name)
         folder.type, folder.mode = tarfile.DIRTYPE, 0o1777
         archive.addfile(folder)
     return buffer.getvalue()

@@ -93,9 +93,7 @@ def _extend_sdk(work: Path) -> None:
             known = _text(genesis_file)
             behind = head is not None and found is not None and found.last_block_seen - head
             if found and ((known and genesis and known != genesis) or behind > _tolerance(bot_id.network)):
-                logger.warning(
-                    "The chain was reset: state of the former one (block %s) is dropped", found.last_block_seen
-                )
+                logger.warning("The chain was reset: what the bot knew of the former one is dropped")
                 found = None
                 self.state_backup_file.unlink(missing_ok=True)
             if genesis:

@@ -50,7 +50,7 @@ access_option = click.option(
 )
 
 
-@click.command(short_help="Create a bot")
+@click.command()
 @click.argument("name", metavar="NAME", shell_complete=complete_project_bots)
 @image_option
 @click.option("--network", metavar=NETWORK, help="Network; missing parts come from the project.")
@@ -113,7 +113,7 @@ def new(
         raise click.ClickException(f"failed: {name}")
 
 
-@click.command(short_help="Update a bot")
+@click.command()
 @click.argument("name", metavar="BOT", shell_complete=complete_bots)
 @click.option("--new-name", metavar="NAME", help="New name.")
 @image_option

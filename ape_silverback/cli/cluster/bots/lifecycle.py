@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from ape_silverback.config.reader import SectionReading
 
 
-@click.command(short_help="Start bots")
+@click.command()
 @bot_names
 @all_option
 @click.option("--wait/--no-wait", default=True, show_default=True, help="Wait until the bots are healthy.")
@@ -66,7 +66,7 @@ def _after(results: list[ResultDocument], wait: Callable[[list[str]], dict[str, 
     ]
 
 
-@click.command(short_help="Stop bots")
+@click.command()
 @bot_names
 @all_option
 @yes_option
@@ -102,7 +102,7 @@ def stop(
     show_results(results, format_)
 
 
-@click.command(short_help="Remove bots")
+@click.command()
 @bot_names
 @all_option
 @yes_option

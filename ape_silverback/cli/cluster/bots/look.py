@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ape_silverback.cli.shared.documents import BotDocument
 
 
-@click.command("list", short_help="List bots")
+@click.command("list")
 @bot_names
 @format_option
 @cluster_options
@@ -44,7 +44,7 @@ def list_(names: tuple[str, ...], format_: str, profile: str | None, cluster: st
     show([document.data() for document in documents], format_, lambda: show_bots(documents))
 
 
-@click.command("info", short_help="Show bots")
+@click.command("info")
 @bot_names
 @format_option
 @cluster_options
@@ -97,7 +97,7 @@ def show_bot(bot: BotDocument) -> None:
     show_facts(facts)
 
 
-@click.command("health", short_help="Check the health of bots")
+@click.command("health")
 @bot_names
 @format_option
 @cluster_options

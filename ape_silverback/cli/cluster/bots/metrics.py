@@ -25,7 +25,7 @@ CHART_HEIGHT = 14
 """Lines of a chart."""
 
 
-@click.command(short_help="Show what a bot measures")
+@click.command()
 @click.argument("bot", shell_complete=complete_bots)
 @click.argument("names", metavar="[NAME]...", nargs=-1)
 @click.option(

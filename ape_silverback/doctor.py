@@ -1,0 +1,391 @@
+"""What keeps deployments from working on this machine: each part is looked at by itself, and has a cure.
+
+Changes nothing, and signs nothing. What an error can't name without a secret stays unsaid.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from email.utils import parsedate_to_datetime
+from functools import cached_property
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from ape_silverback.durations import span_text
+from ape_silverback.exceptions import BuildError, NoClusterError, SilverbackError
+from ape_silverback.files import silverback_folder
+from ape_silverback.version import __version__
+
+if TYPE_CHECKING:
+    from packaging.requirements import Requirement
+
+    from ape_silverback.cluster.settings import Choice
+    from ape_silverback.config.reader import SectionReading
+    from ape_silverback.connect import Connection
+    from ape_silverback.project.desired import DesiredState
+
+DISTRIBUTION = "ape-silverback"
+
+PATIENCE = 5.0
+"""Seconds that a cluster, a node or an engine gets to answer."""
+
+CLOCK_ERROR = 30.0
+"""Seconds that the clocks of this machine and the cluster may be apart: tokens and certificates have an end."""
+
+LOGIN_ENDS_SOON = timedelta(days=1)
+
+SECRET_NAMES = ("api-key", "session", "server.json")
+SECRET_SUFFIXES = (".db", ".key")
+
+Outcome = Literal["ok", "warning", "error"]
+
+
+class Finding(BaseModel):
+    """One thing that was looked at: in `doctor`."""
+
+    model_config = ConfigDict(frozen=True)
+
+    check: str
+    """`versions`, `configuration`, `bots`, `profile`, `login`, `cluster`, `clock`, `chain`, `engine` or `files`."""
+    outcome: Outcome
+    """`warning` for what may matter; `error` for what keeps something from working."""
+    text: str
+    """What was found."""
+    cure: str | None = None
+    """What to do about it."""
+
+
+def ok(check: str, text: str) -> Finding:
+    """Return a finding of something that is as it should be."""
+    return Finding(check=check, outcome="ok", text=text)
+
+
+def warning(check: str, text: str, cure: str) -> Finding:
+    """Return a finding of something that may matter."""
+    return Finding(check=check, outcome="warning", text=text, cure=cure)
+
+
+def error(check: str, text: str, cure: str | None = None) -> Finding:
+    """Return a finding of something that keeps something from working."""
+    return Finding(check=check, outcome="error", text=text, cure=cure)
+
+
+def examine(folder: Path, profile: str | None = None, cluster: str | None = None) -> list[Finding]:
+    """Look at all that deployments need; return what was found, in the order of the checks.
+
+    Args:
+        folder: the project's folder, which has to be Ape's active project.
+        profile: profile of the cluster, in place of what else would choose one.
+        cluster: the cluster of the platform, as ``WORKSPACE/NAME``.
+    """
+    examination = _Examination(folder, profile, cluster)
+    checks: tuple[tuple[str, Callable[[], Iterable[Finding]]], ...] = (
+        ("versions", examination.versions),
+        ("configuration", examination.configuration),
+        ("bots", examination.bots),
+        ("profile", examination.profile_file),
+        ("login", examination.login),
+        ("cluster", examination.cluster_answers),
+        ("chain", examination.chains),
+        ("engine", examination.engine),
+        ("files", examination.files),
+    )
+    found: dict[str, Finding] = {}
+    for name, check in checks:
+        for finding in _guarded(name, check):
+            found.setdefault(finding.text, finding)  # checks that rest on one that failed meet its error again
+    return list(found.values())
+
+
+def report(findings: Sequence[Finding]) -> str:
+    """Return a text in Markdown for a bug report. Paths of the user are shortened; values of variables aren't in it."""
+    plugins = sorted(
+        f"{one.name} {one.version}" for one in metadata.distributions() if re.match(r"ape[-_]", one.name or "")
+    )
+    variables = sorted(name for name in os.environ if name.startswith(("APE_", "SILVERBACK_")))
+    lines = [
+        f"- ape-silverback {__version__}, eth-ape {_version_of('eth-ape')}, silverback {_version_of('silverback')}",
+        f"- Python {platform.python_version()} ({sys.implementation.name}) on {platform.platform()}",
+        f"- Plugins: {', '.join(plugins) or 'none'}",
+        f"- Variables that are set: {', '.join(variables) or 'none'}",
+        "",
+        "| check | | found |",
+        "| --- | --- | --- |",
+    ]
+    for one in findings:
+        text = re.sub(r"\s+", " ", one.text).replace("|", "\\|")
+        lines.append(f"| {one.check} | {one.outcome} | {text} |")
+    return "\n".join(lines).replace(str(Path.home()), "~")
+
+
+@dataclass(frozen=True)
+class _Examination:
+    """The machine, the project and the cluster; what a check found out is at hand for the next ones."""
+
+    folder: Path
+    profile: str | None
+    cluster: str | None
+    desired: list[DesiredState] = field(default_factory=list)
+
+    def versions(self) -> Iterator[Finding]:
+        """Compare what is installed with what this package needs."""
+        problems = []
+        for requirement in _requirements():
+            installed = _version_of(requirement.name)
+            if installed is None:
+                problems.append(f"{requirement.name} isn't installed")
+            elif not requirement.specifier.contains(installed, prereleases=True):
+                problems.append(f"{requirement.name} {installed} doesn't fit; {requirement} is needed")
+        if problems:
+            cure = "pip install --upgrade --force-reinstall ape-silverback"
+            yield error("versions", "; ".join(problems), cure)
+        else:
+            ours = f"ape-silverback {__version__}, eth-ape {_version_of('eth-ape')}"
+            yield ok("versions", f"{ours}, Python {platform.python_version()}")
+        [sdk] = [one for one in _requirements("server") if one.name == "silverback"]
+        install = "pip install 'ape-silverback[server]'"
+        if (installed := _version_of("silverback")) is None:
+            yield warning("versions", "the bot SDK isn't installed: bots can't run on this machine", install)
+        elif not sdk.specifier.contains(installed, prereleases=True):
+            yield warning("versions", f"silverback {installed} doesn't fit; {sdk.specifier} is needed", install)
+        else:
+            yield ok("versions", f"bot SDK silverback {installed}")
+
+    @cached_property
+    def reading(self) -> SectionReading:
+        """The section."""
+        from ape_silverback.config.reader import read_section
+
+        return read_section(self.folder)
+
+    def configuration(self) -> Iterator[Finding]:
+        """Read the section."""
+        file = self.reading.file
+        yield ok("configuration", f"{file.name} can be read" if file else "no configuration file; defaults hold")
+        for text in self.reading.warnings:
+            yield warning("configuration", text, "correct it in the configuration file")
+
+    def bots(self) -> Iterator[Finding]:
+        """Resolve the project's bots: their ecosystems, networks, providers and accounts have to be known here."""
+        from ape_silverback.project.resolver import resolve
+
+        desired = resolve(self.reading, self.folder, kind=None)
+        self.desired.append(desired)
+        for text in desired.warnings:
+            yield warning("bots", text, "see `ape silverback cluster deploy --dry-run`")
+        if desired.bots:
+            yield ok("bots", f"{len(desired.bots)} resolved: {', '.join(bot.name for bot in desired.bots)}")
+        else:
+            yield warning("bots", "the project has no bots", "write one: bots/NAME.py, or `bots:` in the section")
+
+    @cached_property
+    def choice(self) -> Choice:
+        """The profile that was chosen."""
+        from ape_silverback.cluster.settings import choose_profile
+
+        origin = f"silverback.profile in {self.reading.place_of('profile')}"
+        return choose_profile(self.profile, self.reading.section.profile, origin)
+
+    def profile_file(self) -> Iterator[Finding]:
+        """Choose the profile."""
+        import httpx
+
+        from ape_silverback.cluster.http_errors import public_url
+        from ape_silverback.cluster.settings import danger_of
+
+        choice = self.choice
+        danger = danger_of(choice)
+        host = public_url(httpx.URL(choice.profile.host))
+        yield ok("profile", f"'{choice.name}' ({choice.origin}): {host}")
+        if danger:
+            yield warning("profile", danger, "use https")
+
+    def login(self) -> Iterator[Finding]:
+        """Look at the login of a profile of the platform."""
+        from ape_silverback.cluster.auth.tokens import LOG_IN, read_login
+        from ape_silverback.cluster.settings import PlatformProfile
+
+        if not isinstance(profile := self.choice.profile, PlatformProfile):
+            yield ok("login", f"profile '{self.choice.name}' uses an API key")
+            return
+        login = read_login(profile.auth)
+        left = None if login.expires is None else login.expires - time.time()
+        if left is not None and left <= 0 and login.refresh_token is None:
+            yield error("login", f"the login of {login.user} has ended", LOG_IN)
+        elif left is not None and left < LOGIN_ENDS_SOON.total_seconds() and login.refresh_token is None:
+            yield warning("login", f"the login of {login.user} ends in {span_text(int(left))}", LOG_IN)
+        else:
+            renewed = ", renewed when it ends" if login.refresh_token else ""
+            yield ok("login", f"logged in as {login.user}{renewed}")
+
+    def cluster_answers(self) -> Iterator[Finding]:
+        """Ask the cluster for its version and health, and compare the clocks."""
+        from ape_silverback.connect import connected
+
+        with connected(self.profile, self.cluster, self.reading, patience=PATIENCE) as connection:
+            answer = connection.client.call("GET", "/openapi.json")
+            yield ok("cluster", f"{connection.label} answers; version {connection.client.version}")
+            if connection.kind() == "local" and connection.client.version != __version__:
+                text = f"the local cluster runs version {connection.client.version}, this is {__version__}"
+                yield warning("cluster", text, "ape silverback cluster down, then up")
+            if not connection.client.health.cluster.healthy:
+                yield warning("cluster", "the cluster isn't healthy", "see `ape silverback cluster health`")
+            yield from _clock(answer.headers.get("Date"))
+            yield from self._stream_chain(connection)
+
+    def _stream_chain(self, connection: Connection) -> Iterator[Finding]:
+        """Look for the chain on which the cluster is paid for."""
+        from ape_silverback.stream.chain import network_with
+        from ape_silverback.stream.claims import PlatformCluster, read_claims
+
+        if connection.platform is None:
+            return
+        [claim] = read_claims(connection.platform, [PlatformCluster(*connection.record())])
+        if claim is not None:
+            yield from _chain(network_with(claim.stream.chain_id), claim.stream.chain_id, "of the payment stream")
+
+    def chains(self) -> Iterator[Finding]:
+        """Ask the nodes of the bots' networks for their chain ids."""
+        networks: dict[str, list[str]] = {}
+        for bot in (bot for desired in self.desired for bot in desired.bots):
+            given = bot.configuration
+            networks.setdefault(f"{given.ecosystem}:{given.network}:{given.provider}", []).append(bot.name)
+        for choice, names in networks.items():
+            yield from _chain(choice, None, f"of {', '.join(names)}")
+
+    def engine(self) -> Iterator[Finding]:
+        """Look for a container engine that answers."""
+        from ape_silverback.images.engine import Engine
+
+        needed = "only `build`, `deploy --build` and clusters that run containers need one"
+        try:
+            engine = Engine.find()
+        except BuildError as problem:
+            yield warning("engine", str(problem), f"install podman or docker; {needed}")
+            return
+        try:
+            done = subprocess.run(
+                [engine.program, "info"], capture_output=True, timeout=PATIENCE, check=False, stdin=subprocess.DEVNULL
+            )
+        except (OSError, subprocess.TimeoutExpired):
+            yield warning("engine", f"{engine.name} doesn't answer", f"start it; {needed}")
+            return
+        if done.returncode:
+            yield warning("engine", f"{engine.name} is installed, but can't be used", f"try `{engine.name} info`")
+        else:
+            yield ok("engine", f"{engine.name} can be used")
+
+    def files(self) -> Iterator[Finding]:
+        """Look for files with secrets that others can read."""
+        open_ones = [path for path in _secret_files(silverback_folder()) if path.stat().st_mode & 0o077]
+        for path in open_ones:
+            mode = stat.filemode(path.stat().st_mode)
+            yield error("files", f"others can read {path} ({mode}), which holds a secret", f"chmod 600 {path}")
+        if not open_ones:
+            yield ok("files", f"only you can read the secrets in {silverback_folder()}")
+
+
+def _guarded(name: str, check: Callable[[], Iterable[Finding]]) -> Iterator[Finding]:
+    """Make a check; an error that it meets is what it found."""
+    from ape.exceptions import ApeException
+
+    from ape_silverback.exceptions import Unauthorized
+
+    try:
+        yield from check()
+    except NoClusterError as problem:
+        yield warning(name, "no cluster is configured", str(problem))
+    except Unauthorized as problem:
+        yield error(name, str(problem), "correct the key in the profile, or run `ape silverback login`")
+    except SilverbackError as problem:
+        yield from (error(name, line) for line in str(problem).splitlines())
+    except ApeException as problem:
+        yield error(name, str(problem) or type(problem).__name__)
+    except Exception as problem:  # noqa: BLE001 - the other checks go on; a text of a library may hold a secret
+        yield error(name, f"couldn't be checked: {type(problem).__name__}", "report it with `doctor --report`")
+
+
+def _clock(date: str | None) -> Iterator[Finding]:
+    try:
+        there = parsedate_to_datetime(date or "").timestamp()
+    except (TypeError, ValueError):
+        return
+    apart = abs(time.time() - there)
+    if apart > CLOCK_ERROR:
+        text = f"the clocks of this machine and the cluster are {span_text(int(apart))} apart"
+        yield warning("clock", text, "synchronise the clock (NTP): logins and certificates depend on it")
+    else:
+        yield ok("clock", "the clock agrees with the cluster's")
+
+
+def _chain(choice: str, wanted: int | None, whose: str) -> Iterator[Finding]:
+    """Ask the node of a network for its chain id, without starting one."""
+    from ape.exceptions import ApeException
+    from ape.utils.basemodel import ManagerAccessMixin
+
+    from ape_silverback.apepay.rpc import HttpNode, RpcRequest, results_of
+
+    cure = "set the URL of a node in ape-config.yaml, or the key that the provider needs in the environment"
+    try:
+        provider = ManagerAccessMixin.network_manager.get_provider_from_choice(choice)
+        uri = getattr(provider, "http_uri", None)
+        # A development chain has any chain id.
+        expected = wanted or (None if provider.network.is_dev else provider.network.chain_id)
+    except (ApeException, OSError, ValueError) as problem:
+        yield error("chain", f"{choice} ({whose}): {problem}", cure)
+        return
+    if not isinstance(uri, str) or not uri.startswith("http"):
+        yield ok("chain", f"{choice} ({whose}): the provider has no address to ask, or starts a node by itself")
+        return
+    with HttpNode(uri, timeout=PATIENCE, whole=PATIENCE, pauses=()) as node:
+        try:
+            [answer] = results_of(node, RpcRequest("eth_chainId"))
+            found = int(str(answer), 16)
+        except (SilverbackError, ValueError) as problem:
+            yield error("chain", f"{choice} ({whose}): {problem}", cure)
+            return
+    if expected is not None and found != expected:
+        yield error("chain", f"{choice} ({whose}) is chain {found}, expected {expected}", cure)
+    else:
+        yield ok("chain", f"{choice} ({whose}) is chain {found}")
+
+
+def _secret_files(folder: Path) -> Iterator[Path]:
+    """Return the files that hold keys, logins or signed payments; a bot's own files aren't among them."""
+    for path in sorted(folder.rglob("*")) if folder.is_dir() else ():
+        is_secret = path.name in SECRET_NAMES or path.suffix in SECRET_SUFFIXES
+        is_secret |= path.suffix in (".toml", ".json") and path.parent in (folder, folder / "payments")
+        if is_secret and path.is_file() and not path.is_symlink():
+            yield path
+
+
+def _requirements(extra: str = "") -> list[Requirement]:
+    """Return what this package needs, with an extra or without one."""
+    from packaging.requirements import Requirement
+
+    found = []
+    for text in metadata.requires(DISTRIBUTION) or ():
+        requirement = Requirement(text)
+        of_extra = requirement.marker is not None and "extra" in str(requirement.marker)
+        if of_extra == bool(extra) and (requirement.marker is None or requirement.marker.evaluate({"extra": extra})):
+            found.append(requirement)
+    return found
+
+
+def _version_of(distribution: str) -> str | None:
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return None

@@ -1,0 +1,238 @@
+"""`doctor` on a machine where all is well, and on broken ones: each fault has one line, and a cure."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ape_silverback.doctor import Finding
+from tests.cli.conftest import documents
+from tests.cli.platform import OWNER, TOKEN, Platform, serving_platform
+from tests.cluster.server import Request, serving
+from tests.conftest import run_ape
+from tests.server.machine import KEY, Cluster, serving_cluster
+
+CONFIG = """\
+ethereum:
+  local:
+    default_provider: foundry
+foundry:
+  host: {node}
+silverback:
+  profile: {profile}
+  network: {network}
+  bots:
+    watcher: {{image: "a/b:1"}}
+"""
+
+
+@dataclass
+class Place:
+    """A machine with a project and a profile, to be broken before `doctor` looks at it."""
+
+    home: Path
+    project: Path
+    node: str
+    served: Cluster
+    profile: str = "lab"
+    network: str = "ethereum:local"
+    path: str = ""
+    more: str = ""
+
+    @property
+    def profiles(self) -> Path:
+        return self.home / ".silverback" / "profile.toml"
+
+    def write(self, host: str | None = None, key: str = KEY) -> None:
+        """Write the profile file."""
+        self.profiles.parent.mkdir(exist_ok=True)
+        self.profiles.write_text(f'[profile.lab]\nhost = "{host or self.served.url}"\napi-key = "{key}"\n')
+        self.profiles.chmod(0o600)
+
+    def doctor(self, *arguments: str, code: int = 0) -> Any:
+        text = CONFIG.format(node=self.node, profile=self.profile, network=self.network) + self.more
+        (self.project / "ape-config.yaml").write_text(text)
+        environment = {"PATH": self.path} if self.path else {}
+        result = run_ape(self.home, self.project, ["silverback", "doctor", *arguments], **environment)
+        assert result.returncode == code, result.stdout + result.stderr
+        assert KEY not in result.stdout + result.stderr
+        assert "Traceback" not in result.stdout + result.stderr
+        return result
+
+    def findings(self, *arguments: str, code: int = 0) -> list[Finding]:
+        return list(documents(list[Finding], self.doctor("--format", "json", *arguments, code=code).stdout))
+
+
+@pytest.fixture(scope="module")
+def behind(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    with serving_cluster(tmp_path_factory.mktemp("cluster")) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def place(home: Path, project: Path, anvil: str, behind: Cluster) -> Place:
+    place = Place(home, project, anvil, behind)
+    place.write()
+    return place
+
+
+def test_where_all_is_well_nothing_is_an_error(place: Place) -> None:
+    found = place.findings()
+    assert {one.check for one in found if one.outcome == "ok"} >= {
+        "versions",
+        "configuration",
+        "bots",
+        "profile",
+        "login",
+        "cluster",
+        "clock",
+        "chain",
+        "files",
+    }
+    assert [one for one in found if one.outcome != "ok" and one.check != "engine"] == []
+    [chain] = [one for one in found if one.check == "chain"]
+    assert chain.text == "ethereum:local:foundry (of watcher) is chain 1337"
+    lines = place.doctor().stdout.splitlines()
+    assert any(
+        line.startswith("ok       profile        'lab' (silverback.profile in ape-config.yaml:7): http://127.0.0.1:")
+        for line in lines
+    )
+
+
+def a_key_of_the_section(place: Place) -> None:
+    place.more = "  acount: me\n"
+
+
+def no_such_profile(place: Place) -> None:
+    place.profile = "labb"
+
+
+def a_dead_cluster(place: Place) -> None:
+    place.write("http://127.0.0.1:9")
+
+
+def a_wrong_key(place: Place) -> None:
+    place.write(key="another")
+
+
+def a_host_that_isnt_one(place: Place) -> None:
+    place.write("lab")
+
+
+def a_profile_that_others_read(place: Place) -> None:
+    place.profiles.chmod(0o644)
+
+
+def an_ecosystem_without_its_plugin(place: Place) -> None:
+    place.network = "starknet:mainnet:alchemy"
+
+
+def an_unknown_provider(place: Place) -> None:
+    place.network = "ethereum:local:foundri"
+
+
+def a_dead_node(place: Place) -> None:
+    place.node = "http://127.0.0.1:9"
+
+
+def a_broken_profile_file(place: Place) -> None:
+    place.profiles.write_text("[profile.lab\n")
+
+
+BROKEN: dict[Callable[[Place], None], tuple[str, str, str]] = {
+    a_key_of_the_section: ("configuration", "acount", ""),
+    no_such_profile: ("profile", "labb", ""),
+    a_broken_profile_file: ("profile", "profile.toml", ""),
+    a_host_that_isnt_one: ("profile", "lab", ""),
+    a_dead_cluster: ("cluster", "127.0.0.1:9", ""),
+    a_wrong_key: ("cluster", "X-API-Key", "correct the key in the profile"),
+    a_profile_that_others_read: ("files", "profile.toml", "chmod 600 "),
+    an_ecosystem_without_its_plugin: ("bots", "starknet", ""),
+    an_unknown_provider: ("chain", "foundri", ""),
+    a_dead_node: ("chain", "can't be reached", "set the URL of a node"),
+}
+
+
+@pytest.mark.parametrize("broken", BROKEN, ids=lambda one: one.__name__)
+def test_what_is_broken_is_an_error_of_its_check_with_its_cure(broken: Callable[[Place], None], place: Place) -> None:
+    broken(place)
+    check, text, cure = BROKEN[broken]
+    errors = [one for one in place.findings(code=1) if one.outcome == "error"]
+    assert check in {one.check for one in errors}, errors
+    [first, *_] = [one for one in errors if one.check == check]
+    assert text in first.text
+    assert cure in (first.cure or "")
+    assert "1 error found" in place.doctor(code=1).stderr
+
+
+def test_a_node_on_another_chain_is_an_error(place: Place) -> None:
+    def other(request: Request) -> Any:
+        from tests.stream.nodes import as_reply
+
+        asked = request.json()
+        one = asked[0] if isinstance(asked, list) else asked
+        told = {"jsonrpc": "2.0", "id": one["id"], "result": "0x5"}
+        return as_reply([told] if isinstance(asked, list) else told)
+
+    with serving(other) as node:
+        place.network = "ethereum:mainnet:node"
+        place.more = f"node:\n  ethereum:\n    mainnet:\n      uri: {node.url}\n"
+        [found] = [one for one in place.findings(code=1) if one.check == "chain"]
+    assert (found.outcome, "is chain 5, expected 1" in found.text) == ("error", True)
+
+
+def test_without_an_engine_or_a_cluster_there_are_warnings_with_what_needs_them(place: Place, tmp_path: Path) -> None:
+    place.path = str(tmp_path)
+    place.profiles.unlink()
+    place.profile = "null"
+    found = {one.check: one for one in place.findings()}
+    assert (found["engine"].outcome, "only `build`" in str(found["engine"].cure)) == ("warning", True)
+    assert (found["profile"].outcome, found["profile"].text) == ("warning", "no cluster is configured")
+
+
+@pytest.mark.parametrize(
+    ("login", "outcome", "text"),
+    [
+        ({"expires_at": 4e9}, "ok", "logged in as Ada"),
+        ({"expires_at": 1.0, "refresh_token": "again"}, "ok", "renewed when it ends"),
+        ({"expires_at": 1.0}, "error", "the login of Ada has ended"),
+        ({"expires_in": 3600}, "warning", "the login of Ada ends in "),
+        (None, "error", "log in with `ape silverback login`"),
+    ],
+)
+def test_a_login_that_ended_or_will_is_told(
+    place: Place, behind: Cluster, login: dict[str, Any] | None, outcome: str, text: str
+) -> None:
+    place.profiles.unlink()
+    place.profiles.parent.rmdir()
+    platform = Platform(behind=behind)
+    platform.add_cluster(platform.add_workspace("space", "Space"), "prod", "Prod", status=4)
+    with serving_platform(platform, place.home):
+        file = place.home / ".silverback" / "default.json"
+        if login is None:
+            file.unlink()
+        else:
+            if "expires_in" in login:
+                login = {"expires_at": time.time() + 3600}
+            user = {"sub": OWNER, "preferred_username": "Ada"}
+            tokens = {"access_token": TOKEN, "token_type": "Bearer", **login}
+            file.write_text(json.dumps({"userinfo": user, "tokens": tokens}))
+        place.profile = "default"
+        code = 1 if outcome == "error" or "refresh_token" in (login or {}) else 0  # this platform renews nothing
+        found = place.findings("-c", "space/prod", code=code)
+    [one] = [one for one in found if one.check == "login"]
+    assert (one.outcome, text in one.text) == (outcome, True)
+
+
+def test_the_report_has_versions_and_findings_and_no_secrets(place: Place) -> None:
+    text = place.doctor("--report").stdout
+    assert text.startswith("- ape-silverback ")
+    assert "| cluster | ok | " in text
+    assert KEY not in text
+    assert str(place.home) not in text
