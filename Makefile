@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 TOOLS := .tools/.anvil-$(ANVIL_VERSION)-oidc-provider-$(OIDC_PROVIDER_VERSION)-axe-$(AXE_VERSION)
 
-.PHONY: help install demo demo-docker test trials bench lint format clean
+.PHONY: help install demo demo-docker test trials bench docs lint format clean
 
 help:
 	@echo "make demo    deploy this repository's bots to a local cluster on a real chain, then stop everything"
@@ -16,6 +16,7 @@ help:
 	@echo "make test    lint, types and tests"
 	@echo "make trials  the tests that take minutes"
 	@echo "make bench   how long commands and deployments take"
+	@echo "make docs    the documentation as a site, in docs/_build"
 	@echo "make install what both need: a virtual environment in $(VENV), anvil and oidc-provider in .tools"
 
 install: $(INSTALLED) $(TOOLS)
@@ -52,6 +53,9 @@ test: install lint
 
 trials: install
 	$(BIN)/python -m pytest -n auto --dist loadgroup -m trial
+
+docs: $(INSTALLED)
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet docs docs/_build/ape-silverback/latest
 
 bench: install
 	$(BIN)/python benchmarks/commands.py

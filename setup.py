@@ -42,6 +42,8 @@ TEST = [
     "setuptools>=75",
     "vyper==0.4.3",
 ]
+# The site of the documentation.
+DOCS = ["sphinx-ape>=0.1.2,<0.2"]
 LINT = [
     "mypy>=1.11,<3",
     "ruff>=0.8,<1",
@@ -108,7 +110,8 @@ setup(
         "mcp": MCP,
         "test": [*SERVER, *DOCKER, *METRICS, *MCP, *TEST],
         "lint": LINT,
-        "dev": [*SERVER, *DOCKER, *METRICS, *MCP, *TEST, *LINT],
+        "docs": DOCS,
+        "dev": [*SERVER, *DOCKER, *METRICS, *MCP, *TEST, *LINT, *DOCS],
     },
     entry_points={
         "ape_cli_subcommands": ["ape_silverback=ape_silverback.cli:cli"],

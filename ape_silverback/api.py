@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from ape_silverback.cluster.client import ClusterClient
+    from ape_silverback.config.env_file import Commands
 
 
 class RequestFields(TypedDict, total=False):
@@ -61,6 +62,9 @@ class RequestFields(TypedDict, total=False):
 
     values: Mapping[str, str]
     """Values of variables, which win over the files."""
+
+    commands: Commands
+    """Runs the commands that env files have for values. Without it they aren't allowed."""
 
 
 def project_bots(*bots: str, **request: Unpack[RequestFields]) -> tuple[DesiredBot, ...]:

@@ -1,8 +1,11 @@
 """Writes what of the documentation follows from the code: ``python docs/generate.py``. A test compares.
 
-- ``commands.md``: every command with its help.
-- ``from-silverback.md``: what each command and option of the public ``silverback cluster`` is here.
-- ``output.md``: what ``--format json`` and ``yaml`` hold.
+- ``commands/``: a page for each group of commands, with the help of each.
+- ``userguides/from-silverback.md``: what each command and option of the public ``silverback cluster`` is here.
+- ``userguides/output.md``: what ``--format json`` and ``yaml`` hold.
+
+Some more are written when the site is built, and not kept: ``userguides/architecture.md``, the rooms of the package and
+which of them import which, and the pages that are in the repository's own folder.
 """
 
 from __future__ import annotations
@@ -11,8 +14,10 @@ import ast
 import inspect
 import itertools
 import os
+import re
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
@@ -55,27 +60,37 @@ def find(root: click.Command, path: tuple[str, ...]) -> click.Command | None:
     return root
 
 
-def commands() -> str:
-    """Write the reference of commands."""
-    parts = [
-        "# Commands",
-        GENERATED,
-        "Every command takes `-v` for more or less of Ape's own log. Data goes to stdout, everything else to stderr.",
-    ]
-    root = ours()
-    parent = click.Context(click.Group("ape"), info_name="ape")
-    top = click.Context(root, info_name="silverback", parent=parent)
+def groups(command: click.Group, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], click.Group]]:
+    """Return every group of commands, with the words that lead to it."""
+    yield path, command
+    ctx = click.Context(command)
+    for name in command.list_commands(ctx):
+        if isinstance(found := command.get_command(ctx, name), click.Group):
+            yield from groups(found, (*path, name))
 
-    def add(command: click.Command, ctx: click.Context) -> None:
+
+def command_page(path: tuple[str, ...]) -> str:
+    """Write the page of a group: its help, and that of each command in it that is no group."""
+    ctx = click.Context(click.Group("ape"), info_name="ape")
+    root = ours()
+    ctx = click.Context(root, info_name="silverback", parent=ctx)
+    command: click.Command = root
+    for name in path:
+        command = find(command, (name,)) or root
+        ctx = click.Context(command, info_name=name, parent=ctx)
+    assert isinstance(command, click.Group)  # noqa: S101 - for types
+    parts = [f"# ape silverback {' '.join(path)}".rstrip(), GENERATED]
+
+    def add(command: click.Command, ctx: click.Context, heading: str) -> None:
         formatter = click.HelpFormatter(width=100)
         command.format_help(ctx, formatter)
-        parts.append(f"## {ctx.command_path}\n\n```\n{formatter.getvalue().rstrip()}\n```")
-        if isinstance(command, click.Group):
-            for name in command.list_commands(ctx):
-                if (found := command.get_command(ctx, name)) is not None:
-                    add(found, click.Context(found, info_name=name, parent=ctx))
+        parts.append(f"{heading}```text\n{formatter.getvalue().rstrip()}\n```")
 
-    add(root, top)
+    add(command, ctx, "")
+    for name in command.list_commands(ctx):
+        found = command.get_command(ctx, name)
+        if found is not None and not isinstance(found, click.Group):
+            add(found, click.Context(found, info_name=name, parent=ctx), f"## {name}\n\n")
     return "\n\n".join(parts) + "\n"
 
 
@@ -255,11 +270,110 @@ def type_text(part: dict[str, Any]) -> str:
     return names[part["type"]] if "type" in part else "any value"
 
 
-PAGES = {"commands.md": commands, "from-silverback.md": from_silverback, "output.md": output}
+def architecture() -> str:
+    """Write which room imports which, from the imports of every file."""
+    root = HERE.parent / "ape_silverback"
+    rooms = {path.stem if path.is_file() else path.name: path for path in root.iterdir() if is_room(path)}
+    needs: dict[str, set[str]] = {}
+    for room, path in rooms.items():
+        files = [path] if path.is_file() else list(path.rglob("*.py"))
+        found = {name for file in files for name in imported_rooms(file)}
+        needs[room] = (found & rooms.keys()) - {room}
+    layers = rows_of(needs)
+    parts = [
+        "# Architecture",
+        GENERATED,
+        "A room is a folder or a file of `ape_silverback` with one purpose, which its first docstring names. A "
+        "room imports rooms of the rows below its own. Rooms that are joined by `+` have files that import files "
+        "of one another; no two files do. This page is made from the imports of every file, those inside functions "
+        "and those for types included; `tests/test_import_rules.py` holds which are allowed.",
+        "```text\n" + "\n".join("   ".join(map(" + ".join, row)) for row in reversed(layers)) + "\n```",
+        "| room | what it is | imports |\n| --- | --- | --- |\n"
+        + "\n".join(
+            f"| `{room}` | {first_line(rooms[room])} | {', '.join(f'`{one}`' for one in sorted(needs[room])) or '-'} |"
+            for row in reversed(layers)
+            for together in row
+            for room in together
+        ),
+        "A command goes through them from the top: `cli` reads its options, `config` the section, `project` "
+        "resolves each bot, `connect` finds the cluster, `stream` verifies who is paid for it, `deployment` "
+        "compares, plans, and applies through `cluster`. From Python, `api` does the same without `cli`. `server` "
+        "stands by itself: it is the other end of the HTTP API, and knows nothing of plans.",
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def moved_page(name: str) -> str:
+    """Write a page of the repository's folder as one of the user guides: its links lead on from there."""
+    text = (HERE.parent / name).read_text(encoding="utf8")
+    return text.replace("](docs/userguides/", "](").replace("](CONTRIBUTING.md", "](contributing.md")
+
+
+def rows_of(needs: dict[str, set[str]]) -> list[list[tuple[str, ...]]]:
+    """Return the rooms in rows, those that import none first; rooms that need one another stand together."""
+
+    def below(room: str, seen: set[str]) -> set[str]:
+        for one in needs[room] - seen:
+            seen.add(one)
+            below(one, seen)
+        return seen
+
+    reach = {room: below(room, set()) for room in needs}
+    together = {room: tuple(sorted({room} | {one for one in reach[room] if room in reach[one]})) for room in needs}
+    left, rows, placed = set(together.values()), [], set[str]()
+    while left:
+        row = sorted(one for one in left if set().union(*(needs[room] for room in one)) <= placed | set(one))
+        rows.append(row)
+        placed |= {room for one in row for room in one}
+        left -= set(row)
+    return rows
+
+
+def is_room(path: Path) -> bool:
+    """Return whether a path of the package is a room: a module, or a package."""
+    return (path.suffix == ".py" and path.stem != "__init__") or (path / "__init__.py").exists()
+
+
+def imported_rooms(file: Path) -> Iterator[str]:
+    """Return the rooms that a file imports, anywhere in it."""
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf8"))):
+        names: list[str] = []
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names = [node.module]
+            if node.module == "ape_silverback":
+                names = [f"ape_silverback.{alias.name}" for alias in node.names]
+        elif isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        yield from (name.split(".")[1] for name in names if name.startswith("ape_silverback."))
+
+
+def first_line(path: Path) -> str:
+    """Return the first sentence of a room's docstring."""
+    file = path if path.is_file() else path / "__init__.py"
+    text = ast.get_docstring(ast.parse(file.read_text(encoding="utf8"))) or ""
+    first = " ".join(text.partition("\n\n")[0].split())
+    return re.sub(r"``", "`", re.split(r"(?<=\.)\s", first)[0].rstrip("."))
+
+
+PAGES: dict[str, Callable[[], str]] = {
+    **{f"commands/{'-'.join(path) or 'silverback'}.md": partial(command_page, path) for path, _ in groups(ours())},
+    "userguides/from-silverback.md": from_silverback,
+    "userguides/output.md": output,
+}
+
+UNKEPT: dict[str, Callable[[], str]] = {
+    "userguides/architecture.md": architecture,
+    "userguides/quickstart.md": partial(moved_page, "README.md"),
+    "userguides/contributing.md": partial(moved_page, "CONTRIBUTING.md"),
+}
+"""Pages that are written when the site is built."""
 
 
 def main() -> None:
-    """Write all pages."""
+    """Write all pages, and remove those of commands that are no more."""
+    for old in (HERE / "commands").glob("*.md"):
+        if f"commands/{old.name}" not in PAGES:
+            old.unlink()
     for name, page in PAGES.items():
         (HERE / name).write_text(page(), encoding="utf8")
 

@@ -125,6 +125,8 @@ def test_bots_see_the_blocks_that_the_test_mines(chain, deployed_bots, silverbac
     deployed_bots["right"].stop()
 
 
+{documented}
+
 def test_what_another_test_stopped_runs_again(deployed_bots, silverback_cluster):
     assert deployed_bots["right"].is_healthy
     assert not ape_silverback.plan(client=silverback_cluster).writes
@@ -133,13 +135,16 @@ def test_what_another_test_stopped_runs_again(deployed_bots, silverback_cluster)
 
 def test_an_ape_test_has_running_bots_and_leaves_nothing(place: Place, tmp_path: Path) -> None:
     (place.project / "tests").mkdir()
-    (place.project / "tests" / "test_bots.py").write_text(APE_TEST)
+    [documented] = re.findall(
+        r"```python\n(def test_.*?)```", (ROOT / "docs/userguides/python.md").read_text(), re.DOTALL
+    )
+    (place.project / "tests" / "test_bots.py").write_text(APE_TEST.replace("{documented}", documented))
     before = {path for path in place.home.rglob("*") if ".silverback" in path.parts}
     temporary = tmp_path / "temporary"
     temporary.mkdir()
     result = place.ape("test", "--network", "ethereum:local:foundry", "-p", "no:cacheprovider", TMPDIR=str(temporary))
     assert result.returncode == 0, result.stdout + result.stderr
-    assert "2 passed" in result.stdout
+    assert "3 passed" in result.stdout
     assert {path for path in place.home.rglob("*") if ".silverback" in path.parts} == before
     assert not [path for path in temporary.iterdir() if path.name.startswith("silverback-cluster-")]
     assert processes_of(temporary) == []

@@ -45,7 +45,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "apepay",
         "project.discovery",
     },
-    "api": {"deployment", "project", "images", "cluster", "stream"},
+    "api": {"deployment", "project", "images", "cluster", "stream", "config.env_file"},
     "doctor": {"config", "cluster", "connect", "project", "stream", "apepay", "images"},
     "mcp_server": {"cluster", "connect", "deployment", "stream"},
     "console": {""},

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 from ape.logging import logger
 
 from ape_silverback.cluster.types import ClusterKind
-from ape_silverback.config.env_file import read_env_file
-from ape_silverback.config.reader import SectionReading, read_section
+from ape_silverback.config.env_file import Commands, read_env_file
+from ape_silverback.config.reader import SectionReading, is_utf8, read_section
 from ape_silverback.connect import Connection, connected
 from ape_silverback.deployment.apply import DEFAULT_APPLY_OPTIONS, ApplyOptions
 from ape_silverback.deployment.deployer import Deployer
@@ -25,7 +25,7 @@ from ape_silverback.deployment.events import Event
 from ape_silverback.deployment.history import Record, Source
 from ape_silverback.deployment.local import fingerprints_of, read_local_state
 from ape_silverback.deployment.plan import DEFAULT_PLAN_OPTIONS, Plan, PlanOptions
-from ape_silverback.exceptions import BuildError, DeployError
+from ape_silverback.exceptions import BuildError, ConfigurationError, DeployError
 from ape_silverback.files import silverback_folder
 from ape_silverback.images.build import Build, BuiltImage, build_image
 from ape_silverback.images.engine import Engine, image_digests
@@ -57,6 +57,7 @@ class DeployRequest:
         settings: keys of the section for this run, as ``bots.NAME.tag=v2``.
         env_files: files with values of variables, which win over the environment.
         values: values of variables, which win over the files.
+        commands: runs the commands that env files have for values; None when they aren't allowed.
     """
 
     folder: Path
@@ -69,6 +70,7 @@ class DeployRequest:
     settings: Sequence[str] = ()
     env_files: Sequence[Path] = ()
     values: Mapping[str, str] = field(default_factory=dict, repr=False)
+    commands: Commands | None = None
 
     def read(self) -> SectionReading:
         """Read the project's section, with this run's settings over it.
@@ -103,8 +105,12 @@ class DeployRequest:
         """Return the values of variables that are at hand: all that were passed, and of the environment those named."""
         values = {name: os.environ[name] for name in names if name in os.environ}
         for file in self.env_files:
-            values |= read_env_file(str(file))
-        return {**values, **self.values}
+            values |= read_env_file(str(file), self.commands)
+        values |= self.values
+        for name, value in values.items():
+            if not is_utf8(value) or "\0" in value:
+                raise ConfigurationError(f"the value of {name} isn't UTF-8 text; nothing was sent")
+        return values
 
 
 @dataclass(frozen=True)

@@ -339,7 +339,7 @@ def test_the_documented_workflow_plans_and_deploys(
     tmp_path: Path,
     engine: Callable[[], list[str]],
 ) -> None:
-    [text] = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs" / "ci.md").read_text(), re.DOTALL)
+    [text] = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs/userguides/ci.md").read_text(), re.DOTALL)
     workflow = yaml.safe_load(text)
     (project / "ape-config.yaml").write_text(SECTION.replace("staging:", "production:"))
     commit = committed(project)

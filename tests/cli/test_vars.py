@@ -122,6 +122,43 @@ def test_new_whose_variables_arent_understood_makes_nothing_and_echoes_nothing(
     assert client.variable_groups == {}
 
 
+def test_a_command_is_run_once_where_that_is_allowed_and_shown_before(
+    run: Run, client: ClusterClient, served: Cluster, project: Path
+) -> None:
+    command = f"echo ran >> log; echo {SECRET[:3]}; echo {SECRET[3:]} >&2"
+    (project / "env").write_text(f"KEY=$({command})\nSAME=$({command})\nPLAIN='$(not run)'\nPART=x$(no)\n")
+    refused = run("vars", "new", "rpc", "--env-file", "env", code=1)
+    assert "env: line 1: KEY is a command; pass --allow-commands to run it" in refused.stderr
+    assert not (project / "log").exists()
+    result = run("vars", "new", "rpc", "--env-file", "env", "--allow-commands")
+    assert result.stderr.count(f"running: {command}") == 1
+    assert (project / "log").read_text() == "ran\n"
+    assert values(served, "rpc") == {
+        "KEY": SECRET[:3],
+        "SAME": SECRET[:3],
+        "PLAIN": "$(not run)",
+        "PART": "x$(no)",
+    }
+
+
+@pytest.mark.parametrize(
+    ("command", "says"),
+    [
+        ("echo hunter; exit 3", "failed with exit code 3"),
+        ("printf '\\351'", "printed something else than UTF-8 text"),
+        ("/absent/command", "failed with exit code 127"),
+    ],
+)
+def test_a_command_that_fails_sends_nothing(
+    run: Run, client: ClusterClient, project: Path, command: str, says: str
+) -> None:
+    (project / "env").write_text(f"A=1\nKEY=$({command})\n")
+    result = run("vars", "new", "rpc", "--env-file", "env", "--allow-commands", code=1)
+    assert f"--env-file env: line 2: KEY: `{command}` {says}" in result.stderr
+    assert "Traceback" not in result.stderr
+    assert client.variable_groups == {}
+
+
 def test_new_of_one_that_is_there_changes_nothing(run: Run, rpc: None, served: Cluster) -> None:
     result = run("vars", "new", "rpc", "-e", "KEY=other", code=1)
     assert "rpc" in result.stderr

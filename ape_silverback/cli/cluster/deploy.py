@@ -45,7 +45,7 @@ events_option = click.option(
     type=click.Choice(["text", "json"], case_sensitive=False),
     default="text",
     show_default=True,
-    help="Format of what happens: json is an event a line, as docs/output.md describes.",
+    help="Format of what happens: json is an event a line, as docs/userguides/output.md describes.",
 )
 
 

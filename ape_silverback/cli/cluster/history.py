@@ -16,11 +16,12 @@ from ape_silverback.cli.shared.deploy_options import (
     prune_option,
 )
 from ape_silverback.cli.shared.gate import no_verify_option, pass_gate
-from ape_silverback.cli.shared.options import cluster_options, format_option
+from ape_silverback.cli.shared.options import allow_commands_option, cluster_options, format_option
 from ape_silverback.cli.shared.output import show, show_table, time_text
 from ape_silverback.cli.shared.terminal import note, style, warn
 
 if TYPE_CHECKING:
+    from ape_silverback.config.env_file import Commands
     from ape_silverback.deployment.history import Record
 
 target_option = click.option("--target", metavar="NAME", help="Target of the section.")
@@ -74,6 +75,7 @@ def history(target: str | None, format_: str, profile: str | None, cluster: str 
 @click.option("-y", "--yes", is_flag=True, help="Don't ask before changes are made.")
 @target_option
 @env_files_option
+@allow_commands_option
 @prune_option
 @apply_flags
 @no_verify_option
@@ -86,6 +88,7 @@ def rollback(
     no_verify: bool,
     target: str | None,
     env_files: tuple[Path, ...],
+    commands: Commands | None,
     prune: bool,
     format_: str,
     profile: str | None,
@@ -110,7 +113,7 @@ def rollback(
     apply_options = apply_options_of(options)
     if prune and bots:
         raise click.UsageError("--prune looks at all bots: name no BOT with it.")
-    request = DeployRequest(Path.cwd(), bots, target, profile, cluster, env_files=env_files)
+    request = DeployRequest(Path.cwd(), bots, target, profile, cluster, env_files=env_files, commands=commands)
     with open_session(request, warn) as session, session.deployer.lock():
         pass_gate(session.connection, session.stream, no_verify=no_verify)
         record, desired = session.earlier(to)

@@ -13,6 +13,7 @@ from ape_silverback.cli.shared.group import LazyGroup
 from ape_silverback.cli.shared.options import (
     Function,
     all_option,
+    allow_commands_option,
     cluster_options,
     connected,
     format_option,
@@ -21,7 +22,7 @@ from ape_silverback.cli.shared.options import (
 from ape_silverback.cli.shared.output import age, show, show_facts, show_table, time_text
 from ape_silverback.cli.shared.selection import choose, choose_one, each, show_results
 from ape_silverback.cli.shared.terminal import confirm, echo, note
-from ape_silverback.config.env_file import NAME, read_env_file
+from ape_silverback.config.env_file import NAME, Commands, read_env_file
 
 HERE = "ape_silverback.cli.cluster.vars"
 
@@ -48,6 +49,7 @@ def _values(function: Function) -> Function:
         multiple=True,
         help="File with NAME=VALUE lines, or - for stdin; repeatable.",
     )(function)
+    function = allow_commands_option(function)
     return click.option(
         "-e",
         "--env",
@@ -129,6 +131,7 @@ def new(
     name: str,
     variables: tuple[str, ...],
     env_files: tuple[str, ...],
+    commands: Commands | None,
     no_verify: bool,
     format_: str,
     profile: str | None,
@@ -143,7 +146,7 @@ def new(
     """
     from ape_silverback.cli.shared.documents import GroupDocument
 
-    values = _read(variables, env_files)
+    values = _read(variables, env_files, commands)
     if not values:
         raise click.UsageError("Pass at least one variable with -e or --env-file.")
     with connected_for_writing(profile, cluster, no_verify) as connection:
@@ -162,6 +165,7 @@ def update(
     name: str,
     variables: tuple[str, ...],
     env_files: tuple[str, ...],
+    commands: Commands | None,
     deleted: tuple[str, ...],
     no_verify: bool,
     format_: str,
@@ -180,7 +184,7 @@ def update(
     from ape_silverback.deployment.observed import statuses_of
     from ape_silverback.deployment.state import ACTIVE
 
-    values = _read(variables, env_files)
+    values = _read(variables, env_files, commands)
     if both := sorted(set(values) & set(deleted)):
         raise click.UsageError(f"-e and -d name the same variable: {', '.join(both)}.")
     with connected_for_writing(profile, cluster, no_verify) as connection:
@@ -231,7 +235,7 @@ def remove(
     show_results(results, format_)
 
 
-def _read(variables: Sequence[str], env_files: Sequence[str]) -> dict[str, str]:
+def _read(variables: Sequence[str], env_files: Sequence[str], commands: Commands | None) -> dict[str, str]:
     """Return the values of variables; the later of two wins, and an option wins over a file.
 
     Raises:
@@ -240,7 +244,7 @@ def _read(variables: Sequence[str], env_files: Sequence[str]) -> dict[str, str]:
     """
     values: dict[str, str] = {}
     for file in env_files:
-        values |= read_env_file(file)
+        values |= read_env_file(file, commands)
     for number, given in enumerate(variables, 1):
         name, has_value, value = given.partition("=")
         if not NAME.fullmatch(name):

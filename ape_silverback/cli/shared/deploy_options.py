@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ape_silverback.cli.shared.completion import complete_project_bots
-from ape_silverback.cli.shared.options import together
+from ape_silverback.cli.shared.options import allow_commands_option, together
 
 if TYPE_CHECKING:
     from ape_silverback.deployment.apply import ApplyOptions
@@ -47,6 +47,7 @@ project_options = together(
     ),
     click.option("--allow-dirty", is_flag=True, help="Take the commit for a tag even with uncommitted changes."),
     env_files_option,
+    allow_commands_option,
     prune_option,
     click.option("--push-vars", is_flag=True, help="Send the values of variables that are there already, too."),
     adopt_option,
@@ -120,6 +121,7 @@ def request_of(
         overrides=Overrides(**{key: options[key] for key in ("network", "account", "tag", "allow_dirty")}),
         settings=settings,
         env_files=options["env_files"],
+        commands=options["commands"],
     )
 
 

@@ -13,7 +13,7 @@ from ape.cli import verbosity_option
 
 from ape_silverback import connect
 from ape_silverback.cli.shared.completion import complete_bots, complete_clusters, complete_profiles
-from ape_silverback.cli.shared.terminal import warn
+from ape_silverback.cli.shared.terminal import note, warn
 from ape_silverback.durations import read_span
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -68,12 +68,28 @@ format_option = click.option(
     type=click.Choice([TEXT, JSON, YAML], case_sensitive=False),
     default=TEXT,
     show_default=True,
-    help="Output format; docs/output.md describes JSON and YAML.",
+    help="Output format; docs/userguides/output.md describes JSON and YAML.",
 )
 
 yes_option = click.option("-y", "--yes", is_flag=True, help="Don't ask for confirmation.")
 
 all_option = click.option("--all", "every", is_flag=True, help="All of them.")
+
+
+def _commands(_ctx: click.Context, _param: click.Parameter, allowed: bool) -> Any:
+    from ape_silverback.config.env_file import Commands
+
+    return Commands(note) if allowed else None
+
+
+allow_commands_option = click.option(
+    "--allow-commands",
+    "commands",
+    is_flag=True,
+    callback=_commands,
+    help="Run the commands that env files have for values, as NAME=$(command). Each is shown before it runs.",
+)
+"""Gives the command what runs them, or None."""
 
 
 def _iso(text: str) -> datetime:
