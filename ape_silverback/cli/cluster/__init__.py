@@ -31,6 +31,7 @@ cluster = LazyGroup(
             "info": ("ape_silverback.cli.cluster.clusters:info", "Show a cluster"),
             "health": ("ape_silverback.cli.cluster.clusters:health", "Check the health of a cluster"),
             "nodes": ("ape_silverback.cli.cluster.nodes:nodes", "List the machines of the cluster"),
+            "keys": ("ape_silverback.cli.cluster.keys:keys", "Manage API keys of the cluster"),
             "open": ("ape_silverback.cli.cluster.dashboard:open_", "Open the dashboard in a browser"),
         },
         "Local cluster": {
