@@ -1,4 +1,4 @@
-"""Which cluster, or which platform, is talked to: what options, section, environment and profile file choose."""
+"""Connecting to the cluster or platform that options, section, environment and profile file choose."""
 
 from __future__ import annotations
 
@@ -57,7 +57,8 @@ class Connection:
     """A cluster that was chosen, and the client for it.
 
     Attributes:
-        label: how to call the cluster in what users read.
+        client: of the cluster.
+        label: what users read as the cluster's name.
         profile: name of the profile that was chosen.
         host: address that the profile names.
         path: slugs of workspace and cluster, for a cluster of the platform.
@@ -75,7 +76,7 @@ class Connection:
 
     @classmethod
     def of(cls, client: ClusterClient) -> Connection:
-        """Give the connection that a client is, which nobody chose."""
+        """Return the connection of a client that was made directly."""
         from ape_silverback.cluster.http_errors import public_url
 
         address = public_url(client.base_url).rstrip("/")
@@ -87,7 +88,7 @@ class Connection:
         return self.path is not None
 
     def record(self) -> tuple[Workspace, ClusterInfo]:
-        """Ask the platform for its record of the cluster.
+        """Return the platform's record of the cluster.
 
         Raises:
             ProfileError: there is no such workspace or cluster.
@@ -98,13 +99,13 @@ class Connection:
 
     @property
     def identity(self) -> str:
-        """What tells the cluster from others, on every run: the local one changes its port."""
+        """What tells the cluster from others, the same on every run although the local one changes its port."""
         if self.path is not None:
             return f"{self.host.rstrip('/')}/c/{'/'.join(self.path)}"
         return "local" if self.kind() in ("local", "engine") else self.host.rstrip("/")
 
     def kind(self) -> ClusterKind:
-        """Say what kind of cluster it is; unless it is hosted, it is asked whether it runs folders from here."""
+        """Return what kind of cluster it is. Unless it is hosted, ask it whether it runs this machine's folders."""
         from ape_silverback.transport import is_loopback
 
         if self.is_platform and not is_loopback(self.client.base_url):
@@ -140,14 +141,14 @@ def connected(
     Args:
         profile: option ``--profile``.
         cluster: option ``--cluster``.
-        reading: the section, when it is read already.
+        reading: the section, if it has been read.
         target: name of a target of the section whose profile and cluster win over the section's.
-        patience: seconds that the cluster gets, with one attempt only; None for the usual time and attempts.
-        warn: takes a warning about the profile.
+        patience: seconds for one attempt only; None for the usual time and attempts.
+        warn: called with a warning about the profile.
 
     Raises:
-        NoClusterError: nothing chooses a cluster.
-        ProfileError: the profile or the cluster isn't known, or a profile of one cluster was to find another.
+        NoClusterError: no cluster is configured.
+        ProfileError: the profile or the cluster isn't known, or the profile is of one cluster and another is named.
     """
     from ape_silverback.cluster.client import connect, connect_platform
     from ape_silverback.cluster.settings import PlatformProfile
@@ -159,7 +160,7 @@ def connected(
     host = choice.profile.host
     if not isinstance(choice.profile, PlatformProfile):
         if cluster:
-            raise _not_of_the_platform(choice, f"it has no '{cluster}' of --cluster")
+            raise _not_of_the_platform(choice, f"--cluster {cluster} doesn't apply")
         with connect(choice, warn=warn, patience=patience) as client:
             yield _guarded(Connection(client, f"{choice.name} ({host})", choice.name, host))
         return
@@ -171,7 +172,7 @@ def connected(
                 yield _guarded(Connection(client, label, choice.name, host, path, above))
             except NotFound:
                 with suppress(ClusterError):
-                    find_cluster(above, *path)  # the error is its, if it is the cluster that isn't there
+                    find_cluster(above, *path)  # a better error, if it is the cluster itself that is missing
                 raise
 
 
@@ -196,24 +197,24 @@ def platform(
         profile: option ``--profile``.
         reading: as for ``connected``; likewise the others.
         target: name of a target of the section whose profile wins over the section's.
-        patience: seconds that the platform gets, with one attempt only; None for the usual time and attempts.
-        warn: takes a warning about the profile.
+        patience: seconds for one attempt only; None for the usual time and attempts.
+        warn: called with a warning about the profile.
 
     Raises:
-        ProfileError: the profile isn't known, or isn't one of the platform.
+        ProfileError: the profile isn't known, or isn't of the platform.
     """
     from ape_silverback.cluster.client import connect_platform
     from ape_silverback.cluster.settings import PlatformProfile
 
     choice = _choose(profile, reading or read_section_here(), target)
     if not isinstance(choice.profile, PlatformProfile):
-        raise _not_of_the_platform(choice, "workspaces and their clusters are the platform's")
+        raise _not_of_the_platform(choice, "only the platform has workspaces and clusters")
     with connect_platform(choice, warn, patience) as client:
         yield PlatformConnection(client, choice.profile)
 
 
 def find_cluster(client: PlatformClient, workspace: str, name: str) -> tuple[Workspace, ClusterInfo]:
-    """Find a cluster of the platform by its slugs.
+    """Return a cluster of the platform, with its workspace, by their slugs.
 
     Raises:
         ProfileError: there is no such workspace or cluster; names those that there are.
@@ -223,19 +224,19 @@ def find_cluster(client: PlatformClient, workspace: str, name: str) -> tuple[Wor
 
 
 def _not_of_the_platform(choice: Choice, why: str) -> ProfileError:
-    """Say that a profile is one cluster, and which ones are the platform's."""
+    """Return the error for a profile of one cluster, which names those of the platform."""
     from ape_silverback.cluster.settings import PlatformProfile, read_profiles
     from ape_silverback.exceptions import ProfileError
 
     there = [name for name, one in read_profiles().profile.items() if isinstance(one, PlatformProfile)]
     return ProfileError(
-        f"profile '{choice.name}' ({choice.origin}) is one cluster; {why}. Profiles of the platform: "
-        f"{', '.join(there) or 'none; `ape silverback login` makes one'}"
+        f"profile '{choice.name}' ({choice.origin}) is of one cluster; {why}. Profiles of the platform: "
+        f"{', '.join(there) or 'none; `ape silverback login` adds one'}"
     )
 
 
 def cluster_paths(client: PlatformClient) -> list[str]:
-    """Give the clusters of the platform, as ``WORKSPACE/NAME``."""
+    """Return the clusters of the platform, as ``WORKSPACE/NAME``."""
     return [f"{space.slug}/{name}" for space in client.workspaces.values() for name in space.clusters]
 
 
@@ -247,7 +248,7 @@ def read_section_here() -> SectionReading:
 
 
 def _path(client: PlatformClient, profile: PlatformProfile, option: str | None, section: str | None) -> tuple[str, str]:
-    """Choose a cluster of the platform; an error names those that there are, if the platform tells."""
+    """Return the slugs of the cluster to use; an error names all clusters, if the platform lists them."""
     from ape_silverback.cluster.settings import choose_cluster
     from ape_silverback.exceptions import ClusterError, ProfileError
 
@@ -255,8 +256,8 @@ def _path(client: PlatformClient, profile: PlatformProfile, option: str | None, 
         return choose_cluster(profile, option, section)
     except ProfileError as error:
         with suppress(ClusterError):
-            known = ", ".join(sorted(cluster_paths(client))) or "none; `ape silverback cluster new` makes one"
-            raise ProfileError(f"{error}. There is: {known}") from None
+            known = ", ".join(sorted(cluster_paths(client))) or "none; `ape silverback cluster new` creates one"
+            raise ProfileError(f"{error}. Clusters: {known}") from None
         raise
 
 
@@ -267,7 +268,7 @@ def _choose(profile: str | None, reading: SectionReading, target: str | None) ->
 
 
 def _of_section(reading: SectionReading, target: str | None, key: str) -> tuple[str | None, str | None]:
-    """Return a key of the target, else of the section, and its place.
+    """Return a value of the target, else of the section, and where it is written.
 
     Raises:
         ProfileError: it refers to a variable that isn't set.

@@ -122,12 +122,15 @@ def _open(address: str) -> None:
     import threading
     import webbrowser
 
-    note(f"Log in with the browser. If it doesn't open, go to:\n{address}")
+    note("Log in with the browser. If it doesn't open, go to:")
+    note(address)
     threading.Thread(target=webbrowser.open, args=(address,), daemon=True).start()
 
 
 def _ask(address: str) -> str:
     """Ask for the address that the browser ends at. It holds a code, so it isn't echoed."""
-    note(f"Open this address in a browser and log in:\n{address}\n")
+    note("Open this address in a browser and log in:")
+    note(address)
+    note("")
     note("The browser then goes to a localhost address that it may not be able to load. Copy it from the address bar.")
     return ask("Paste it here (hidden)", hidden=True) if sys.stdin.isatty() else sys.stdin.readline()

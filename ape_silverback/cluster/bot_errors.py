@@ -1,4 +1,4 @@
-"""What bots say went wrong: the same error told often, and the line of one that says most. Pure."""
+"""Errors of bots: the same one counted, and the line that tells most. Pure functions."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def count_errors(told: Mapping[str, Sequence[str]]) -> list[ErrorCount]:
 
 
 def last_error_line(errors: Sequence[str]) -> str | None:
-    """Give the one line that says most about an end: of the last error the last line that names one.
+    """Return the one line that tells most about why a bot ended: of the last error, the last line that names one.
 
     A line that ends with a colon only announces the next one, and takes it along.
     """

@@ -1,4 +1,4 @@
-"""The names of the reference module ``silverback.cluster.client``, and the clients for a profile that was chosen."""
+"""The names of the reference module ``silverback.cluster.client``, and the clients for a chosen profile."""
 
 from __future__ import annotations
 
@@ -35,15 +35,15 @@ _warned: set[str] = set()
 def connect(
     choice: Choice, warn: Callable[[str], None] = logger.warning, patience: float | None = None
 ) -> ClusterClient:
-    """Give the client for a profile of one cluster that was chosen.
+    """Return the client for a profile of one cluster.
 
     Args:
         choice: the profile.
-        warn: takes a warning about the profile; it comes once in a process.
-        patience: seconds that the cluster gets, with one attempt only; None for the usual time and attempts.
+        warn: called with a warning about the profile, once in a process.
+        patience: seconds for one attempt only; None for the usual time and attempts.
 
     Raises:
-        ProfileError: the profile's host is no address.
+        ProfileError: the profile's host isn't an address.
     """
     profile = choice.profile
     assert isinstance(profile, ClusterProfile)  # noqa: S101 - the caller looks
@@ -58,7 +58,7 @@ def connect(
 def connect_platform(
     choice: Choice, warn: Callable[[str], None] = logger.warning, patience: float | None = None
 ) -> PlatformClient:
-    """Give the client for a profile of the platform that was chosen.
+    """Return the client for a profile of the platform.
 
     Args:
         choice: the profile.
@@ -73,7 +73,7 @@ def connect_platform(
     assert isinstance(profile, PlatformProfile)  # noqa: S101 - the caller looks
     _warn_once(choice, warn)
     session = PlatformSession.of(profile.auth)
-    session.access_token()  # so that who isn't logged in learns it before anything is asked
+    session.access_token()  # not being logged in is an error before anything is requested
     return PlatformClient(base_url=profile.host, auth=session, hint=f"{LOG_IN} again", **_impatient(patience))
 
 

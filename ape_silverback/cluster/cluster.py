@@ -1,4 +1,4 @@
-"""The client of one cluster, and what it makes of its answers: bots, variable groups and registry credentials.
+"""The client of one cluster, and what it returns: bots, variable groups and registry credentials.
 
 Methods and properties have the names of the public SDK's module ``silverback.cluster.client``, so that code written for
 it works here. A property of a client asks the cluster each time.
@@ -27,6 +27,7 @@ from ape_silverback.cluster.types import (
     BotTaskResult,
     ClusterConfiguration,
     ClusterHealth,
+    NodeInfo,
     RegistryCredentialsInfo,
     ResourceStatus,
     ServiceHealth,
@@ -35,7 +36,7 @@ from ape_silverback.cluster.types import (
 from ape_silverback.exceptions import NotOffered, UnexpectedAnswer, ValidationFailed
 
 NO_CHANGE = "<no-change>"
-"""What keeps ``account`` and ``credential_name`` of a bot; null clears them."""
+"""The value that keeps ``account`` and ``credential_name`` of a bot; null clears them."""
 
 
 class _OfCluster(Resource):
@@ -56,13 +57,17 @@ class RegistryCredentials(RegistryCredentialsInfo, _OfCluster):
         username: str | None = None,
         password: str | None = None,
     ) -> RegistryCredentials:
-        """Change what is given; None keeps a value. Gives the credentials as they are then."""
+        """Change what is given (None keeps a value) and return the credentials as they are then."""
         changes = {"hostname": hostname, "email": email, "username": username, "password": password}
         response = self.cluster.call("PATCH", f"/credentials/{self.name}", json=changes, idempotent=True)
         return read_answer(RegistryCredentials, response)._bind(self.cluster)
 
     def remove(self) -> None:
-        """Remove them. Refused while a bot uses them."""
+        """Remove them.
+
+        Raises:
+            ClientError: a bot uses them.
+        """
         self.cluster.delete_resource(f"/credentials/{self.name}")
 
 
@@ -80,12 +85,16 @@ class VariableGroup(VariableGroupInfo, _OfCluster):
         return read_answer(VariableGroup, response)._bind(self.cluster)
 
     def remove(self) -> None:
-        """Remove it. Refused while a bot uses any revision of it."""
+        """Remove it.
+
+        Raises:
+            ClientError: a bot uses a revision of it.
+        """
         self.cluster.delete_resource(f"/vars/{self.id}")
 
 
 class Listing:
-    """What the bots of one answer share: groups and credentials are asked for once, and only if one is needed."""
+    """What the bots of one answer share: groups and credentials, read once and only if one is needed."""
 
     def __init__(self, client: ClusterClient) -> None:
         self._client = client
@@ -97,7 +106,7 @@ class Listing:
 
     @cached_property
     def credentials(self) -> dict[str, RegistryCredentials]:
-        """Registry credentials by id and by name: a cluster answers with the id where it takes the name."""
+        """Registry credentials by id and by name: a cluster returns the id where it takes the name."""
         found = self._client.credentials.values()
         return {one.name: one for one in found} | {one.id: one for one in found}
 
@@ -119,13 +128,13 @@ class Bot(BotInfo, _OfCluster):
 
     @property
     def vargroups(self) -> list[VariableGroup]:
-        """Its variable groups. All bots of one listing ask the cluster once."""
+        """Its variable groups, read once for all bots of one listing."""
         groups = self._others.groups
         return [groups[name] for name in self.environment if name in groups]
 
     @property
     def credential(self) -> RegistryCredentials | None:
-        """Its registry credentials. All bots of one listing ask the cluster once."""
+        """Its registry credentials, read once for all bots of one listing."""
         return self._others.credentials.get(self.credential_name) if self.credential_name else None
 
     def update(
@@ -169,12 +178,27 @@ class Bot(BotInfo, _OfCluster):
         return self.cluster.get_as(ServiceHealth, f"/bots/{self.id}/health").healthy
 
     def start(self) -> None:
-        """Start it. A running bot stays as it is."""
+        """Start it. A running bot goes on as it is."""
         self.cluster.call("POST", f"/bots/{self.id}/start", idempotent=True, timeout=SLOW_TIMEOUT)
 
     def stop(self) -> None:
-        """Ask it to stop; it has stopped when its status says so."""
+        """Begin to stop it; it has stopped when its status is STOPPED."""
         self.cluster.call("POST", f"/bots/{self.id}/stop", idempotent=True, timeout=SLOW_TIMEOUT)
+
+    def move(self, node: str, *, fenced: bool = False) -> None:
+        """Bind it to another machine, and start it there if it should run.
+
+        Args:
+            node: name or id of the machine.
+            fenced: whether you know that its former machine is off, or cut off from everything. Needed where that one
+                doesn't answer: a bot that signs must not run twice.
+
+        Raises:
+            NotOffered: the cluster doesn't announce ``nodes``.
+            Conflict: it runs, or may run where nobody can see it, or the machine can't take it.
+        """
+        self.cluster.check_offers("nodes", "several machines")
+        self.cluster.call("POST", f"/bots/{self.id}/move", json={"node": node, "fenced": fenced}, timeout=SLOW_TIMEOUT)
 
     def remove(self) -> None:
         """Remove it; a running one is shut down first."""
@@ -182,7 +206,7 @@ class Bot(BotInfo, _OfCluster):
 
     @property
     def errors(self) -> list[str]:
-        """What went wrong in it, as its cluster tells."""
+        """Its errors, as the cluster tells them."""
         return self.cluster.get_as(list[str], f"/bots/{self.id}/errors")
 
     def get_metrics(
@@ -289,6 +313,25 @@ class ClusterClient(ApiClient):
         names = self._info.get("x-extensions")
         return frozenset(name for name in names if isinstance(name, str)) if isinstance(names, list) else frozenset()
 
+    def check_offers(self, extension: str, what: str) -> None:
+        """Raise if the cluster doesn't announce an extension.
+
+        Raises:
+            NotOffered: it doesn't.
+        """
+        if extension not in self.extensions:
+            raise NotOffered(f"this cluster doesn't offer {what}; the cluster that ships with this package does")
+
+    @property
+    def nodes(self) -> list[NodeInfo]:
+        """The machines of the cluster; none for a cluster that has one.
+
+        Raises:
+            NotOffered: the cluster doesn't announce ``nodes``.
+        """
+        self.check_offers("nodes", "several machines")
+        return self.get_as(list[NodeInfo], "/nodes")
+
     def dashboard_link(self) -> str:
         """Return an address that opens the cluster's dashboard in a browser, logged in; it works once, for a minute.
 
@@ -321,7 +364,7 @@ class ClusterClient(ApiClient):
     def new_credentials(
         self, name: str, hostname: str, email: str, username: str, password: str
     ) -> RegistryCredentials:
-        """Make registry credentials.
+        """Create registry credentials.
 
         Raises:
             Conflict: there are some of this name.
@@ -343,7 +386,7 @@ class ClusterClient(ApiClient):
         return {one.name: one._bind(self) for one in self.get_all(VariableGroup, "/vars")}
 
     def new_variable_group(self, name: str, variables: dict[str, str]) -> VariableGroup:
-        """Make a variable group.
+        """Create a variable group.
 
         Raises:
             Conflict: there is one of this name.
@@ -386,7 +429,7 @@ class ClusterClient(ApiClient):
         credential_name: str | None = None,
         cluster_access: bool = False,
     ) -> Bot:
-        """Make a bot, which starts right away.
+        """Create a bot, which starts right away.
 
         Raises:
             Conflict: there is one of this name.
@@ -403,7 +446,7 @@ class ClusterClient(ApiClient):
             "credential_name": credential_name,
             "cluster_access": cluster_access,
         }
-        # A cluster answers with a credential's id where it takes the name: only whether there is one can be compared.
+        # A cluster returns a credential's id where it takes the name, so only whether there is one can be compared.
         wanted = {key: value for key, value in content.items() if key != "credential_name" or value is None}
         found = self.create(
             Bot, "/bots", f"bot '{name}'", lambda: self.bots.get(name), wanted, json=content, timeout=SLOW_TIMEOUT
@@ -418,7 +461,7 @@ class ClusterClient(ApiClient):
             query: dict[str, Any] = {"log_level": log_level.name, "follow": stay}
             query |= {"start_time": since.isoformat()} if since else {}
             query |= {"end_time": end_time.isoformat()} if end_time else {}
-            # A followed log may be silent for as long as it likes.
+            # A followed log may be silent for any time.
             timeout = httpx.Timeout(5.0, read=None) if stay else SLOW_TIMEOUT
             request = self.build_request("GET", f"/bots/{bot.id}/logs", params=query, timeout=timeout)
             response = self.send(request, stream=True)
@@ -434,10 +477,7 @@ class ClusterClient(ApiClient):
     def _metrics(
         self, bot: Bot, names: Sequence[str], since: datetime | None, until: datetime | None
     ) -> Iterator[BotTaskResult]:
-        if "metrics" not in self.extensions:
-            raise NotOffered(
-                "this cluster doesn't offer metrics of bots; the cluster that ships with this package does"
-            )
+        self.check_offers("metrics", "metrics of bots")
         query: dict[str, Any] = {"name": list(names)} if names else {}
         query |= {"since": since.isoformat()} if since else {}
         query |= {"until": until.isoformat()} if until else {}

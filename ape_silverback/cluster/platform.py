@@ -37,7 +37,7 @@ class Workspace(WorkspaceInfo, Resource):
         return str(self.client.get_as(dict[str, Any], f"/users/{self.owner_id}").get("username"))
 
     def build_display_fields(self) -> dict[str, str]:
-        """Give what a list of workspaces shows of it. Asks for the owner's name."""
+        """Return what a list of workspaces shows. Asks for the owner's name."""
         return {"name": self.name, "slug": self.slug, "owner": self.owner}
 
     @property
@@ -47,7 +47,7 @@ class Workspace(WorkspaceInfo, Resource):
         return {cluster.slug: cluster for cluster in found}
 
     def get_cluster_client(self, cluster_name: str) -> ClusterClient:
-        """Give a client for one of its clusters, by slug.
+        """Return a client for one of its clusters, by slug.
 
         Raises:
             ProfileError: it has no such cluster.
@@ -55,7 +55,7 @@ class Workspace(WorkspaceInfo, Resource):
         return self.client.cluster_client(self.slug, self.cluster_named(cluster_name).slug)
 
     def cluster_named(self, slug: str) -> ClusterInfo:
-        """Give the record of one of its clusters, by slug.
+        """Return the record of one of its clusters, by slug.
 
         Raises:
             ProfileError: it has no such cluster.
@@ -63,11 +63,15 @@ class Workspace(WorkspaceInfo, Resource):
         clusters = self.clusters
         if slug not in clusters:
             known = ", ".join(sorted(clusters)) or "none"
-            raise ProfileError(f"workspace '{self.slug}' has no cluster '{slug}'; it has: {known}")
+            raise ProfileError(f"workspace '{self.slug}' has no cluster '{slug}'; known: {known}")
         return clusters[slug]
 
     def create_cluster(self, cluster_slug: str | None = None, cluster_name: str | None = None) -> ClusterInfo:
-        """Make a cluster, which is CREATED until it is paid for."""
+        """Create a cluster, whose status is CREATED until it is paid for.
+
+        Raises:
+            Conflict: there is one of this slug or name.
+        """
         return self.client.create(
             ClusterInfo,
             "/clusters/",
@@ -87,20 +91,20 @@ class Workspace(WorkspaceInfo, Resource):
 
     @property
     def available_versions(self) -> list[str]:
-        """The versions that a cluster can be migrated to."""
+        """The versions to which a cluster can be migrated."""
         return self.client.get_as(list[str], "/versions")
 
     def migrate_cluster(self, cluster_id: str, version: str | None = None) -> None:
-        """Start a migration of a cluster, to the stable version when none is named."""
+        """Start a migration of a cluster, by default to the stable version."""
         path = f"/clusters/{cluster_id}"
         self.client.call("PUT", path, params=self._of_this(), data=given(version=version), timeout=SLOW_TIMEOUT)
 
     def get_stream_info(self, cluster: ClusterInfo) -> StreamInfo | None:
-        """Give the payment stream that the platform names for a cluster. To be verified before it is believed."""
+        """Return the payment stream that the platform names for a cluster. Verify it before you trust it."""
         return self.client.get_as(_MaybeStream, f"/clusters/{cluster.id}/stream", params=self._of_this()).root
 
     def get_stream_claim(self, cluster: ClusterInfo) -> StreamClaim | None:
-        """Give the same letter by letter, for the verification to look at."""
+        """Return the same as the platform wrote it, for the verification."""
         return self.client.get_as(_MaybeClaim, f"/clusters/{cluster.id}/stream", params=self._of_this()).root
 
     def update(self, name: str | None = None, slug: str | None = None) -> Workspace:
@@ -118,7 +122,7 @@ class Workspace(WorkspaceInfo, Resource):
 
 
 class PlatformClient(ApiClient):
-    """Client of the platform, constructed as an ``httpx.Client`` with the session's cookie."""
+    """Client of the platform, constructed as an ``httpx.Client`` with the session's cookie or a ``PlatformSession``."""
 
     @property
     def workspaces(self) -> dict[str, Workspace]:
@@ -126,7 +130,11 @@ class PlatformClient(ApiClient):
         return {one.slug: one._bind(self) for one in self.get_all(Workspace, "/workspaces")}
 
     def create_workspace(self, workspace_slug: str | None = None, workspace_name: str | None = None) -> Workspace:
-        """Make a workspace."""
+        """Create a workspace.
+
+        Raises:
+            Conflict: there is one of this slug or name.
+        """
         found = self.create(
             Workspace,
             "/workspaces",
@@ -138,7 +146,7 @@ class PlatformClient(ApiClient):
         return found._bind(self)
 
     def get_cluster_client(self, workspace_name: str, cluster_name: str) -> ClusterClient:
-        """Give a client for a cluster, by the slugs of its workspace and its own.
+        """Return a client for a cluster, by the slugs of its workspace and its own.
 
         Raises:
             ProfileError: there is no such workspace or cluster.
@@ -146,7 +154,7 @@ class PlatformClient(ApiClient):
         return self.workspace(workspace_name).get_cluster_client(cluster_name)
 
     def workspace(self, slug: str) -> Workspace:
-        """Give one of the user's workspaces, by slug.
+        """Return one of the user's workspaces, by slug.
 
         Raises:
             ProfileError: there is no such workspace.
@@ -154,11 +162,11 @@ class PlatformClient(ApiClient):
         workspaces = self.workspaces
         if slug not in workspaces:
             known = ", ".join(sorted(workspaces)) or "none"
-            raise ProfileError(f"there is no workspace '{slug}'; there are: {known}")
+            raise ProfileError(f"no workspace '{slug}'; known: {known}")
         return workspaces[slug]
 
     def cluster_client(self, workspace_slug: str, cluster_slug: str) -> ClusterClient:
-        """Give a client for a cluster whose slugs are known, without asking the platform."""
+        """Return a client for a cluster whose slugs are known, without asking the platform."""
         return ClusterClient(
             base_url=f"{str(self.base_url).rstrip('/')}/c/{workspace_slug}/{cluster_slug}",
             auth=self.auth,
@@ -169,11 +177,11 @@ class PlatformClient(ApiClient):
         )
 
     def get_stream_manager(self, chain_id: int) -> ChecksumAddress:
-        """Give the address that the platform names as its StreamManager on a chain."""
+        """Return the address that the platform names as its StreamManager on a chain."""
         return self.get_as(_Address, f"/streams/manager/{chain_id}").root
 
     def get_accepted_tokens(self, chain_id: int) -> dict[str, ChecksumAddress]:
-        """Give the tokens that are accepted for payment on a chain: symbol → address."""
+        """Return the tokens that the platform accepts as payment on a chain: symbol → address."""
         tokens = self.get_all(_Token, f"/streams/tokens/{chain_id}")
         return {token.symbol: token.address for token in tokens}
 
@@ -196,10 +204,10 @@ class _MaybeClaim(RootModel[StreamClaim | None]):
 
 
 def given(**values: str | None) -> dict[str, str]:
-    """Give what isn't None, for a form."""
+    """Return the values that aren't None, for a form."""
     return {name: value for name, value in values.items() if value is not None}
 
 
 def find_named(among: Iterable[Named], slug: str | None, name: str | None) -> Named | None:
-    """Find what was made with a slug, or with a name only, from which the platform makes the slug."""
+    """Return the one with a slug, or with a name where the platform made the slug from it."""
     return next((one for one in among if (one.slug == slug if slug else one.name == name)), None)

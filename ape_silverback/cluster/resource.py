@@ -24,7 +24,7 @@ class Resource(BaseModel):
         return type(self) is type(other) and self.__dict__ == other.__dict__
 
     def __hash__(self) -> int:
-        return hash(self.__dict__["id"])  # which each of them has
+        return hash(self.__dict__["id"])  # which each subclass has
 
     def __getstate__(self) -> dict[Any, Any]:
         return {**super().__getstate__(), "__pydantic_private__": dict.fromkeys(self.__private_attributes__)}

@@ -1,7 +1,7 @@
 """Which cluster to talk to: the profile file, shared with the public SDK, and the environment.
 
 The file is ``~/.silverback/profile.toml``. It holds keys, so it is written with mode 0600, as a whole or not at all, by
-one writer at a time, and what the user wrote in it (comments, order, other keys) stays.
+one writer at a time. What the user wrote in it (comments, order, unknown keys) stays.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ LOCAL_PROFILE = "local"
 
 PLATFORM_HOST = "https://silverback.apeworx.io"
 CURRENT_CLIENT_ID = "c9f9be0e-1f0a-474c-b79e-319778b37ae6"
-"""What the sign-in service of today knows the command line as; the class keeps the reference's default."""
+"""Id of the command line at today's sign-in service; the class keeps the reference's default."""
 
 LOCK_TIMEOUT = 10.0
 """Seconds to wait for another writer of the profile file."""
 
 HOW_TO_GET_A_CLUSTER = """\
-nothing says which cluster to talk to. There are three ways to one:
+no cluster is configured. There are three ways to get one:
   - a local cluster on this machine:  ape silverback cluster up
   - a cluster with an address and a key: set SILVERBACK_CLUSTER_URI and SILVERBACK_CLUSTER_API_KEY,
-    or put a profile into ~/.silverback/profile.toml, to be named by --profile or `profile:` of the section:
+    or add a profile to ~/.silverback/profile.toml and name it with --profile or `profile:` in the section:
         [profile.NAME]
         host = "https://…"
         api-key = "…"
@@ -64,17 +64,17 @@ class BaseProfile(_Part):
 
     host: Annotated[str, AfterValidator(str.strip)]
     allow_insecure: bool = Field(default=False, alias="allow-insecure")
-    """Whether a key may go over plain HTTP to another machine. Not in the reference."""
+    """Whether a key may be sent over plain HTTP to another machine. Not in the reference."""
 
 
 class ClusterProfile(BaseProfile):
-    """A cluster that is reached directly, with a key."""
+    """Profile of a cluster that is reached directly, with an API key."""
 
     api_key: Annotated[str, AfterValidator(header_value)] = Field(alias="api-key", repr=False)
 
 
 class PlatformProfile(BaseProfile):
-    """The platform, with the clusters of its workspaces."""
+    """Profile of the platform, with the clusters of its workspaces."""
 
     auth: str
     default_workspace: str = Field(default="", alias="default-workspace")
@@ -112,11 +112,12 @@ class ProfileSettings(_Part):
 
 @dataclass(frozen=True)
 class Choice:
-    """A profile that was chosen.
+    """The profile to use.
 
     Attributes:
         name: its name, or ``environment``.
-        origin: what chose it.
+        profile: its content.
+        origin: the option, key or variable that chose it.
     """
 
     name: str
@@ -125,12 +126,12 @@ class Choice:
 
 
 def profile_path() -> Path:
-    """Give the path of the profile file."""
+    """Return the path of the profile file."""
     return silverback_folder() / "profile.toml"
 
 
 def read_profiles() -> ProfileSettings:
-    """Read the profile file without writing anything; no file is one without profiles.
+    """Read the profile file without writing anything; a missing file has no profiles.
 
     Raises:
         ProfileError: the file is broken; names file, line and key.
@@ -152,12 +153,12 @@ def _settings_of(document: TOMLDocument, path: Path) -> ProfileSettings:
 def save_profile(
     name: str, profile: PlatformProfile | ClusterProfile, auth: AuthenticationConfig | None = None
 ) -> None:
-    """Write one profile into the file and leave the rest as it is.
+    """Write one profile into the file, and leave the rest as it is.
 
     Args:
         name: of the profile.
-        profile: what it says.
-        auth: the authentication that it names, when that isn't in the file.
+        profile: its content.
+        auth: the authentication that it names, to be written too.
 
     Raises:
         ProfileError: the file is broken.
@@ -177,7 +178,11 @@ def save_profile(
 
 
 def remove_profile(name: str, auth: str | None = None) -> None:
-    """Take one profile out of the file, if it is there, and the authentication that it alone names, if that is said.
+    """Remove one profile from the file, if it is there.
+
+    Args:
+        name: of the profile.
+        auth: name of an authentication to remove with it, which no other profile names.
 
     Raises:
         ProfileError: the file is broken.
@@ -200,17 +205,17 @@ def choose_profile(
     section_origin: str | None = None,
     environ: Mapping[str, str] | None = None,
 ) -> Choice:
-    """Choose a profile: the option, the section, the environment, the file's default, the local cluster.
+    """Return the profile to use: of the option, the section, the environment, the file's default, the local cluster.
 
     Args:
         option: option ``--profile``.
         section: ``profile`` of the silverback section.
-        section_origin: where that was written.
-        environ: the process's environment (default: the real one).
+        section_origin: where that is written.
+        environ: environment variables (default: the process's).
 
     Raises:
-        NoClusterError: nothing chooses one; says how to get a cluster.
-        ProfileError: the chosen one isn't there, or the profile file is broken.
+        NoClusterError: nothing names one; tells how to get a cluster.
+        ProfileError: the one that is named isn't there, or the profile file is broken.
     """
     environ = os.environ if environ is None else environ
     uri, key = environ.get("SILVERBACK_CLUSTER_URI"), environ.get("SILVERBACK_CLUSTER_API_KEY")
@@ -230,20 +235,22 @@ def choose_profile(
         return Choice("environment", profile, "environment variable SILVERBACK_CLUSTER_URI")
     if uri or key:
         there, missing = ("URI", "API_KEY") if uri else ("API_KEY", "URI")
-        raise ProfileError(f"SILVERBACK_CLUSTER_{there} is set, but SILVERBACK_CLUSTER_{missing} is not")
+        raise ProfileError(
+            f"SILVERBACK_CLUSTER_{there} is set, but SILVERBACK_CLUSTER_{missing} is not; set both or neither"
+        )
 
     settings = read_profiles()
     default = settings.profile.get(settings.default_profile)
-    # The platform's profile is in every file that the public SDK wrote: it counts once somebody has logged in.
+    # Every file that the public SDK wrote has the platform's profile: it counts once somebody has logged in.
     if isinstance(default, ClusterProfile) or (default and token_file(default.auth).exists()):
         return Choice(settings.default_profile, default, "the default profile")
     if LOCAL_PROFILE in settings.profile:
-        return _named(LOCAL_PROFILE, "the only profile that can be used")
+        return _named(LOCAL_PROFILE, "the local cluster, as nothing else is configured")
     raise NoClusterError(HOW_TO_GET_A_CLUSTER)
 
 
 def choose_cluster(profile: PlatformProfile, option: str | None = None, section: str | None = None) -> tuple[str, str]:
-    """Choose a cluster of the platform: the option, the section, the profile's defaults.
+    """Return the cluster of the platform to use: of the option, the section, the profile's defaults.
 
     Args:
         profile: the platform's profile.
@@ -251,33 +258,33 @@ def choose_cluster(profile: PlatformProfile, option: str | None = None, section:
         section: ``cluster`` of the silverback section, likewise.
 
     Returns:
-        Slugs of workspace and cluster.
+        The slugs of workspace and cluster.
 
     Raises:
-        ProfileError: nothing chooses one.
+        ProfileError: nothing names one.
     """
     given = option or section or ""
     workspace, _, name = given.rpartition("/")
     workspace = workspace or profile.default_workspace
     if not workspace:
         raise ProfileError(
-            "say which cluster: --cluster WORKSPACE/NAME, `cluster:` in the silverback section, or `default-workspace` "
-            f"in {profile_path()}"
+            "no cluster is chosen: pass --cluster WORKSPACE/NAME, or set `cluster:` in the silverback section or "
+            f"`default-workspace` in {profile_path()}"
         )
     name = name or profile.default_cluster.get(workspace, "")
     if not name or "/" in workspace:
         raise ProfileError(
-            f"say which cluster of workspace '{workspace}': --cluster {workspace}/NAME, `cluster:` in the silverback "
-            f"section, or `default-cluster.{workspace}` in {profile_path()}"
+            f"no cluster of workspace '{workspace}' is chosen: pass --cluster {workspace}/NAME, or set `cluster:` in "
+            f"the silverback section or `default-cluster.{workspace}` in {profile_path()}"
         )
     return workspace, name
 
 
 def danger_of(choice: Choice) -> str | None:
-    """Say what is dangerous about a profile, that its key goes over plain HTTP to another machine; None for nothing.
+    """Return a warning if a profile's key would be sent over plain HTTP to another machine; None otherwise.
 
     Raises:
-        ProfileError: its host is no address.
+        ProfileError: its host isn't an address.
     """
     import httpx
 
@@ -289,12 +296,14 @@ def danger_of(choice: Choice) -> str | None:
     except httpx.InvalidURL:
         url = httpx.URL("")
     if url.scheme not in ("http", "https") or not url.host:
-        raise ProfileError(f"profile '{choice.name}' ({choice.origin}): host '{host}' is no address such as https://…")
+        raise ProfileError(
+            f"profile '{choice.name}' ({choice.origin}): host '{host}' isn't an address such as https://cluster.example"
+        )
     if url.scheme == "https" or is_loopback(url) or choice.profile.allow_insecure:
         return None
     return (
-        f"{host} is plain HTTP: everybody on the way can read the key. "
-        "Use https, or say `allow-insecure = true` in the profile."
+        f"{host} is plain HTTP: anybody on the way can read the key. "
+        "Use https, or set `allow-insecure = true` in the profile."
     )
 
 
@@ -303,7 +312,7 @@ def _named(name: str, origin: str) -> Choice:
     if profile := settings.profile.get(name):
         return Choice(name, profile, origin)
     if name == LOCAL_PROFILE:
-        raise ProfileError(f"the local cluster isn't there ({origin}): start it with `ape silverback cluster up`")
+        raise ProfileError(f"there is no local cluster ({origin}); start one with `ape silverback cluster up`")
     known = ", ".join(sorted(settings.profile)) or "none"
     raise ProfileError(f"no profile '{name}' ({origin}) in {profile_path()}; it has: {known}")
 
@@ -317,15 +326,15 @@ def _read_document(path: Path) -> TOMLDocument | None:
     except FileNotFoundError:
         return None
     except ParseError as error:
-        raise ProfileError(f"{path}:{error.line}: not TOML: {error}") from None
+        raise ProfileError(f"{path}:{error.line}: invalid TOML: {error}") from None
     except (TOMLKitError, ValueError) as error:
-        raise ProfileError(f"{path}: not TOML: {error}") from None
+        raise ProfileError(f"{path}: invalid TOML: {error}") from None
     except OSError as error:
         raise ProfileError(f"{path}: can't be read: {error.strerror}") from None
 
 
 def _defaults() -> TOMLDocument:
-    """Give what a new file holds, as the public SDK writes it."""
+    """Return what a new file holds, as the public SDK writes it."""
     import tomlkit
 
     document = tomlkit.document()
@@ -339,10 +348,10 @@ def _defaults() -> TOMLDocument:
 
 
 def _change(change: Callable[[MutableMapping[str, Any]], object]) -> None:
-    """Change the file's content, alone, and write it back.
+    """Change the file's content and write it back, with no other writer at the same time.
 
-    TOML has more ways to write a table than the writer can add to: what is written is read again before the file is
-    replaced, so that nothing that stood in it is lost.
+    TOML has more ways to write a table than tomlkit can add to: the result is read again before the file is replaced,
+    so that nothing in it is lost.
     """
     import tomlkit
     from tomlkit.exceptions import TOMLKitError
@@ -360,12 +369,14 @@ def _change(change: Callable[[MutableMapping[str, Any]], object]) -> None:
         except (TOMLKitError, ValueError, TypeError):
             is_right = False
         if not is_right:
-            raise ProfileError(f"{path}: can't be added to as it is written; write each profile as [profile.NAME]")
+            raise ProfileError(
+                f"{path}: a profile can't be added to a file written like this; write each as [profile.NAME]"
+            )
         write_private(path, text)
 
 
 def _hyphenated(content: Any) -> Any:
-    """Give the keys of the models in their own spelling; names of profiles and workspaces stay."""
+    """Return a file's content with the models' keys hyphenated; names of profiles and workspaces stay."""
 
     def part(values: Any) -> Any:
         return {key.replace("_", "-"): value for key, value in values.items()} if isinstance(values, dict) else values
@@ -378,9 +389,10 @@ def _hyphenated(content: Any) -> Any:
 
 
 def _problems(path: Path, content: Any, lines: Mapping[tuple[str, ...], int], error: ValidationError) -> list[str]:
-    """Say pydantic's findings with file, line and key."""
-    said: dict[str, None] = {}
+    """Return pydantic's findings, each with file, line and key."""
+    found: dict[str, None] = {}
     for detail in error.errors(include_url=False, include_input=False):
+        reason = detail["msg"].removeprefix("Value error, ")
         keys = tuple(str(key) for key in detail["loc"])
         if keys[:1] == ("profile",) and len(keys) > 3:  # profile, name, class that was tried, key
             values = content["profile"][keys[1]]
@@ -392,12 +404,12 @@ def _problems(path: Path, content: Any, lines: Mapping[tuple[str, ...], int], er
             elif keys[2] != ("ClusterProfile" if "api-key" in values else "PlatformProfile"):
                 continue
             else:
-                keys, message = (*keys[:2], *keys[3:]), f"{'.'.join((*keys[:2], *keys[3:]))}: {detail['msg']}"
+                keys, message = (*keys[:2], *keys[3:]), f"{'.'.join((*keys[:2], *keys[3:]))}: {reason}"
         elif keys[:1] == ("profile",) and len(keys) == 3:
             keys, message = keys[:2], f"{'.'.join(keys[:2])}: expected keys and values"
         else:
-            message = f"{'.'.join(keys)}: {detail['msg']}" if keys else detail["msg"]
+            message = f"{'.'.join(keys)}: {reason}" if keys else reason
             keys = detail.get("ctx", {}).get("keys", keys)
         line = next((lines[keys[:end]] for end in range(len(keys), 0, -1) if keys[:end] in lines), 1)
-        said[f"{path}:{line}: {message}"] = None
-    return list(said)
+        found[f"{path}:{line}: {message}"] = None
+    return list(found)

@@ -1,8 +1,8 @@
-"""What travels between a client and a cluster: the models of the HTTP API.
+"""The models of the HTTP API, shared by clients and the server.
 
 Names, fields, bounds and defaults are those of the reference module ``silverback.cluster.types``. Where the wire format
 of today carries more than the reference, the model takes it with a default. Unknown fields are ignored, because the
-hosted side moves first. Nothing here does I/O, and the client and the local cluster's server share it.
+hosted side moves first. Nothing here does I/O.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ SET_BY_CLUSTER = frozenset(
 
 
 class WorkspaceInfo(BaseModel):
-    """A workspace of the platform: the place that owns clusters."""
+    """A workspace of the platform, which owns clusters."""
 
     id: uuid.UUID
     owner_id: uuid.UUID
@@ -108,10 +108,10 @@ class ClusterConfiguration(BaseModel):
         """Decode the configuration from 8 byte integer value.
 
         Args:
-            value: the integer, its big-endian bytes, or a configuration (given back as it is).
+            value: the integer, its big-endian bytes, or a configuration (returned as it is).
 
         Raises:
-            ValueError: for another type, an unknown version, or a byte out of its bounds.
+            ValueError: it has another type, an unknown version, or a byte out of its bounds.
         """
         if isinstance(value, ClusterConfiguration):
             return value
@@ -129,7 +129,7 @@ class ClusterConfiguration(BaseModel):
         return sum(getattr(self, name) << (8 * place) for name, place in self._BYTES.items())
 
     def settings_display_dict(self) -> dict[str, Any]:
-        """Give the settings by the part of the cluster that they limit, amounts with units."""
+        """Return the settings by the part of the cluster that they limit, amounts with units."""
         return {
             "version": self.version,
             "runner": {"bots": self.bots, "networks": self.networks},
@@ -160,7 +160,7 @@ class ClusterConfiguration(BaseModel):
         return hmac.digest(cluster_id.bytes, message, "md5")
 
     def get_product_code(self, owner: str, cluster_id: uuid.UUID) -> bytes:
-        """Give the ApePay product code of a cluster with this configuration.
+        """Return the ApePay product code of a cluster with this configuration.
 
         Args:
             owner: address of the account that funds the stream.
@@ -172,14 +172,14 @@ class ClusterConfiguration(BaseModel):
         return bytes(self._product_configuration() + self._product_signature(owner, cluster_id))
 
     def validate_product_code(self, owner: str, signature: bytes, cluster_id: uuid.UUID) -> bool:
-        """Say whether the signature half of a product code is right for this configuration, owner and cluster."""
+        """Return whether the signature half of a product code is that of this configuration, owner and cluster."""
         import hmac
 
         return hmac.compare_digest(self._product_signature(owner, cluster_id), bytes(signature))
 
 
 ClusterKind = Literal["platform", "direct", "engine", "local"]
-"""How a cluster is reached, and so what can run on it: images from a registry on the hosted platform and at a direct
+"""How a cluster is reached, which decides what it can run: images of a registry on the hosted platform and at a direct
 address, images of this machine's engine, or the project's folder on this machine."""
 
 
@@ -190,7 +190,7 @@ class ClusterTier(enum.IntEnum):
     PREMIUM = ClusterConfiguration(cpu=4, memory=8, networks=10, bots=20, bandwidth=5, duration=12).encode()
 
     def configuration(self) -> ClusterConfiguration:
-        """Give the configuration that this tier stands for."""
+        """Return the configuration of this tier."""
         return ClusterConfiguration.decode(int(self))
 
 
@@ -229,7 +229,7 @@ class ResourceStatus(enum.IntEnum):
 
 
 class StreamClaim(BaseModel):
-    """What the platform says of a cluster's payment stream, letter by letter: nothing of it is checked."""
+    """A cluster's payment stream as the platform wrote it: nothing of it is checked."""
 
     chain_id: int
     manager: str
@@ -240,7 +240,7 @@ class StreamClaim(BaseModel):
 
 
 class StreamInfo(BaseModel):
-    """The ApePay payment stream of a cluster, as the platform names it. To be verified before it is believed."""
+    """The ApePay payment stream of a cluster, as the platform names it. Verify it before you trust it."""
 
     chain_id: int
     manager: Annotated[ChecksumAddress, BeforeValidator(checksummed_address)]
@@ -283,7 +283,7 @@ class ClusterHealth(BaseModel):
     @computed_field  # type: ignore[prop-decorator]
     @property
     def cluster(self) -> ServiceHealth:
-        """Health of the whole: every network and every bot is healthy."""
+        """Health of the whole: whether every network and every bot is healthy."""
         return ServiceHealth(healthy=all(service.healthy for service in [*self.networks.values(), *self.bots.values()]))
 
 
@@ -319,7 +319,7 @@ class BotTaskStatus(BaseModel):
 
 
 class BotConfiguration(BaseModel):
-    """What can be deployed of a bot: the fields that ``POST /bots`` and ``PATCH /bots/{id}`` take, besides its name."""
+    """What is deployed of a bot: the fields that ``POST /bots`` and ``PATCH /bots/{id}`` take, besides its name."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -412,6 +412,29 @@ class BotHealth(BaseModel):
     """Blocks that it has seen and not handled."""
 
 
+class NodeInfo(BaseModel):
+    """A machine of a cluster that announces ``nodes``."""
+
+    id: str
+    name: str
+    state: str
+    """``ready``, ``down``, or another word of the engine."""
+
+    availability: str
+    """Whether it takes bots: ``active``, ``pause`` or ``drain``."""
+
+    manager: bool
+    cpus: float
+    memory: int
+    """Bytes."""
+
+    engine: str
+    """Version of its container engine."""
+
+    bots: list[str] = Field(default_factory=list)
+    """Names of the bots that run there, or were last seen there."""
+
+
 class BotInfo(BaseModel):
     """A bot and its configuration on the cluster."""
 
@@ -429,7 +452,7 @@ class BotInfo(BaseModel):
     """Whether the bot gets the cluster's address and key. Newer than the reference."""
 
     task: BotTaskStatus | None = None
-    """What runs the bot, from clusters that tell it in the same answer, as the local cluster does; else None."""
+    """What runs the bot, from clusters that tell it in the same answer, as the local one does; else None."""
 
     restart: RestartPolicy | None = None
     """When it is started again, from clusters that announce ``restart-policy``; None for the cluster's own policy."""
@@ -442,6 +465,12 @@ class BotInfo(BaseModel):
 
     health: BotHealth | None = None
     """From clusters that announce ``health-details``."""
+
+    node: str | None = None
+    """Name of the machine that it runs on, from clusters that announce ``nodes`` and have several."""
+
+    unreachable_since: datetime | None = None
+    """Since when its machine doesn't answer, so that nobody knows whether it runs; from such clusters."""
 
     @property
     def configuration(self) -> BotConfiguration:
@@ -495,7 +524,7 @@ class BotLogEntry(BaseModel):
 
     @classmethod
     def parse_line(cls, line: str) -> Self:
-        """Read a raw line of a log. What is no log line becomes the message of an entry without level or time."""
+        """Read a raw line of a log. Any other line is the message of an entry without level or time."""
         if match := cls._RAW_LINE.fullmatch(line):
             try:
                 return cls(
@@ -503,7 +532,7 @@ class BotLogEntry(BaseModel):
                     level=match["level"],
                     message=match["message"] or "",
                 )
-            except ValueError:  # digits in the shape of a time that is none, such as a month 13
+            except ValueError:  # digits in the shape of a time, such as a month 13
                 pass
         return cls(message=line)
 

@@ -22,12 +22,13 @@ from ape_silverback.server.bounds import BoundedBodies
 from ape_silverback.server.dashboard.pages import add_dashboard
 from ape_silverback.server.database import NameTakenError
 from ape_silverback.server.measurements import MeasuredRequests, Measurements
-from ape_silverback.server.routes import RouteModule, bots, cluster, credentials, metrics, variables
+from ape_silverback.server.routes import RouteModule, bots, cluster, credentials, metrics, nodes, variables
+from ape_silverback.server.runtimes import EngineError, PlacementError
 from ape_silverback.server.store import UnreadableError
 from ape_silverback.server.supervisor import BusyError, GoneError, Supervisor
 from ape_silverback.version import __version__
 
-ROUTES: tuple[RouteModule, ...] = (cluster, bots, variables, credentials, metrics)
+ROUTES: tuple[RouteModule, ...] = (cluster, bots, variables, credentials, metrics, nodes)
 """Modules of routes that a cluster serves; what they add to the API of every cluster is announced."""
 
 THREADS = 200
@@ -47,7 +48,7 @@ REFUSALS: dict[int | str, dict[str, Any]] = {
     409: {"description": "The name is taken, the thing is in use, or it is being removed"},
     413: {"description": "The body is too long"},
     422: {"description": "A value can't be used"},
-    503: {"description": "The cluster's database can't be used"},
+    503: {"description": "The cluster's database can't be used, or the engine that runs its bots doesn't answer"},
 }
 
 log = logging.getLogger(__name__)
@@ -115,6 +116,8 @@ def make_app(
     app.add_exception_handler(NameTakenError, _answer(409, "the name is taken"))
     app.add_exception_handler(BusyError, _answer(409))
     app.add_exception_handler(GoneError, _answer(404))
+    app.add_exception_handler(PlacementError, _answer(409))
+    app.add_exception_handler(EngineError, _answer(503))
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(sqlite3.Error, _unwritable)
     app.add_exception_handler(UnreadableError, _answer(409))

@@ -202,19 +202,19 @@ def test_a_cluster_of_the_platform_is_used_as_any_other(run: Run, platform: Plat
 @pytest.mark.parametrize(
     ("command", "says", "code"),
     [
-        (["list", "moon"], "there is no workspace 'moon'; there are: space, void", 1),
-        (["new", "moon"], "there is no workspace 'moon'", 1),
+        (["list", "moon"], "no workspace 'moon'; known: space, void", 1),
+        (["new", "moon"], "no workspace 'moon'", 1),
         (["workspaces", "info", "moon"], "no workspace 'moon'; there is: space, void", 1),
         (["workspaces", "update", "moon", "-n", "x"], "no workspace 'moon'", 1),
         (["workspaces", "delete"], "Pass the name of a workspace, or --all.", 2),
-        (["update", "space/moon", "-n", "x"], "workspace 'space' has no cluster 'moon'; it has: prod, test", 1),
-        (["migrate", "moon/prod", "-y"], "there is no workspace 'moon'", 1),
-        (["info", "-c", "space/moon"], "workspace 'space' has no cluster 'moon'; it has: prod, test", 1),
+        (["update", "space/moon", "-n", "x"], "workspace 'space' has no cluster 'moon'; known: prod, test", 1),
+        (["migrate", "moon/prod", "-y"], "no workspace 'moon'", 1),
+        (["info", "-c", "space/moon"], "workspace 'space' has no cluster 'moon'; known: prod, test", 1),
         (["new", "-s", "prod"], "slug 'prod' is taken", 1),
-        (["bots", "list", "-c", "space/moon"], "workspace 'space' has no cluster 'moon'; it has: prod, test", 1),
-        (["bots", "list", "-c", "moon/prod"], "there is no workspace 'moon'; there are: space, void", 1),
-        (["info"], "There is: space/prod, space/test", 1),
-        (["status"], "say which cluster of workspace 'space': --cluster space/NAME", 1),
+        (["bots", "list", "-c", "space/moon"], "workspace 'space' has no cluster 'moon'; known: prod, test", 1),
+        (["bots", "list", "-c", "moon/prod"], "no workspace 'moon'; known: space, void", 1),
+        (["info"], "Clusters: space/prod, space/test", 1),
+        (["status"], "no cluster of workspace 'space' is chosen: pass --cluster space/NAME", 1),
         (["workspaces", "list", "-p", "nobody"], "default, direct", 1),
         (["workspaces", "list", "-p", "direct"], "is one cluster", 1),
         (
@@ -234,7 +234,7 @@ def test_what_isnt_there_is_named_with_what_is(run: Run, command: list[str], say
 def test_an_error_about_a_cluster_keeps_its_id_secret(run: Run, platform: Platform) -> None:
     platform.streams = {one: {"chain_id": 1} for one in platform.clusters}
     result = run("info", "-c", "space/prod", code=1)
-    assert "/clusters/.../stream answered what the API doesn't promise: manager" in result.stderr
+    assert "/clusters/.../stream isn't what the API promises: manager" in result.stderr
 
 
 def test_no_default_workspace_asks_for_one(run: Run, home: Path) -> None:

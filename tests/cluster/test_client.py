@@ -245,9 +245,9 @@ def test_a_cluster_of_the_platform_is_reached_through_it() -> None:
         cluster = platform.get_cluster_client("space", "cluster")
         assert set(cluster.bots) == {"a"}
         assert server.requests[-1].headers["Cookie"] == "session=token"
-        with pytest.raises(ProfileError, match="no workspace 'moon'; there are: space"):
+        with pytest.raises(ProfileError, match="no workspace 'moon'; known: space"):
             platform.get_cluster_client("moon", "cluster")
-        with pytest.raises(ProfileError, match="has no cluster 'moon'; it has: cluster"):
+        with pytest.raises(ProfileError, match="has no cluster 'moon'; known: cluster"):
             platform.get_cluster_client("space", "moon")
 
 

@@ -192,8 +192,8 @@ def test_a_writer_that_never_ends_is_told_of(file: Path, monkeypatch: pytest.Mon
 @pytest.mark.parametrize(
     ("text", "error"),
     [
-        ("[profile.a\n", r":1: not TOML"),
-        ("\n\nx = \n", r":3: not TOML"),
+        ("[profile.a\n", r":1: invalid TOML"),
+        ("\n\nx = \n", r":3: invalid TOML"),
         ("[profile.a]\nhost = 'h'\n", r":1: profile\.a: needs `api-key`, or `auth`"),
         ("[auth.default]\n\n[profile.a]\nhost = 5\napi-key = 'k'\n", r":4: profile\.a\.host: "),
         ("[profile.a]\nhost = 'h'\nauth = 'gone'\n", r":3: profile\.a\.auth names 'gone', but \[auth\] has: none"),
@@ -220,8 +220,8 @@ def test_a_broken_file_isnt_written_over(file: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "error"),
     [
-        ("profile = {a = {host = 'h', api-key = 'k'}}\n", "can't be added to as it is written"),
-        ("profile.a.host = 'h'\nprofile.a.api-key = 'k'\n", "can't be added to as it is written"),
+        ("profile = {a = {host = 'h', api-key = 'k'}}\n", "a profile can't be added to a file written like this"),
+        ("profile.a.host = 'h'\nprofile.a.api-key = 'k'\n", "a profile can't be added to a file written like this"),
         ("[[profile]]\nhost = 'h'\n", ":1: profile: "),
         ("[profile.a]\nhost = 5\napi-key = 'k'\n", ":2: profile.a.host: "),
     ],
@@ -406,7 +406,7 @@ def test_a_key_over_plain_http_is_warned_of_once(host: str, insecure: bool, warn
 )
 def test_a_host_that_is_no_address_is_told_with_its_profile(host: str) -> None:
     choice = Choice("far", ClusterProfile(host=host, api_key="k"), "option --profile")
-    with pytest.raises(ProfileError, match=r"profile 'far' \(option --profile\): host '.*' is no address") as caught:
+    with pytest.raises(ProfileError, match=r"profile 'far' \(option --profile\): host '.*' isn't an address") as caught:
         connect(choice)
     assert "hush" not in str(caught.value)
 

@@ -84,7 +84,7 @@ def test_a_cluster_that_is_reached_directly_has_nothing_to_verify(run: Run, worl
     ("arguments", "code", "said"),
     [
         (("--all", "-c", "space/prod"), 2, "not both"),
-        (("-c", "space/absent"), 1, "has no cluster 'absent'; it has: prod"),
+        (("-c", "space/absent"), 1, "has no cluster 'absent'; known: prod"),
         (("--target", "absent"), 1, "no target 'absent' in the silverback section"),
         (("--network", "ethereum:absent"), 1, "absent"),
     ],

@@ -236,9 +236,29 @@ class ResultDocument(Document):
     """What became of one thing: `start`, `stop` and `remove` of bots, `remove` of others."""
 
     name: str
-    result: Literal["started", "stopped", "removed", "failed"]
+    result: Literal["started", "stopped", "removed", "moved", "failed"]
     error: str | None = None
     """Why it failed."""
+
+
+class NodeDocument(Document):
+    """A machine of a cluster: `nodes`."""
+
+    name: str
+    id: str
+    state: str
+    availability: str
+    """Whether it takes bots: ``active``, ``pause`` or ``drain``."""
+
+    manager: bool
+    cpus: float
+    memory: int
+    """Bytes."""
+
+    engine: str
+    """Version of its container engine."""
+
+    bots: list[str]
 
 
 class StatusDocument(Document):

@@ -1,4 +1,4 @@
-"""The end of a login in the browser: waits on the loopback interface for the provider's one redirect (RFC 8252)."""
+"""The end of a login in the browser: waits on the loopback interface for the provider's redirect (RFC 8252)."""
 
 from __future__ import annotations
 
@@ -36,15 +36,15 @@ PAGE = """\
 <p>{text}</p>
 """
 LOGGED_IN = PAGE.format(title="Logged in", text="You can close this page and go back to the terminal.")
-FAILED = PAGE.format(title="Login failed", text="The terminal says why.")
-USED = PAGE.format(title="Too late", text="This login has got its answer already.")
+FAILED = PAGE.format(title="Login failed", text="See the terminal for the reason.")
+USED = PAGE.format(title="Too late", text="This login has been answered already.")
 
 PAGE_TIMEOUT = 10.0
 """Seconds that a browser gets to send its request, and to take the page."""
 
 
 def redirect_uri(port: int) -> str:
-    """Give the address that the provider sends the browser back to.
+    """Return the address to which the provider sends the browser back.
 
     Registrations name ``localhost``, as the public SDK's does, though we listen on 127.0.0.1 only.
     """
@@ -52,7 +52,7 @@ def redirect_uri(port: int) -> str:
 
 
 class Callback:
-    """Waits for the redirect. A context: it listens from when it is made to its end.
+    """Waits for the redirect. A context: it listens from its construction to its end.
 
     Args:
         port: port to listen on; 0 takes a free one.
@@ -85,11 +85,11 @@ class Callback:
         self.close()
 
     def close(self) -> None:
-        """Give the port back, for one that isn't used as a context."""
+        """Free the port, for one that isn't used as a context."""
         self._server.server_close()
 
     def wait(self, timeout: float) -> str:
-        """Wait for the redirect, and give it. The browser's page waits for the end of the context.
+        """Wait for the redirect and return its address. The browser's page waits for the end of the context.
 
         Args:
             timeout: seconds to wait.
@@ -100,9 +100,7 @@ class Callback:
         try:
             query = self._server.received.get(timeout=timeout)
         except queue.Empty:
-            raise LoginFailed(
-                f"nobody logged in within {timeout:g} s; try again, with --timeout for more time"
-            ) from None
+            raise LoginFailed(f"no login within {timeout:g} s; try again, or pass --timeout for more time") from None
         return f"{self.redirect_uri}?{query}"
 
 
@@ -126,7 +124,7 @@ class _Server(ThreadingHTTPServer):
         self.server_name, self.server_port = self.server_address[:2]  # type: ignore[assignment]
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Say nothing when a browser hangs up."""
+        """Stay silent when a browser hangs up."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -160,4 +158,4 @@ class _Handler(BaseHTTPRequestHandler):
         self.close_connection = True
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class's name
-        """Say nothing: the address holds the code."""
+        """Stay silent: the address holds the code."""

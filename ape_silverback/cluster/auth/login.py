@@ -1,8 +1,8 @@
 """Logging in to the platform, staying logged in, and logging out.
 
-``read_access_token`` is what clients need: it renews a token that is about to end. The login is the authorization code
+``read_access_token`` is what clients need: it renews a token that is about to end. A login is the authorization code
 flow of OpenID Connect with PKCE: ``oidc`` speaks to the provider, ``callback`` waits for the browser, and ``tokens``
-keeps what comes of it in the files that the public SDK reads and writes too.
+stores the result in the files that the public SDK reads and writes too.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ REGISTERED_PORT = 51562
 """Port of the redirect that the public SDK is registered with, for a provider that allows no other."""
 
 LOGIN_TIMEOUT = 300.0
-"""Seconds that a user gets to log in."""
+"""Seconds in which the user has to log in."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Auth:
     Attributes:
         name: its name, which also names the token file.
         host: address of the OpenID provider.
-        client_id: how the provider knows us.
+        client_id: our id at the provider.
     """
 
     name: str
@@ -61,7 +61,7 @@ class Auth:
     client_id: str
 
     def provider(self) -> Provider:
-        """Reach the provider.
+        """Return the provider, whose description has been read.
 
         Raises:
             ProfileError: its address isn't a safe one.
@@ -74,11 +74,11 @@ class Auth:
 
 @dataclass(frozen=True)
 class Logout:
-    """What a logout did.
+    """The result of a logout.
 
     Attributes:
-        was_logged_in: whether there was anything to do.
-        warning: why the provider may still accept the tokens; None when it doesn't.
+        was_logged_in: whether there was a login to end.
+        warning: why the provider may still accept the tokens; None if it doesn't.
     """
 
     was_logged_in: bool
@@ -86,14 +86,14 @@ class Logout:
 
 
 def choose_auth(profile: str | None = None, environ: Mapping[str, str] | None = None) -> Auth:
-    """Choose an authentication: that of the profile that is named, else the default one, else the only one.
+    """Return the authentication to use: that of the named profile, else the default one, else the only one.
 
     Args:
         profile: option ``--profile``.
         environ: the process's environment (default: the real one), where SILVERBACK_PROFILE may name one.
 
     Raises:
-        ProfileError: the profile isn't there or has a key instead, or nothing chooses one.
+        ProfileError: the profile isn't there or uses an API key, or none is named.
     """
     from ape_silverback.cluster.settings import (
         DEFAULT_PROFILE,
@@ -107,18 +107,18 @@ def choose_auth(profile: str | None = None, environ: Mapping[str, str] | None = 
     if profile or environ.get("SILVERBACK_PROFILE"):
         choice = choose_profile(profile, environ=environ)
         if not isinstance(choice.profile, PlatformProfile):
-            raise ProfileError(f"nobody logs in to profile '{choice.name}' ({choice.origin}): it has a key")
+            raise ProfileError(f"profile '{choice.name}' ({choice.origin}) uses an API key; no login needed")
         return _auth(choice.profile.auth)
     known = read_profiles().auth
     if not known or DEFAULT_PROFILE in known:
         return _auth(DEFAULT_PROFILE)
     if len(known) == 1:
         return _auth(next(iter(known)))
-    raise ProfileError(f"say where to log in, with --profile: {profile_path()} has [auth] {', '.join(known)}")
+    raise ProfileError(f"pass --profile to choose where to log in: {profile_path()} has [auth] {', '.join(known)}")
 
 
 def _auth(name: str) -> Auth:
-    """Give an authentication by its name; the default one is the hosted platform's when the file doesn't say."""
+    """Return an authentication by its name; the default one is the hosted platform's unless the file has it."""
     from ape_silverback.cluster.settings import (
         CURRENT_CLIENT_ID,
         DEFAULT_PROFILE,
@@ -136,16 +136,16 @@ def _auth(name: str) -> Auth:
 
 
 def log_in(auth: Auth, show: Callable[[str], None], timeout: float = LOGIN_TIMEOUT, port: int | None = None) -> Login:
-    """Log in with a browser on this machine, which brings the answer to a port of the loopback interface.
+    """Log in with a browser on this machine, which is sent back to a port of the loopback interface.
 
     Args:
-        auth: where to.
-        show: takes the address at which the user logs in; opens the browser.
+        auth: where to log in.
+        show: called with the address at which the user logs in; opens the browser.
         timeout: seconds to wait for the user.
-        port: port to wait on; None takes a free one if the provider allows that, else the registered one.
+        port: port to listen on; None for a free one if the provider allows that, else the registered one.
 
     Raises:
-        LoginFailed: the provider refused, the answer was another's, or none came in time.
+        LoginFailed: the provider refused, the redirect was another login's, or none came in time.
         ClusterError: the provider can't be reached, or its answers don't verify.
     """
     from ape_silverback.cluster.auth.callback import Callback
@@ -163,15 +163,15 @@ def log_in(auth: Auth, show: Callable[[str], None], timeout: float = LOGIN_TIMEO
 
 
 def log_in_by_hand(auth: Auth, ask: Callable[[str], str], port: int | None = None) -> Login:
-    """Log in with a browser anywhere: the user brings the address that it ends at.
+    """Log in with a browser anywhere: the user enters the address at which it ends.
 
     Args:
-        auth: where to.
-        ask: takes the address at which the user logs in, and gives the one to which the browser was sent in the end.
-        port: port of the redirect, which nobody listens on; None takes the registered one.
+        auth: where to log in.
+        ask: called with the address at which the user logs in; returns the one at which the browser ended.
+        port: port of the redirect, on which nothing listens; None for the registered one.
 
     Raises:
-        LoginFailed: the provider refused, or the answer was another's.
+        LoginFailed: the provider refused, or the redirect was another login's.
         ClusterError: the provider can't be reached, or its answers don't verify.
     """
     from ape_silverback.cluster.auth.callback import redirect_uri
@@ -183,12 +183,12 @@ def log_in_by_hand(auth: Auth, ask: Callable[[str], str], port: int | None = Non
 
 
 def _store(auth: Auth, provider: Provider, login: Login) -> Login:
-    """Store a login, with a name for the user if the provider tells one."""
+    """Store a login, with a name for the user if the provider has one."""
     if login.user == login.userinfo["sub"]:
         try:
             more = provider.userinfo(login.access_token, login.userinfo["sub"])
         except ClusterError:
-            more = {}  # a name is good to have, but the ID token has said who it is
+            more = {}  # a name is good to have, but the ID token tells who it is
         login = Login({**more, **login.userinfo}, login.tokens)
     with locked_tokens(auth.name):
         write_login(auth.name, login)
@@ -229,11 +229,11 @@ def _renew(auth: Auth, login: Login) -> Login:
     if login.refresh_token is None:
         if login.lasts():
             return login
-        raise Unauthorized(f"the login ({auth.name}) has run out; {LOG_IN} again")
+        raise Unauthorized(f"the login ({auth.name}) has expired; {LOG_IN} again")
     with locked_tokens(auth.name):
         there = read_login(auth.name)
         if there.access_token != login.access_token and there.lasts():
-            return there  # another process was quicker
+            return there  # another process or thread was quicker
         with auth.provider() as provider:
             subject = there.userinfo.get("sub")
             claims, tokens = provider.refresh(there.refresh_token or login.refresh_token, subject)
@@ -244,7 +244,7 @@ def _renew(auth: Auth, login: Login) -> Login:
 
 
 def who_am_i(auth: Auth) -> Login:
-    """Give the login, verified with the provider's keys and renewed if it is about to end.
+    """Return the login, verified with the provider's keys and renewed if it is about to end.
 
     Raises:
         Unauthorized: nobody is logged in, or what is stored isn't the provider's.
@@ -259,13 +259,13 @@ def who_am_i(auth: Auth) -> Login:
             claims = provider.verify(login.id_token or "", keys, when_issued=True)
         except UnexpectedAnswer as error:
             raise Unauthorized(
-                f"what {token_file(auth.name)} holds can't be trusted: {error}; {LOG_IN} again"
+                f"the login stored in {token_file(auth.name)} can't be trusted: {error}; {LOG_IN} again"
             ) from None
     return Login({**login.userinfo, **claims}, login.tokens)
 
 
 def log_out(auth: Auth) -> Logout:
-    """Forget the tokens here, and make them worthless at the provider.
+    """Delete the tokens here, and revoke them at the provider.
 
     Raises:
         FileError: the file can't be removed.

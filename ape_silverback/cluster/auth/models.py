@@ -1,6 +1,6 @@
-"""What an OpenID provider answers: the shapes of it, and errors for what has none of them.
+"""The answers of an OpenID provider, and the errors for all others.
 
-Nothing that was answered gets into an error but what OAuth means for people: the rest may hold tokens.
+Of an answer, only what OAuth writes for people gets into an error: the rest may hold tokens.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 
 class Metadata(BaseModel):
-    """What a provider says of itself (OpenID Connect Discovery 1.0, section 3)."""
+    """A provider's description of itself (OpenID Connect Discovery 1.0, section 3)."""
 
     issuer: str
     authorization_endpoint: str
@@ -50,7 +50,7 @@ class Answer(BaseModel):
         return "<Answer>"
 
     def tokens(self) -> dict[str, Any]:
-        """Give what is stored of it: all, and when it ends."""
+        """Return what is stored of it: everything, and when it ends."""
         end = {} if self.expires_in is None else {"expires_at": int(time.time()) + self.expires_in}
         return {**self.model_dump(exclude_none=True), **end}
 
@@ -62,14 +62,14 @@ class KeySetAnswer(BaseModel):
 
 
 class Refusal:
-    """An error as OAuth says it (RFC 6749, sections 4.1.2.1 and 5.2)."""
+    """An error as OAuth defines it (RFC 6749, sections 4.1.2.1 and 5.2)."""
 
     def __init__(self, error: str, description: str = "") -> None:
         self.error = error
         self.description = description
 
     def without(self, secrets: Iterable[str]) -> Refusal:
-        """Give it without what we sent, which some providers repeat."""
+        """Return it without what we sent, which some providers repeat."""
         description = self.description
         for secret in secrets:
             description = description.replace(secret, "…")
@@ -80,7 +80,7 @@ class Refusal:
 
 
 def refusal_of(response: httpx.Response) -> Refusal | None:
-    """Give the error that an answer tells as OAuth has it; None when it doesn't."""
+    """Return the OAuth error of an answer; None if it has none."""
     try:
         content = read_json(response)
     except ValueError:
@@ -91,7 +91,7 @@ def refusal_of(response: httpx.Response) -> Refusal | None:
 
 
 def failure_of(response: httpx.Response) -> ClusterError:
-    """Give the error for an answer that doesn't say yes."""
+    """Return the error for an answer that isn't a success."""
     address, status = public_url(response.request.url), response.status_code
     said = refusal_of(response) or response.reason_phrase
     kind: type[ClusterError] = UnexpectedAnswer
@@ -107,7 +107,7 @@ def read(kind: type[T], response: httpx.Response) -> T:
     """Read an answer as a type; what it holds isn't shown, since it may be a token.
 
     Raises:
-        UnexpectedAnswer: it is no JSON, or of another type.
+        UnexpectedAnswer: it isn't JSON, or of another type.
     """
     address, method, status = public_url(response.request.url), response.request.method, response.status_code
     try:
@@ -115,11 +115,11 @@ def read(kind: type[T], response: httpx.Response) -> T:
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         place = ".".join(map(str, first["loc"])) or "the answer"
-        reason = f"what a provider of logins doesn't: {place}: {first['msg']}"
+        reason = "isn't what an OpenID provider answers: " + printable(f"{place}: {first['msg']}")
     except ValueError:
-        reason = "no JSON"
+        reason = "isn't JSON"
     raise UnexpectedAnswer(
-        f"{method} {address} answered {reason}; is it the address of an OpenID provider?",
+        f"the answer to {method} {address} {reason}; is it the address of an OpenID provider?",
         method=method,
         url=address,
         status=status,
@@ -127,7 +127,7 @@ def read(kind: type[T], response: httpx.Response) -> T:
 
 
 def is_safe(address: str) -> bool:
-    """Say whether what goes to an address can't be read on the way."""
+    """Return whether nobody on the way can read what is sent to an address."""
     try:
         url = httpx.URL(address)
     except (httpx.InvalidURL, ValueError):

@@ -1,8 +1,8 @@
-"""What is asked of an OpenID provider: discovery, the authorization code with PKCE, renewal, revocation, verification.
+"""The client side of OpenID Connect: discovery, the authorization code with PKCE, renewal, revocation, verification.
 
 The rules are those of OpenID Connect Core 1.0 and Discovery 1.0, RFC 6749 (OAuth 2.0), RFC 7636 (PKCE), RFC 7009
 (revocation), RFC 9207 (issuer of an answer) and RFC 8252 (native apps). Authlib and joserfc do the protocol's
-encodings, signatures and claims. A provider is believed nothing that isn't checked.
+encodings, signatures and claims. Nothing that a provider answers is trusted unchecked.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from ape_silverback.cluster.auth.tokens import LOG_IN, printable
 from ape_silverback.cluster.base_client import DEFAULT_TIMEOUT, USER_AGENT, ApiClient
 from ape_silverback.cluster.http_errors import mapped_errors, public_url
 from ape_silverback.exceptions import ClusterError, LoginFailed, ProfileError, Unauthorized, UnexpectedAnswer
+from ape_silverback.transport import Transport, deadline
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -39,10 +40,10 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 SCOPE = "openid offline_access profile"
-"""As the public SDK asks for: a registration may allow no other."""
+"""The public SDK's scope: a registration may allow no other."""
 
 ALGORITHMS = frozenset({"RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512"})
-"""Signatures that are believed: those that need the provider's private key."""
+"""Signatures that are accepted: those that need the provider's private key."""
 
 CLOCK_SKEW = 60
 """Seconds by which the provider's clock may be wrong."""
@@ -50,14 +51,14 @@ CLOCK_SKEW = 60
 
 @dataclass(frozen=True)
 class Attempt:
-    """A login that was begun.
+    """A login that has begun.
 
     Attributes:
         address: where the user logs in.
         redirect_uri: where the provider sends the browser back to.
         state: what the redirect must bring back.
         nonce: what the ID token must hold.
-        verifier: proves to the provider that who ends the login also began it.
+        verifier: proves to the provider that the login is finished by whoever began it.
     """
 
     address: str = field(repr=False)
@@ -76,7 +77,7 @@ class Provider:
 
     Raises:
         ProfileError: the address isn't a safe one.
-        UnexpectedAnswer: it doesn't describe itself as a provider does.
+        UnexpectedAnswer: its description isn't a provider's.
         ConnectionFailed: it can't be reached.
     """
 
@@ -85,7 +86,7 @@ class Provider:
         self.client_id = client_id
         if not is_safe(self.host):
             raise ProfileError(
-                f"{printable(host)} is no safe place to log in: `host` of [auth.…] must begin with https://"
+                f"{printable(host)} isn't a safe place to log in: `host` of [auth.…] must begin with https://"
             )
         self._client = ApiClient(headers={"Accept": "application/json"})
         try:
@@ -107,8 +108,8 @@ class Provider:
         found = self._get(Metadata, address)
         if found.issuer.rstrip("/") != self.host:
             raise UnexpectedAnswer(
-                f"{address} speaks for another issuer, {printable(found.issuer)}; "
-                "correct `host` of [auth.…] if it moved",
+                f"{address} describes another issuer, {printable(found.issuer)}; "
+                "if the provider has moved, correct `host` of [auth.…]",
                 url=address,
             )
         for name, value in found:
@@ -119,23 +120,24 @@ class Provider:
         return found
 
     def begin(self, redirect_uri: str) -> Attempt:
-        """Begin a login; the user goes on at the attempt's address."""
+        """Begin a login, which the user continues at the attempt's address."""
         # An offline_access without prompt=consent is ignored (OpenID Connect Core 1.0, section 11).
         known = self.metadata.prompt_values_supported
         return self._attempt(redirect_uri, prompt="consent" if known is None or "consent" in known else None)
 
     def allows(self, redirect_uri: str) -> bool:
-        """Ask whether the provider would send the browser to an address.
+        """Return whether the provider would send the browser to an address.
 
-        Many allow any port of the loopback interface (RFC 8252, section 7.3), but none says so beforehand. A login
+        Many allow any port of the loopback interface (RFC 8252, section 7.3), but none announces it. A login
         without any user (``prompt=none``) is sent back with an error at once: to an address that is allowed.
         """
         probe = self._attempt(redirect_uri, prompt="none")
-        request = httpx.Request("GET", probe.address)
+        request = httpx.Request("GET", probe.address, headers={"User-Agent": USER_AGENT})
         try:
             with (
                 mapped_errors(request),
-                httpx.Client(headers={"User-Agent": USER_AGENT}, timeout=DEFAULT_TIMEOUT) as client,
+                httpx.Client(transport=Transport(), timeout=DEFAULT_TIMEOUT) as client,
+                deadline(self._client.retries.deadline),
             ):
                 answer = client.send(request, follow_redirects=False)
         except ClusterError:
@@ -163,11 +165,11 @@ class Provider:
         return Attempt(address, redirect_uri, state, nonce, verifier)
 
     def finish(self, attempt: Attempt, redirect: str) -> tuple[dict[str, Any], dict[str, Any]]:
-        """End a login with the redirect that it led to.
+        """Finish a login with the redirect that it led to.
 
         Args:
             attempt: what began it.
-            redirect: the address that the browser was sent to.
+            redirect: the address to which the browser was sent.
 
         Returns:
             Claims about the user, and the tokens.
@@ -183,31 +185,31 @@ class Provider:
         if isinstance(answer, Refusal):
             raise LoginFailed(f"{self.host} refused the login: {answer}")
         if answer.id_token is None:
-            raise UnexpectedAnswer(f"{self.host} answered no ID token")
+            raise UnexpectedAnswer(f"the answer of {self.host} has no ID token")
         claims = self.verify(answer.id_token, self.keys(), access_token=answer.access_token, nonce=attempt.nonce)
         return claims, answer.tokens()
 
     def _code(self, attempt: Attempt, redirect: str) -> str:
-        """Give the code of a redirect that is the attempt's."""
+        """Return the code of a redirect, if that is the attempt's."""
         try:
             query = parse_qs(urlsplit(redirect.strip()).query, max_num_fields=50)
         except ValueError:
             query = {}
-        # A parameter that comes twice is no parameter (RFC 6749, section 3.1).
+        # A parameter that comes twice doesn't count (RFC 6749, section 3.1).
         answer = {name: values[0] for name, values in query.items() if len(values) == 1}
         if not hmac.compare_digest(answer.get("state", "").encode(), attempt.state.encode()):
             raise LoginFailed(
-                "the answer belongs to another login (its state isn't ours); nothing was stored, try again"
+                "the redirect belongs to another login (its state isn't ours); nothing was stored, try again"
             )
         issuer = answer.get("iss")
         expected = self.metadata.authorization_response_iss_parameter_supported
         if (issuer is not None or expected) and issuer != self.metadata.issuer:
-            raise LoginFailed(f"the answer isn't that of {self.host} (its issuer is another); nothing was stored")
+            raise LoginFailed(f"the redirect isn't from {self.host} (it names another issuer); nothing was stored")
         if error := answer.get("error"):
             said = Refusal(error, answer.get("error_description", ""))
             raise LoginFailed(f"{self.host} refused the login: {said}")
         if not (code := answer.get("code")):
-            raise LoginFailed(f"the answer of {self.host} holds no code; nothing was stored, try again")
+            raise LoginFailed(f"the redirect of {self.host} has no code; nothing was stored, try again")
         return code
 
     def refresh(self, refresh_token: str, subject: str | None) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -215,10 +217,10 @@ class Provider:
 
         Args:
             refresh_token: what renews them; many providers accept one only once.
-            subject: who the login belongs to, ``sub``.
+            subject: whose login it is, ``sub``.
 
         Returns:
-            Claims about the user, empty when the provider says nothing new, and the new tokens.
+            Claims about the user, empty where the provider tells none, and the new tokens.
 
         Raises:
             Unauthorized: the provider refused.
@@ -235,14 +237,14 @@ class Provider:
         return claims, answer.tokens()
 
     def revoke(self, token: str, kind: str) -> None:
-        """Make a token worthless, where the provider has a way to (RFC 7009).
+        """Revoke a token, where the provider offers that (RFC 7009).
 
         Args:
             token: the token.
             kind: ``refresh_token`` or ``access_token``.
 
         Raises:
-            ClusterError: it didn't.
+            ClusterError: it failed.
         """
         if self.metadata.revocation_endpoint is None:
             return
@@ -258,10 +260,10 @@ class Provider:
             raise failure_of(response)
 
     def userinfo(self, access_token: str, subject: str) -> dict[str, Any]:
-        """Ask for claims about the user, where the provider answers that.
+        """Return claims about the user, empty where the provider offers none.
 
         Raises:
-            ClusterError: it didn't answer.
+            ClusterError: no answer, or one that isn't a success.
             UnexpectedAnswer: it answered about another user.
         """
         if self.metadata.userinfo_endpoint is None:
@@ -269,14 +271,16 @@ class Provider:
         headers = {"Authorization": f"Bearer {access_token}"}
         claims = self._get(dict[str, Any], self.metadata.userinfo_endpoint, headers=headers)
         if claims.get("sub") != subject:
-            raise UnexpectedAnswer(f"{self.metadata.userinfo_endpoint} answered about another user")
+            raise UnexpectedAnswer(
+                f"{public_url(httpx.URL(self.metadata.userinfo_endpoint))} answered about another user"
+            )
         return claims
 
     def keys(self) -> KeySet:
-        """Ask for the keys that the provider signs with now.
+        """Return the keys with which the provider signs now.
 
         Raises:
-            ClusterError: it didn't answer, or without a key that can be used.
+            ClusterError: no answer, or one without a usable key.
         """
         from joserfc.errors import JoseError
         from joserfc.jwk import KeySet
@@ -286,7 +290,7 @@ class Provider:
         try:
             found: KeySet = KeySet.import_key_set({"keys": asymmetric})
         except (JoseError, ValueError, TypeError, KeyError):
-            raise UnexpectedAnswer(f"{self.metadata.jwks_uri} holds no keys that can be used") from None
+            raise UnexpectedAnswer(f"{public_url(httpx.URL(self.metadata.jwks_uri))} has no usable keys") from None
         return found
 
     def verify(
@@ -302,15 +306,15 @@ class Provider:
         Args:
             id_token: the token.
             keys: the provider's.
-            access_token: what came with it, to be compared with its hash if it has one.
-            nonce: what it must hold.
-            when_issued: whether it only had to be valid when it was issued, for one that was stored.
+            access_token: the one that came with it, whose hash it may hold.
+            nonce: the one that it must hold.
+            when_issued: for a stored one, whether it is enough that it was valid when it was issued.
 
         Returns:
             Its claims.
 
         Raises:
-            UnexpectedAnswer: it isn't valid; says why.
+            UnexpectedAnswer: it isn't valid; tells why.
         """
         from authlib.oidc.core import CodeIDToken
         from joserfc import jwt
@@ -320,7 +324,7 @@ class Provider:
         allowed = sorted(ALGORITHMS.intersection(self.metadata.id_token_signing_alg_values_supported))
         try:
             if not allowed:
-                raise ValueError("it would be signed in no way that is believed")
+                raise ValueError("none of the provider's signatures is accepted")
             token = jwt.decode(
                 id_token, keys, allowed, registry=JWSRegistry(algorithms=allowed, strict_check_header=False)
             )
@@ -356,7 +360,7 @@ class Provider:
             raise failure_of(response)
         answer = read(Answer, response)
         if answer.token_type.lower() != "bearer":
-            raise UnexpectedAnswer(f"{public_url(request.url)} answered no bearer token")
+            raise UnexpectedAnswer(f"the answer of {public_url(request.url)} isn't a bearer token")
         return answer
 
     def _get(self, kind: type[T], address: str, headers: Mapping[str, str] | None = None) -> T:

@@ -53,7 +53,7 @@ class PlatformSession(httpx.Auth):
         if response.status_code != httpx.codes.UNAUTHORIZED:
             return
         try:
-            with self._lock:  # whoever waited for another thread's renewal finds it in the file
+            with self._lock:  # after waiting for another thread's renewal, that one is in the file
                 renewed = renew_access_token(self.auth, token)
         except Unauthorized:
             raise

@@ -1,4 +1,4 @@
-"""What a login leaves: the token files of ``~/.silverback``, shared with the public SDK.
+"""What a login stores: the token files of ``~/.silverback``, shared with the public SDK.
 
 A file holds ``{"userinfo": claims, "tokens": the token endpoint's answer}``. We add ``expires_at`` to the tokens, which
 the public SDK ignores; a file without it is understood too. Nothing here is verified: see ``oidc``.
@@ -22,11 +22,10 @@ from ape_silverback.files import locked, silverback_folder, write_private
 LOG_IN = "log in with `ape silverback login`"
 
 LOCK_TIMEOUT = 60.0
-"""Seconds to wait for another process that renews the same login: it asks the provider meanwhile."""
+"""Seconds to wait for another process that renews the same login."""
 
 MARGIN = 30.0
-"""Seconds before its end from which on an access token is renewed."""
-
+"""Seconds before its end at which an access token is renewed."""
 
 END_OF_TIME = 253402300800
 """The year 10000, which no calendar can show, in seconds since 1970."""
@@ -61,7 +60,7 @@ class Login:
 
     @property
     def expires(self) -> float | None:
-        """End of the access token in seconds since 1970; None when nothing says."""
+        """End of the access token in seconds since 1970; None if it isn't known."""
         if (known := _number(self.tokens.get("expires_at"))) is not None:
             return known
         if (known := _number(_unverified_claims(self.access_token).get("exp"))) is not None:
@@ -71,7 +70,7 @@ class Login:
         return None if issued is None or lifetime is None else issued + lifetime
 
     def lasts(self, margin: float = 0.0) -> bool:
-        """Say whether the access token is good for some more seconds. One without an end is."""
+        """Return whether the access token lasts for some more seconds. One without an end does."""
         return self.expires is None or time.time() + margin < self.expires
 
     @property
@@ -88,7 +87,7 @@ class Login:
 
 
 def token_file(auth: str) -> Path:
-    """Give the file that holds the tokens of an authentication, by its name in the profile file."""
+    """Return the file that holds the tokens of an authentication, by its name in the profile file."""
     return silverback_folder() / f"{auth}.json"
 
 
@@ -102,7 +101,7 @@ def locked_tokens(auth: str) -> AbstractContextManager[None]:
 
 
 def read_login(auth: str) -> Login:
-    """Read what a login left.
+    """Read a stored login.
 
     Raises:
         Unauthorized: nobody is logged in, or the file is broken.
@@ -115,7 +114,7 @@ def read_login(auth: str) -> Login:
     except FileNotFoundError:
         raise Unauthorized(f"not logged in to the platform ({auth}); {LOG_IN}") from None
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        raise Unauthorized(f"{file} doesn't hold what a login leaves; {LOG_IN}") from None
+        raise Unauthorized(f"{file} isn't a stored login; {LOG_IN}") from None
     if not isinstance(token, str) or not token:
         raise Unauthorized(f"{file} holds no access token; {LOG_IN}")
     try:
@@ -138,12 +137,12 @@ def write_login(auth: str, login: Login) -> None:
 
 
 def printable(text: str) -> str:
-    """Give somebody else's text as one that can't do anything to a terminal."""
+    """Return a stranger's text, cut, without what could steer a terminal."""
     return "".join(letter for letter in text if letter.isprintable())[:200]
 
 
 def _unverified_claims(token: str) -> dict[str, Any]:
-    """Give what a JWT says, for the look at a clock only; nothing of anything else."""
+    """Return the claims of a JWT, unverified: they are used for its times only. Empty if it isn't one."""
     try:
         payload = token.split(".")[1]
         claims = json.loads(urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
@@ -157,7 +156,7 @@ def _text(value: Any) -> str | None:
 
 
 def _number(value: Any) -> float | None:
-    """Give a number that can be a time or a part of one."""
+    """Return a number of seconds; None for anything else."""
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < END_OF_TIME:
         return None
     return float(value)

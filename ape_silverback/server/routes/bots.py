@@ -295,6 +295,8 @@ def _info(bot: BotRecord, credential_ids: Mapping[str, str], supervisor: Supervi
         healthy=bot.settings.healthy,
         restarts=bot.restarts,
         health=supervisor.health(bot),
+        node=supervisor.seen(bot).node,
+        unreachable_since=supervisor.seen(bot).unreachable_since,
         **shown,
     )
 

@@ -184,7 +184,7 @@ def test_a_login_that_cannot_be_renewed_lasts_until_its_end(login: Login, auth: 
     change(auth, refresh_token=None, expires_at=int(time.time()) + 10)
     assert read_access_token(auth.name) == login.access_token
     let_it_end(auth)
-    with pytest.raises(Unauthorized, match=r"the login \(default\) has run out; log in"):
+    with pytest.raises(Unauthorized, match=r"the login \(default\) has expired; log in"):
         read_access_token(auth.name)
 
 
@@ -193,7 +193,7 @@ def test_a_login_that_cannot_be_renewed_lasts_until_its_end(login: Login, auth: 
 )
 def test_a_broken_file_says_to_log_in(auth: Auth, text: str) -> None:
     token_file(auth.name).write_text(text)
-    with pytest.raises(Unauthorized, match="doesn't hold what a login leaves; log in with `ape silverback login`"):
+    with pytest.raises(Unauthorized, match="isn't a stored login; log in with `ape silverback login`"):
         read_access_token(auth.name)
 
 

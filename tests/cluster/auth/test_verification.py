@@ -122,12 +122,12 @@ ANSWERS: dict[str, tuple[Lie, type[ClusterError], str]] = {
     "a token of another type": (lambda one: one.answer.update(token_type="mac"), UnexpectedAnswer, "bearer"),
     "an endless lifetime": (lambda one: one.answer.update(expires_in=10**400), UnexpectedAnswer, "expires_in"),
     "a negative lifetime": (lambda one: one.answer.update(expires_in=-1), UnexpectedAnswer, "expires_in"),
-    "a form": (lambda one: one.raw.update({"/token": b"access_token=SECRET"}), UnexpectedAnswer, "no JSON"),
-    "HTML": (lambda one: one.raw.update({"/token": b"<html>SECRET"}), UnexpectedAnswer, "no JSON"),
-    "half": (lambda one: one.raw.update({"/token": b'{"access_token": "SECRET'}), UnexpectedAnswer, "no JSON"),
-    "no text": (lambda one: one.raw.update({"/token": b"\xff\xfe\xfd"}), UnexpectedAnswer, "no JSON"),
+    "a form": (lambda one: one.raw.update({"/token": b"access_token=SECRET"}), UnexpectedAnswer, "isn't JSON"),
+    "HTML": (lambda one: one.raw.update({"/token": b"<html>SECRET"}), UnexpectedAnswer, "isn't JSON"),
+    "half": (lambda one: one.raw.update({"/token": b'{"access_token": "SECRET'}), UnexpectedAnswer, "isn't JSON"),
+    "no text": (lambda one: one.raw.update({"/token": b"\xff\xfe\xfd"}), UnexpectedAnswer, "isn't JSON"),
     "a list": (lambda one: one.raw.update({"/token": b'["SECRET"]'}), UnexpectedAnswer, "the answer"),
-    "very deep": (lambda one: one.raw.update({"/token": b"[" * 100_000}), UnexpectedAnswer, "no JSON"),
+    "very deep": (lambda one: one.raw.update({"/token": b"[" * 100_000}), UnexpectedAnswer, "isn't JSON"),
     "an error": (lambda one: one.status.update({"/token": 500}), ServerError, "500"),
     "too many": (lambda one: one.status.update({"/token": 429}), RateLimited, "429"),
     "an unknown error": (lambda one: one.status.update({"/token": 418}), UnexpectedAnswer, "418"),
@@ -136,12 +136,12 @@ ANSWERS: dict[str, tuple[Lie, type[ClusterError], str]] = {
         RedirectRefused,
         "was redirected to http://127.0.0.2:9/",
     ),
-    "keys in HTML": (lambda one: one.raw.update({"/jwks": b"<html>"}), UnexpectedAnswer, "no JSON"),
-    "no keys": (lambda one: one.raw.update({"/jwks": b'{"keys": []}'}), UnexpectedAnswer, "no keys"),
+    "keys in HTML": (lambda one: one.raw.update({"/jwks": b"<html>"}), UnexpectedAnswer, "isn't JSON"),
+    "no keys": (lambda one: one.raw.update({"/jwks": b'{"keys": []}'}), UnexpectedAnswer, "no usable keys"),
     "broken keys": (
         lambda one: one.raw.update({"/jwks": b'{"keys": [{"kty": "RSA", "n": 1}]}'}),
         UnexpectedAnswer,
-        "no keys",
+        "no usable keys",
     ),
 }
 
@@ -179,7 +179,7 @@ def test_a_description_in_html(false_auth: Auth, impostor: Impostor, ape: Ape) -
     impostor.raw["/.well-known/openid-configuration"] = b"<html>Not here"
     result = ape("silverback", "login", "--no-browser")
     assert result.returncode == 1
-    assert "answered no JSON; is it the address of an OpenID provider?" in result.stderr
+    assert "isn't JSON; is it the address of an OpenID provider?" in result.stderr
     assert "Traceback" not in result.stderr
 
 
@@ -201,7 +201,7 @@ def test_a_provider_that_repeats_what_we_sent_does_not_get_it_shown(false_auth: 
 
 def test_an_issuer_is_missed_where_it_was_promised(false_auth: Auth, impostor: Impostor) -> None:
     impostor.discovery = {"authorization_response_iss_parameter_supported": True}
-    fails(false_auth, impostor, LoginFailed, "its issuer is another")
+    fails(false_auth, impostor, LoginFailed, "it names another issuer")
     assert log_in_by_hand(false_auth, lambda address: impostor.ask(address, iss=impostor.issuer)).user == USER
 
 
