@@ -312,6 +312,11 @@ class Supervisor:
 
     # What users see
 
+    @property
+    def is_watching(self) -> bool:
+        """Whether the watch goes on, and the runtime answers it."""
+        return self._thread.is_alive() and None not in self._troubles
+
     def seen(self, bot: BotRecord) -> Observation:
         """Return what the runtime last told of a bot."""
         return self._seen.get(bot.id, GONE)
