@@ -12,6 +12,7 @@ from datetime import datetime
 from functools import cached_property
 from itertools import chain
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 from ape.logging import LogLevel
@@ -62,7 +63,9 @@ class RegistryCredentials(RegistryCredentialsInfo, _OfCluster):
     ) -> RegistryCredentials:
         """Change what is given (None keeps a value) and return the credentials as they are then."""
         changes = {"hostname": hostname, "email": email, "username": username, "password": password}
-        response = self.cluster.call("PATCH", f"/credentials/{self.name}", json=changes, idempotent=True)
+        response = self.cluster.call(
+            "PATCH", f"/credentials/{quote(self.name, safe='')}", json=changes, idempotent=True
+        )
         return read_answer(RegistryCredentials, response)._bind(self.cluster)
 
     def remove(self) -> None:
@@ -71,7 +74,7 @@ class RegistryCredentials(RegistryCredentialsInfo, _OfCluster):
         Raises:
             ClientError: a bot uses them.
         """
-        self.cluster.delete_resource(f"/credentials/{self.name}")
+        self.cluster.delete_resource(f"/credentials/{quote(self.name, safe='')}")
 
 
 class VariableGroup(VariableGroupInfo, _OfCluster):
