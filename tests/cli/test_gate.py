@@ -44,6 +44,7 @@ PAYS = {"cluster pay create", "cluster pay add-time", "cluster pay cancel"}
 OTHERS = {
     "build",
     "doctor",
+    "init",
     "login",
     "logout",
     "whoami",
