@@ -35,5 +35,11 @@ MIGRATIONS = (
         id TEXT PRIMARY KEY, name TEXT NOT NULL, removed TEXT NOT NULL, errors TEXT NOT NULL
     );
     """,
+    # 5: the records of deployments that clients keep here
+    """
+    CREATE TABLE deployments (
+        project TEXT NOT NULL, number INTEGER NOT NULL, line TEXT NOT NULL, PRIMARY KEY (project, number)
+    )
+    """,
 )
 """Append one for a change; never edit one that was released. Each has to lead from any database of its version."""
