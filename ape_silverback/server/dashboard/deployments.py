@@ -86,7 +86,8 @@ def deployments_of(store: Store) -> list[Deployment]:
 
 def _lines(store: Store) -> Iterable[tuple[str, dict[str, Any]]]:
     """Return the newest lines of all projects, the oldest of them first."""
-    found, size = [], 0
+    found: list[tuple[str, dict[str, Any]]] = []
+    size = 0
     for row in store.rows("SELECT project, line FROM deployments ORDER BY rowid DESC"):
         size += len(row["line"])
         if size > MOST_BYTES:
