@@ -27,6 +27,9 @@ from ape_silverback.cluster.types import (
     BotTaskResult,
     ClusterConfiguration,
     ClusterHealth,
+    KeyInfo,
+    KeyRole,
+    NewKeyInfo,
     NodeInfo,
     RegistryCredentialsInfo,
     ResourceStatus,
@@ -331,6 +334,31 @@ class ClusterClient(ApiClient):
         """
         self.check_offers("nodes", "several machines")
         return self.get_as(list[NodeInfo], "/nodes")
+
+    @property
+    def keys(self) -> list[KeyInfo]:
+        """The named API keys of the cluster, without what opens it.
+
+        Raises:
+            NotOffered: the cluster doesn't announce ``keys``.
+        """
+        self.check_offers("keys", "named keys")
+        return self.get_as(list[KeyInfo], "/keys")
+
+    def new_key(self, name: str, role: KeyRole = "read") -> NewKeyInfo:
+        """Make an API key, which is in this answer only.
+
+        Raises:
+            NotOffered: the cluster doesn't announce ``keys``.
+            Conflict: there is one of this name.
+        """
+        self.check_offers("keys", "named keys")
+        content = {"name": name, "role": role}
+        return read_answer(NewKeyInfo, self.call("POST", "/keys", idempotent=False, json=content))
+
+    def revoke_key(self, key: KeyInfo) -> None:
+        """Let a key open nothing any more."""
+        self.call("DELETE", f"/keys/{key.id}")
 
     def dashboard_link(self) -> str:
         """Return an address that opens the cluster's dashboard in a browser, logged in; it works once, for a minute.

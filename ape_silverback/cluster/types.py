@@ -412,6 +412,28 @@ class BotHealth(BaseModel):
     """Blocks that it has seen and not handled."""
 
 
+KeyRole = Literal["read", "write"]
+"""What an API key allows: to look, or to change things too."""
+
+
+class KeyInfo(BaseModel):
+    """A named API key of a cluster that announces ``keys``, without what opens the cluster."""
+
+    id: uuid.UUID
+    name: str
+    role: KeyRole
+    created: datetime
+    last_use: datetime | None
+    """When it was last used, to a minute; None for never."""
+
+
+class NewKeyInfo(KeyInfo):
+    """A key that was just made."""
+
+    key: str = Field(repr=False)
+    """What opens the cluster. Nobody can tell it again."""
+
+
 class NodeInfo(BaseModel):
     """A machine of a cluster that announces ``nodes``."""
 

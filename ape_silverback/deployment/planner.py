@@ -611,6 +611,27 @@ def _sent(action: CreateGroup | UpdateGroup) -> tuple[str, ...]:
     return action.variables if isinstance(action, CreateGroup) else (*action.add, *action.push)
 
 
+def _networks_after(live: LiveState, actions: Iterable[Action]) -> set[str]:
+    """Return the networks that the bots of the cluster use once a plan is carried out."""
+    used = {bot.id: (bot.configuration.ecosystem, bot.configuration.network) for bot in live.bots.values()}
+    created = set()
+    for action in actions:
+        match action:
+            case CreateBot():
+                created.add((action.configuration.ecosystem, action.configuration.network))
+            case UpdateBot():
+                ecosystem, network = used[action.id]
+                used[action.id] = (
+                    str(action.new.get("ecosystem", ecosystem)),
+                    str(action.new.get("network", network)),
+                )
+            case RemoveBot():
+                used.pop(action.id, None)
+            case _:
+                pass
+    return {f"{ecosystem}:{network}" for ecosystem, network in {*used.values(), *created}}
+
+
 def _warnings(matches: Iterable[Match], actions: Iterable[Action], inputs: Inputs) -> Iterator[str]:
     """Name what is worth knowing but stops nothing."""
     live, recorded = inputs.live, inputs.recorded
@@ -619,6 +640,12 @@ def _warnings(matches: Iterable[Match], actions: Iterable[Action], inputs: Input
     after = len(live.bots) + more
     if live.limit is not None and more > 0 and after > live.limit:
         yield f"{after} bots would be on the cluster, which is paid for {live.limit}: some may not run"
+    networks = _networks_after(live, actions)
+    if live.network_limit is not None and len(networks) > live.network_limit:
+        yield (
+            f"bots would use {len(networks)} networks ({', '.join(sorted(networks))}), and the cluster is paid for "
+            f"{live.network_limit}: some may not run"
+        )
     if recorded.last == 0 and (live.bots or inputs.options.prune):
         yield (
             f"nothing is recorded here of earlier deployments of this project to {live.cluster}: bots that it deployed "

@@ -71,6 +71,7 @@ class LiveState:
         bots: all of them, by name.
         credentials: names of the registry credentials.
         limit: most bots that are paid for; None when the cluster doesn't tell.
+        network_limit: likewise for the networks that they use.
     """
 
     cluster: str
@@ -78,6 +79,7 @@ class LiveState:
     groups: Mapping[str, LiveGroup] = field(default_factory=dict)
     credentials: frozenset[str] = frozenset()
     limit: int | None = None
+    network_limit: int | None = None
     identity: str = ""
 
     @cached_property

@@ -35,11 +35,18 @@ MIGRATIONS = (
         id TEXT PRIMARY KEY, name TEXT NOT NULL, removed TEXT NOT NULL, errors TEXT NOT NULL
     );
     """,
-    # 5: the records of deployments that clients keep here
+    # 5: named keys of people and programs
+    """
+    CREATE TABLE api_keys (
+        id TEXT PRIMARY KEY, name TEXT NOT NULL UNIQUE, role TEXT NOT NULL, hash TEXT NOT NULL UNIQUE,
+        created TEXT NOT NULL, last_use TEXT
+    );
+    """,
+    # 6: the records of deployments that clients keep here
     """
     CREATE TABLE deployments (
         project TEXT NOT NULL, number INTEGER NOT NULL, line TEXT NOT NULL, PRIMARY KEY (project, number)
-    )
+    );
     """,
 )
 """Append one for a change; never edit one that was released. Each has to lead from any database of its version."""

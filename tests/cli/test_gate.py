@@ -54,6 +54,7 @@ OTHERS = {
     "cluster verify",
     "cluster info",
     "cluster health",
+    "cluster mcp",
     "cluster notify test",
     "cluster open",
     "cluster up",

@@ -66,7 +66,8 @@ case "$BEHAVIOUR" in
         from=0xf39fd6e51aad88f6f4ce6ab8827279cfffb92266
         while :; do
             body="{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"eth_sendTransaction\",\"params\":[{\"from\":\"$from\",\"to\":\"$from\",\"data\":\"0x$copy\"}]}"
-            wget -q -O - -T 5 --header 'Content-Type: application/json' --post-data "$body" "$CHAIN" > /dev/null &&
+            head="POST / HTTP/1.0\r\nContent-Type: application/json\r\nContent-Length: ${#body}\r\n\r\n"
+            printf "$head%s" "$body" | nc -w 5 $CHAIN > /dev/null &&
                 echo "INFO:     signed as $copy"
             sleep 0.3 &
             wait $!

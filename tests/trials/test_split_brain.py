@@ -102,7 +102,7 @@ def test_a_signer_never_runs_twice_whatever_happens_to_its_node(nodes: Nodes, tm
         server = Server("swarm", tmp_path / "cluster", IMAGE, nodes.manager, free_port())
         server.start()
         try:
-            _play(nodes, server, chain, f"http://{CHAIN_HOST}:{port}")
+            _play(nodes, server, chain, f"{CHAIN_HOST} {port}")
         finally:
             server.end()
 

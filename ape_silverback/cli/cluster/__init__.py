@@ -30,12 +30,17 @@ cluster = LazyGroup(
             "registry": ("ape_silverback.cli.cluster.registry:registry", "Manage credentials for container registries"),
             "info": ("ape_silverback.cli.cluster.clusters:info", "Show a cluster"),
             "health": ("ape_silverback.cli.cluster.clusters:health", "Check the health of a cluster"),
+            "mcp": ("ape_silverback.cli.cluster.mcp:mcp", "Serve the cluster to language models"),
             "nodes": ("ape_silverback.cli.cluster.nodes:nodes", "List the machines of the cluster"),
+            "keys": ("ape_silverback.cli.cluster.keys:keys", "Manage API keys of the cluster"),
             "open": ("ape_silverback.cli.cluster.dashboard:open_", "Open the dashboard in a browser"),
         },
         "Local cluster": {
             "up": ("ape_silverback.cli.cluster.server:up", "Start the local cluster"),
             "down": ("ape_silverback.cli.cluster.server:down", "Stop the local cluster and its bots"),
+            "serve": ("ape_silverback.cli.cluster.serve:serve", "Serve a cluster in the foreground"),
+            "backup": ("ape_silverback.cli.cluster.serve:backup", "Copy a cluster of this machine"),
+            "restore": ("ape_silverback.cli.cluster.serve:restore", "Make a cluster of a copy"),
             "notify": ("ape_silverback.cli.cluster.notify:notify", "Messages when something breaks"),
         },
         "Platform": {

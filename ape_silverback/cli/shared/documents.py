@@ -241,6 +241,19 @@ class ResultDocument(Document):
     """Why it failed."""
 
 
+class KeyDocument(Document):
+    """A named API key of a cluster: `keys`."""
+
+    name: str
+    role: str
+    created: datetime
+    last_use: datetime | None = None
+    """When it was last used, to a minute."""
+
+    key: str | None = Field(default=None, repr=False)
+    """What opens the cluster; only in what `keys new` prints."""
+
+
 class NodeDocument(Document):
     """A machine of a cluster: `nodes`."""
 
