@@ -46,7 +46,7 @@ MIGRATIONS = (
     """
     CREATE TABLE deployments (
         project TEXT NOT NULL, number INTEGER NOT NULL, line TEXT NOT NULL, PRIMARY KEY (project, number)
-    )
+    );
     """,
 )
 """Append one for a change; never edit one that was released. Each has to lead from any database of its version."""
