@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import logging
 import shlex
-from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 
@@ -84,7 +83,7 @@ def deployments_of(store: Store) -> list[Deployment]:
     return sorted(found, key=lambda one: one.time, reverse=True)[:MOST]
 
 
-def _lines(store: Store) -> Iterable[tuple[str, dict[str, Any]]]:
+def _lines(store: Store) -> list[tuple[str, dict[str, Any]]]:
     """Return the newest lines of all projects, the oldest of them first."""
     found: list[tuple[str, dict[str, Any]]] = []
     size = 0
@@ -92,7 +91,7 @@ def _lines(store: Store) -> Iterable[tuple[str, dict[str, Any]]]:
         size += len(row["line"])
         if size > MOST_BYTES:
             break
-        line = json.loads(row["line"])
+        line: Any = json.loads(row["line"])
         if isinstance(line, dict):
             found.append((row["project"], line))
-    return reversed(found)
+    return found[::-1]
