@@ -29,6 +29,8 @@ SERVER = [
 DOCKER = ["docker>=7.1,<8", "requests"]
 # What draws charts in the terminal and writes Parquet files, for `bots metrics`.
 METRICS = ["plotext>=5.3,<7", "pyarrow>=15"]
+# The cluster as tools for language models.
+MCP = ["mcp>=2,<3", "uvicorn>=0.30,<1"]
 # The real parts that the tests and the demo drive: `ape-foundry` connects a bot's process to anvil, `vyper` compiles
 # the validator again, whose code depends on the exact compiler.
 TEST = [
@@ -105,10 +107,11 @@ setup(
         "docker": [*SERVER, *DOCKER],
         "swarm": [*SERVER, *DOCKER],
         "metrics": METRICS,
-        "test": [*SERVER, *DOCKER, *METRICS, *TEST],
+        "mcp": MCP,
+        "test": [*SERVER, *DOCKER, *METRICS, *MCP, *TEST],
         "lint": LINT,
         "docs": DOCS,
-        "dev": [*SERVER, *DOCKER, *METRICS, *TEST, *LINT, *DOCS],
+        "dev": [*SERVER, *DOCKER, *METRICS, *MCP, *TEST, *LINT, *DOCS],
     },
     entry_points={
         "ape_cli_subcommands": ["ape_silverback=ape_silverback.cli:cli"],

@@ -127,7 +127,7 @@ def report(findings: Sequence[Finding]) -> str:
     for one in findings:
         text = re.sub(r"\s+", " ", one.text).replace("|", "\\|")
         lines.append(f"| {one.check} | {one.outcome} | {text} |")
-    return "\n".join(lines).replace(str(Path.home()), "~")
+    return "\n".join(lines).replace(os.path.expanduser("~"), "~")  # noqa: PTH111 - Path.home() fails without a home
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ All of them are Ape errors, so that code written for Ape catches them and ``ape`
     │   └── DeployFailed          parts of a plan failed
     ├── ChainError            a node of a chain doesn't answer, or refuses
     ├── StreamError           a payment stream isn't trusted, or can't be paid
+    │   ├── TransactionRefused    a transaction changed nothing: refused before it was sent, or reverted
     │   └── StreamNotVerified     whether a payment stream is to be trusted couldn't be found out
     └── ClusterError          a request to a cluster or to the platform failed: method, URL, status
         ├── ConnectionFailed      no answer
@@ -139,6 +140,10 @@ class ChainError(SilverbackError):
 
 class StreamError(SilverbackError):
     """A payment stream isn't trusted, or can't be paid. Names the check or the amount."""
+
+
+class TransactionRefused(StreamError):
+    """A transaction certainly changed nothing: it was refused before it was sent, or it reverted."""
 
 
 class StreamNotVerified(StreamError):

@@ -32,6 +32,9 @@ MAX_BYTES = 8 << 20
 MAX_PIECE = 1 << 16
 """Most bytes that are decompressed at once."""
 
+LIMITS = httpx.Limits(max_connections=None, max_keepalive_connections=32)
+"""Connections aren't limited in number: whoever opens many bounds them."""
+
 CERTIFICATE_VARIABLES = ("SSL_CERT_FILE", "SSL_CERT_DIR")
 
 _deadline: ContextVar[float | None] = ContextVar(
@@ -138,19 +141,34 @@ def _ssl_context(file: str | None, folder: str | None) -> ssl.SSLContext:
 
 
 class Transport(httpx.BaseTransport):
-    """The transport of every client here. Connections aren't limited in number: who opens many bounds them.
+    """The transport of every client here.
 
     The request extension ``max_bytes`` bounds an answer, by default to ``MAX_BYTES``; None is for endless
     streams, and doesn't hold for an error.
 
     Args:
         verify: as for ``httpx.Client``; True also honours ``SSL_CERT_FILE`` and ``SSL_CERT_DIR``.
-        trust_env: whether proxies come from the environment.
+        cert: as for ``httpx.Client``.
+        trust_env: whether proxies and certificates come from the environment.
+        http1: as for ``httpx.Client``.
+        http2: as for ``httpx.Client``.
+        limits: as for ``httpx.Client``.
     """
 
-    def __init__(self, verify: ssl.SSLContext | str | bool = True, trust_env: bool = True) -> None:
+    def __init__(
+        self,
+        verify: ssl.SSLContext | str | bool = True,
+        cert: Any = None,
+        trust_env: bool = True,
+        http1: bool = True,
+        http2: bool = False,
+        limits: httpx.Limits = LIMITS,
+    ) -> None:
         self._verify = verify
+        self._cert = cert
         self._trust_env = trust_env
+        self._http = {"http1": http1, "http2": http2}
+        self._limits = limits
         self._pools: dict[tuple[str, httpx.URL | None], httpcore.ConnectionPool] = {}
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
@@ -191,10 +209,11 @@ class Transport(httpx.BaseTransport):
     def _new_pool(self, scheme: str, proxy: ProxySetting | None) -> httpcore.ConnectionPool:
         shared: dict[str, Any] = {
             "ssl_context": self._ssl_context() if scheme == "https" else None,
-            "max_connections": None,
-            "max_keepalive_connections": 32,
-            "keepalive_expiry": 5.0,
+            "max_connections": self._limits.max_connections,
+            "max_keepalive_connections": self._limits.max_keepalive_connections,
+            "keepalive_expiry": self._limits.keepalive_expiry,
             "network_backend": _TimedBackend(),
+            **self._http,
         }
         if proxy is None:
             return httpcore.ConnectionPool(**shared)
@@ -208,9 +227,9 @@ class Transport(httpx.BaseTransport):
         return httpcore.HTTPProxy(url, proxy_auth=login, proxy_ssl_context=tls, **shared)
 
     def _ssl_context(self) -> ssl.SSLContext:
-        if self._verify is True and self._trust_env:
+        if self._verify is True and self._cert is None and self._trust_env:
             return create_ssl_context()
-        return httpx.create_ssl_context(verify=self._verify, trust_env=self._trust_env)
+        return httpx.create_ssl_context(verify=self._verify, cert=self._cert, trust_env=self._trust_env)
 
 
 class _Body(httpx.SyncByteStream):

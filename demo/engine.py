@@ -125,7 +125,7 @@ def running_engine(folder: Path, namespace: str | None = None) -> Iterator[Engin
         "host": f"unix://{folder / 'sock'}",
     }
     # Not `ip netns exec`, which mounts /sys anew, where the daemon then finds no cgroups.
-    inside = ["nsenter", f"--net=/var/run/netns/{namespace}"] if namespace else []
+    inside = [] if namespace is None else ["nsenter", f"--net=/var/run/netns/{namespace}", *_named(namespace)]
     with (folder / "log").open("ab") as log:
         process = subprocess.Popen(
             [*inside, str(DOCKERD), "--iptables=false", "--bridge=none", *_options(arguments)],
@@ -141,6 +141,11 @@ def running_engine(folder: Path, namespace: str | None = None) -> Iterator[Engin
         yield engine
     finally:
         _end(engine, process, folder)
+
+
+def _named(host: str) -> list[str]:
+    """Return what gives a process its own host name, which is that of its node in a swarm."""
+    return ["unshare", "--uts", "sh", "-c", 'hostname "$0" && exec "$@"', host]
 
 
 def _options(arguments: Mapping[str, object]) -> list[str]:

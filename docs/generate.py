@@ -28,9 +28,7 @@ HERE = Path(__file__).parent
 GENERATED = "<!-- Written by docs/generate.py. -->"
 
 # What the public command line has and this one hasn't, and why.
-LEFT_OUT_COMMANDS = {
-    "mcp": "not planned: a server for language models is no part of deploying",
-}
+LEFT_OUT_COMMANDS: dict[str, str] = {}
 LEFT_OUT_OPTIONS: dict[tuple[str, str], str] = {}
 
 

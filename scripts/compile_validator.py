@@ -11,7 +11,7 @@ ARTEFACT = SOURCE.with_suffix(".json")
 
 
 def compiled() -> dict[str, Any]:
-    """Compile the source; gives what is shipped beside it."""
+    """Compile the source; return what is shipped beside it."""
     import vyper
 
     made = vyper.compile_code(SOURCE.read_text(encoding="utf8"), output_formats=["abi", "bytecode"])

@@ -29,7 +29,13 @@ READ = ("resolution", "signers", "deploying", "python", "cluster-server", "verif
 READ = ("resolution", "signers", "deploying", "python", "cluster-server", "verifying")
 RUN = (ROOT / "README.md", *(GUIDES / f"{name}.md" for name in READ))
 """Pages with blocks that run, in the order in which they do."""
-NOT_RUN = (GUIDES / "ci.md", GUIDES / "configuring.md", GUIDES / "troubleshooting.md", ROOT / "CONTRIBUTING.md")
+NOT_RUN = (
+    GUIDES / "ci.md",
+    GUIDES / "configuring.md",
+    GUIDES / "mcp.md",
+    GUIDES / "troubleshooting.md",
+    ROOT / "CONTRIBUTING.md",
+)
 """Pages without one. `tests/cli/test_deployment.py` runs the workflow of ci.md."""
 
 BLOCK = re.compile(

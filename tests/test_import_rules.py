@@ -47,9 +47,22 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "api": {"deployment", "project", "images", "cluster", "stream", "config.env_file"},
     "doctor": {"config", "cluster", "connect", "project", "stream", "apepay", "images"},
+    "mcp_server": {"cluster", "connect", "deployment", "stream"},
     "console": {""},
     "pytest_plugin": {"api", "config", "cluster", "server"},
-    "cli": {"config", "project", "images", "cluster", "connect", "apepay", "stream", "deployment", "server", "doctor"},
+    "cli": {
+        "config",
+        "project",
+        "images",
+        "cluster",
+        "connect",
+        "apepay",
+        "stream",
+        "deployment",
+        "server",
+        "doctor",
+        "mcp_server",
+    },
     "": {"config", "plugin", "project", "images", "cluster", "deployment", "api"},  # the package, lazily
 }
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import httpx
 import pytest
 
 from ape_silverback.cluster.auth.oidc import Provider
@@ -73,6 +74,17 @@ def test_loopback_never_goes_through_a_proxy(
             assert ask is ask_provider
         assert not proxy.requests
         assert server.requests
+
+
+@pytest.mark.parametrize("options", [{"limits": httpx.Limits()}, {"http2": False}, {"verify": False}])
+def test_no_option_of_a_client_brings_loopback_back_to_the_proxy(
+    options: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with serving(in_turn(answer([]))) as proxy, serving(in_turn(answer([]))) as server:
+        monkeypatch.setenv("HTTP_PROXY", proxy.url)
+        with ClusterClient(base_url=server.url, **options) as client:
+            assert client.bots == {}
+        assert not proxy.requests
 
 
 @pytest.mark.parametrize("broken", ["socks://x", "socks5://127.0.0.1:9", "nonsense://", "http://", "http://[::1"])

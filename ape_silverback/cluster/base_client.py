@@ -123,9 +123,9 @@ class ApiClient(httpx.Client):
         headers = given.items() if isinstance(given, Mapping) else given
         kwargs["headers"] = [("User-Agent", USER_AGENT), *((name, sendable(value, name)) for name, value in headers)]
         kwargs.setdefault("timeout", DEFAULT_TIMEOUT)
-        if not {"transport", "mounts", "proxy", "cert", "http1", "http2", "limits"} & kwargs.keys():
-            chosen = {name: kwargs[name] for name in ("verify", "trust_env") if name in kwargs}
-            kwargs["transport"] = Transport(**chosen)
+        if not {"transport", "mounts", "proxy"} & kwargs.keys():
+            options = ("verify", "cert", "trust_env", "http1", "http2", "limits")
+            kwargs["transport"] = Transport(**{name: kwargs[name] for name in options if name in kwargs})
         super().__init__(*args, **kwargs)
         self.retries = retries or Retries()
         self.hint = hint

@@ -28,6 +28,10 @@ from ape_silverback.cluster.types import (
     ClusterConfiguration,
     ClusterHealth,
     HealthPolicy,
+    KeyInfo,
+    KeyRole,
+    NewKeyInfo,
+    NodeInfo,
     RegistryCredentialsInfo,
     ResourceStatus,
     RestartPolicy,
@@ -190,6 +194,21 @@ class Bot(BotInfo, _OfCluster):
         """Begin to stop it; it has stopped when its status is STOPPED."""
         self.cluster.call("POST", f"/bots/{self.id}/stop", idempotent=True, timeout=SLOW_TIMEOUT)
 
+    def move(self, node: str, *, fenced: bool = False) -> None:
+        """Bind it to another machine, and start it there if it should run.
+
+        Args:
+            node: name or id of the machine.
+            fenced: whether you know that its former machine is off, or cut off from everything. Needed where that one
+                doesn't answer: a bot that signs must not run twice.
+
+        Raises:
+            NotOffered: the cluster doesn't announce ``nodes``.
+            Conflict: it runs, or may run where nobody can see it, or the machine can't take it.
+        """
+        self.cluster.check_offers("nodes", "several machines")
+        self.cluster.call("POST", f"/bots/{self.id}/move", json={"node": node, "fenced": fenced}, timeout=SLOW_TIMEOUT)
+
     def remove(self) -> None:
         """Remove it; a running one is shut down first."""
         self.cluster.delete_resource(f"/bots/{self.id}", timeout=SLOW_TIMEOUT)
@@ -302,6 +321,50 @@ class ClusterClient(ApiClient):
         """What the cluster offers beyond the API that every cluster has, by name."""
         names = self._info.get("x-extensions")
         return frozenset(name for name in names if isinstance(name, str)) if isinstance(names, list) else frozenset()
+
+    def check_offers(self, extension: str, what: str) -> None:
+        """Raise if the cluster doesn't announce an extension.
+
+        Raises:
+            NotOffered: it doesn't.
+        """
+        if extension not in self.extensions:
+            raise NotOffered(f"this cluster doesn't offer {what}; the cluster that ships with this package does")
+
+    @property
+    def nodes(self) -> list[NodeInfo]:
+        """The machines of the cluster; none for a cluster that has one.
+
+        Raises:
+            NotOffered: the cluster doesn't announce ``nodes``.
+        """
+        self.check_offers("nodes", "several machines")
+        return self.get_as(list[NodeInfo], "/nodes")
+
+    @property
+    def keys(self) -> list[KeyInfo]:
+        """The named API keys of the cluster, without what opens it.
+
+        Raises:
+            NotOffered: the cluster doesn't announce ``keys``.
+        """
+        self.check_offers("keys", "named keys")
+        return self.get_as(list[KeyInfo], "/keys")
+
+    def new_key(self, name: str, role: KeyRole = "read") -> NewKeyInfo:
+        """Make an API key, which is in this answer only.
+
+        Raises:
+            NotOffered: the cluster doesn't announce ``keys``.
+            Conflict: there is one of this name.
+        """
+        self.check_offers("keys", "named keys")
+        content = {"name": name, "role": role}
+        return read_answer(NewKeyInfo, self.call("POST", "/keys", idempotent=False, json=content))
+
+    def revoke_key(self, key: KeyInfo) -> None:
+        """Let a key open nothing any more."""
+        self.call("DELETE", f"/keys/{key.id}")
 
     def dashboard_link(self) -> str:
         """Return an address that opens the cluster's dashboard in a browser, logged in; it works once, for a minute.
@@ -448,10 +511,7 @@ class ClusterClient(ApiClient):
     def _metrics(
         self, bot: Bot, names: Sequence[str], since: datetime | None, until: datetime | None
     ) -> Iterator[BotTaskResult]:
-        if "metrics" not in self.extensions:
-            raise NotOffered(
-                "this cluster doesn't offer metrics of bots; the cluster that ships with this package does"
-            )
+        self.check_offers("metrics", "metrics of bots")
         query: dict[str, Any] = {"name": list(names)} if names else {}
         query |= {"since": since.isoformat()} if since else {}
         query |= {"until": until.isoformat()} if until else {}

@@ -5,6 +5,7 @@ Lines come in the pieces in which they arrive, so that reading many costs little
 
 from __future__ import annotations
 
+import sys
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, suppress
@@ -29,6 +30,8 @@ MOST_REMEMBERED = 1 << 20
 Connect = Callable[["datetime | None"], AbstractContextManager[httpx.Response]]
 """Opens the log's stream at a time on."""
 
+HAS_FULL_ISO = sys.version_info >= (3, 11)
+
 _LEVELS: dict[Any, LogLevel | None] = {
     None: None,
     **{int(level): level for level in LogLevel},
@@ -37,7 +40,7 @@ _LEVELS: dict[Any, LogLevel | None] = {
 
 
 class LogLine(NamedTuple):
-    """A line of a log: what a ``BotLogEntry`` holds, at a tenth of its cost.
+    """A line of a log: what a ``BotLogEntry`` holds, read in less than half of the time.
 
     Attributes:
         time: when it was logged; None for a line that doesn't tell.
@@ -68,24 +71,24 @@ def _read_cut_entry(line: str) -> BotLogEntry:
 
 
 def read_log_lines(lines: Sequence[str]) -> list[LogLine]:
-    """Read lines of a log, as ``read_entry`` reads each."""
+    """Read lines of a log, as ``read_entry`` reads each, but quickly where all are the JSON that the API promises."""
     if all(line.startswith("{") and line.endswith("}") for line in lines):
-        with suppress(ValueError):
+        with suppress(ValueError, TypeError, KeyError, AttributeError):
             contents = from_json(f"[{','.join(lines)}]")
-            if len(contents) == len(lines):
-                return [_log_line(content, line) for content, line in zip(contents, lines, strict=True)]
-    return [_log_line(None, line) for line in lines]
+            times = [_time(content.get("timestamp")) for content in contents]
+            levels = [_LEVELS[content.get("level")] for content in contents]
+            messages = [content["message"] for content in contents]
+            if len(contents) == len(lines) and all(type(message) is str for message in messages):
+                return list(map(LogLine, times, levels, messages))
+    return [_read_slowly(line) for line in lines]
 
 
-def _log_line(content: Any, line: str) -> LogLine:
-    """Read a line, quickly where its JSON is what the API sends."""
-    if isinstance(content, dict):
-        with suppress(ValueError, TypeError, KeyError):
-            time, level, message = content.get("timestamp"), _LEVELS[content.get("level")], content["message"]
-            if isinstance(message, str) and (time is None or isinstance(time, str)):
-                # Before Python 3.11 only some spellings of ISO 8601 are read, and none with a Z.
-                moment = None if time is None else datetime.fromisoformat(time.replace("Z", "+00:00"))
-                return LogLine(moment, level, message)
+def _time(text: str | None) -> datetime | None:
+    # Before Python 3.11 only some spellings of ISO 8601 are read, and none with a Z.
+    return None if text is None else datetime.fromisoformat(text if HAS_FULL_ISO else text.replace("Z", "+00:00"))
+
+
+def _read_slowly(line: str) -> LogLine:
     entry = read_entry(line)
     return LogLine(entry.timestamp, entry.level, entry.message)
 

@@ -438,6 +438,51 @@ class BotHealth(BaseModel):
     """Blocks that it has seen and not handled."""
 
 
+KeyRole = Literal["read", "write"]
+"""What an API key allows: to look, or to change things too."""
+
+
+class KeyInfo(BaseModel):
+    """A named API key of a cluster that announces ``keys``, without what opens the cluster."""
+
+    id: uuid.UUID
+    name: str
+    role: KeyRole
+    created: datetime
+    last_use: datetime | None
+    """When it was last used, to a minute; None for never."""
+
+
+class NewKeyInfo(KeyInfo):
+    """A key that was just made."""
+
+    key: str = Field(repr=False)
+    """What opens the cluster. Nobody can tell it again."""
+
+
+class NodeInfo(BaseModel):
+    """A machine of a cluster that announces ``nodes``."""
+
+    id: str
+    name: str
+    state: str
+    """``ready``, ``down``, or another word of the engine."""
+
+    availability: str
+    """Whether it takes bots: ``active``, ``pause`` or ``drain``."""
+
+    manager: bool
+    cpus: float
+    memory: int
+    """Bytes."""
+
+    engine: str
+    """Version of its container engine."""
+
+    bots: list[str] = Field(default_factory=list)
+    """Names of the bots that run there, or were last seen there."""
+
+
 class BotInfo(BaseModel):
     """A bot and its configuration on the cluster."""
 
@@ -468,6 +513,12 @@ class BotInfo(BaseModel):
 
     health: BotHealth | None = None
     """From clusters that announce ``health-details``."""
+
+    node: str | None = None
+    """Name of the machine that it runs on, from clusters that announce ``nodes`` and have several."""
+
+    unreachable_since: datetime | None = None
+    """Since when its machine doesn't answer, so that nobody knows whether it runs; from such clusters."""
 
     @property
     def configuration(self) -> BotConfiguration:

@@ -25,7 +25,7 @@ from pydantic import BaseModel, Field, ValidationError
 from ape_silverback.deployment.events import Event
 from ape_silverback.deployment.journal import ActionJournal
 from ape_silverback.deployment.json_lines import append_line, read_lines
-from ape_silverback.deployment.plan import CreateGroup, Plan, UpdateBot, UpdateGroup
+from ape_silverback.deployment.plan import CreateGroup, Plan, RemoveGroup, UpdateBot, UpdateGroup
 from ape_silverback.deployment.state import PendingRestart, RecordedBot, RecordedGroup, RecordedState
 from ape_silverback.exceptions import DeployError, FileError, FileLocked
 from ape_silverback.files import locked, write_private
@@ -227,7 +227,7 @@ class Records:
             leaving=plan.leaving,
             groups=plan.groups,
             owes=plan.owes,
-            pending=dict(known.pending_restarts),
+            pending={bot: one for bot, one in known.pending_restarts.items() if bot not in plan.settled},
             digests=dict(source.digests),
         )
         if self.about and not (self.folder / IDENTITY).exists():
@@ -299,7 +299,12 @@ def _groups_left(
     record: Record, plan: Plan, events: Mapping[str, Event], before: RecordedState
 ) -> dict[str, RecordedGroup]:
     """Return the variable groups as a deployment that ended has really left them."""
-    groups = dict(record.groups)
+    removed = {action.name for action in plan.of(RemoveGroup)}
+    groups = {
+        name: group
+        for name, group in record.groups.items()
+        if not (name in removed and name in events and events[name].kind == "applied")
+    }
     for action in plan.of(CreateGroup, UpdateGroup):
         event = events.get(action.name)
         if event is not None and event.kind not in ("applied", "skipped") and action.name in groups:

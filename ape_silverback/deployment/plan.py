@@ -296,6 +296,9 @@ class Plan(Frozen):
     started_at: dict[UUID, datetime] = Field(default_factory=dict)
     """When the tasks had started of the bots that have to be restarted, where the cluster tells."""
 
+    settled: tuple[UUID, ...] = ()
+    """Bots whose restart was owed, and that were restarted or removed since by somebody else."""
+
     looked_at: PlanScope = PlanScope()
     """What it depends on."""
 

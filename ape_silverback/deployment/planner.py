@@ -142,13 +142,14 @@ def make_plan(
         strangers=tuple(_strangers(bots, groups, inputs)),
         bots=tuple(_bots_after(bots, removed, inputs)),
         leaving=tuple(bot for bot in inputs.recorded.bots if bot.id in removed),
-        groups=_groups_after(groups, removals, inputs),
+        groups=_groups_after(groups, inputs),
         started_at={
             action.id: started
             for action in actions
             if isinstance(action, UpdateBot | RestartBot | KeepBot)
             and (started := live.by_id[action.id].started_at) is not None
         },
+        settled=tuple(identity for identity in inputs.recorded.pending_restarts if not _is_owed(identity, inputs)),
         looked_at=scope,
         state=fingerprint(live, scope, recorded.last),
     )
@@ -312,6 +313,11 @@ def pending_restart(live: LiveBot, inputs: Inputs) -> str | None:
     if pending is None or (None not in (live.started_at, pending.started_at) and live.started_at != pending.started_at):
         return None
     return pending.reason
+
+
+def _is_owed(bot: UUID, inputs: Inputs) -> bool:
+    live = inputs.live.by_id.get(bot)
+    return live is not None and pending_restart(live, inputs) is not None
 
 
 def code_changed(match: Match, live: LiveBot, local: LocalState) -> bool:
@@ -626,6 +632,27 @@ def _sent(action: CreateGroup | UpdateGroup) -> tuple[str, ...]:
     return action.variables if isinstance(action, CreateGroup) else (*action.add, *action.push)
 
 
+def _networks_after(live: LiveState, actions: Iterable[Action]) -> set[str]:
+    """Return the networks that the bots of the cluster use once a plan is carried out."""
+    used = {bot.id: (bot.configuration.ecosystem, bot.configuration.network) for bot in live.bots.values()}
+    created = set()
+    for action in actions:
+        match action:
+            case CreateBot():
+                created.add((action.configuration.ecosystem, action.configuration.network))
+            case UpdateBot():
+                ecosystem, network = used[action.id]
+                used[action.id] = (
+                    str(action.new.get("ecosystem", ecosystem)),
+                    str(action.new.get("network", network)),
+                )
+            case RemoveBot():
+                used.pop(action.id, None)
+            case _:
+                pass
+    return {f"{ecosystem}:{network}" for ecosystem, network in {*used.values(), *created}}
+
+
 def _warnings(matches: Iterable[Match], actions: Iterable[Action], inputs: Inputs) -> Iterator[str]:
     """Name what is worth knowing but stops nothing."""
     live, recorded = inputs.live, inputs.recorded
@@ -634,6 +661,12 @@ def _warnings(matches: Iterable[Match], actions: Iterable[Action], inputs: Input
     after = len(live.bots) + more
     if live.limit is not None and more > 0 and after > live.limit:
         yield f"{after} bots would be on the cluster, which is paid for {live.limit}: some may not run"
+    networks = _networks_after(live, actions)
+    if live.network_limit is not None and len(networks) > live.network_limit:
+        yield (
+            f"bots would use {len(networks)} networks ({', '.join(sorted(networks))}), and the cluster is paid for "
+            f"{live.network_limit}: some may not run"
+        )
     if recorded.last == 0 and (live.bots or inputs.options.prune):
         yield (
             f"nothing is recorded here of earlier deployments of this project to {live.cluster}: bots that it deployed "
@@ -704,17 +737,10 @@ def _after(match: Match, action: BotAction, inputs: Inputs) -> RecordedBot:
     )
 
 
-def _groups_after(
-    actions: Iterable[CreateGroup | UpdateGroup], removals: Iterable[RemoveBot | RemoveGroup], inputs: Inputs
-) -> dict[str, RecordedGroup]:
-    """Return the project's variable groups after the plan, of all targets."""
-    removed = {action.name for action in removals if isinstance(action, RemoveGroup)}
+def _groups_after(actions: Iterable[CreateGroup | UpdateGroup], inputs: Inputs) -> dict[str, RecordedGroup]:
+    """Return the project's variable groups after the plan, of all targets; those that it removes until it has."""
     adopted = {action.name for action in actions if isinstance(action, UpdateGroup) and action.adopts}
-    after = {
-        name: group
-        for name, group in inputs.recorded.groups.items()
-        if name in inputs.live.groups and name not in removed
-    }
+    after = {name: group for name, group in inputs.recorded.groups.items() if name in inputs.live.groups}
     for group in inputs.desired.groups:
         before = after.get(group.name)
         if before is None and group.name in inputs.live.groups and group.name not in adopted:
@@ -762,9 +788,9 @@ def fingerprint(live: LiveState, looked_at: PlanScope, last: int = 0) -> str:
 def fingerprints_after(plan: Plan, values: Mapping[str, str]) -> dict[str, RecordedGroup]:
     """Return the plan's groups with the fingerprints of the values that it sends."""
     sent = {action.name: _sent(action) for action in plan.of(CreateGroup, UpdateGroup)}
-    return {
-        name: group.model_copy(
-            update={"fingerprints": {**group.fingerprints, **{one: values[one] for one in sent.get(name, ())}}}
-        )
-        for name, group in plan.groups.items()
-    }
+
+    def after(name: str, group: RecordedGroup) -> dict[str, str]:
+        kept = {one: value for one, value in group.fingerprints.items() if one not in sent.get(name, ())}
+        return kept | {one: values[one] for one in sent.get(name, ()) if one in values}
+
+    return {name: group.model_copy(update={"fingerprints": after(name, group)}) for name, group in plan.groups.items()}

@@ -72,6 +72,7 @@ class LiveState:
         credentials: names of the registry credentials.
         limit: most bots that are paid for; None when the cluster doesn't tell.
         extensions: what it offers beyond the API that every cluster has.
+        network_limit: likewise for the networks that they use.
     """
 
     cluster: str
@@ -79,6 +80,7 @@ class LiveState:
     groups: Mapping[str, LiveGroup] = field(default_factory=dict)
     credentials: frozenset[str] = frozenset()
     limit: int | None = None
+    network_limit: int | None = None
     identity: str = ""
     extensions: frozenset[str] = frozenset()
 

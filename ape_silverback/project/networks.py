@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ape_silverback.exceptions import ResolutionError
+from ape_silverback.project.providers import first_installed, is_installed
 from ape_silverback.suggestions import did_you_mean
 
 if TYPE_CHECKING:
@@ -160,7 +161,7 @@ def resolve_network(givens: Sequence[Sourced], files: ConfigurationFiles) -> Res
 
     is_url = provider.value.startswith(ADHOC_SCHEMES) or provider.value.endswith(".ipc")
     warnings = []
-    if not is_url and provider.value not in network_api.providers:
+    if not is_url and not is_installed(network_api, provider.value):
         warnings.append(
             f"provider '{provider.value}' ({provider.origin}) isn't installed here for "
             f"{ecosystem_api.name}:{network_api.name}; it must be where the bot runs "
@@ -251,7 +252,7 @@ def _network(ecosystem: EcosystemAPI, given: Sourced) -> NetworkAPI:
 
 def _default_provider(network: NetworkAPI, files: ConfigurationFiles) -> Sourced:
     choice = f"{network.ecosystem.name}:{network.name}"
-    name = network.default_provider_name
+    name = network._default_provider or network.config.get("default_provider") or first_installed(network)
     if not name:
         raise ResolutionError(
             f"Ape has no provider for {choice}: name one, as '{choice}:PROVIDER', or install a plugin that has one"

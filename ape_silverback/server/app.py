@@ -21,13 +21,15 @@ from ape_silverback.server.authentication import SESSION, bearer_key, is_cross_s
 from ape_silverback.server.bounds import BoundedBodies
 from ape_silverback.server.dashboard.pages import add_dashboard
 from ape_silverback.server.database import NameTakenError
+from ape_silverback.server.keys import Keys
 from ape_silverback.server.measurements import MeasuredRequests, Measurements
-from ape_silverback.server.routes import RouteModule, bots, cluster, credentials, metrics, variables
+from ape_silverback.server.routes import RouteModule, bots, cluster, credentials, keys, metrics, nodes, variables
+from ape_silverback.server.runtimes import EngineError, PlacementError
 from ape_silverback.server.store import UnreadableError
 from ape_silverback.server.supervisor import BusyError, GoneError, Supervisor
 from ape_silverback.version import __version__
 
-ROUTES: tuple[RouteModule, ...] = (cluster, bots, variables, credentials, metrics)
+ROUTES: tuple[RouteModule, ...] = (cluster, bots, variables, credentials, metrics, nodes, keys)
 """Modules of routes that a cluster serves; what they add to the API of every cluster is announced."""
 
 THREADS = 200
@@ -42,12 +44,14 @@ MOST_LETTERS = 300
 REFUSALS: dict[int | str, dict[str, Any]] = {
     400: {"description": "The Host header names another machine"},
     401: {"description": "No or a wrong X-API-Key"},
+    402: {"description": "More than is paid for"},
+    403: {"description": "A key that may only read, or a page of another site"},
     404: {"description": "There is no such thing"},
     408: {"description": "The body didn't arrive in time"},
     409: {"description": "The name is taken, the thing is in use, or it is being removed"},
     413: {"description": "The body is too long"},
     422: {"description": "A value can't be used"},
-    503: {"description": "The cluster's database can't be used"},
+    503: {"description": "The cluster's database can't be used, or the engine that runs its bots doesn't answer"},
 }
 
 log = logging.getLogger(__name__)
@@ -104,6 +108,8 @@ def make_app(
     app.state.supervisor = supervisor
     app.state.api_key = api_key
     app.state.session = session
+    app.state.configuration = configuration
+    app.state.keys = Keys(supervisor.store)
     app.state.measurements = measurements
     # A page in a browser can make its own name point here; it can't make the browser send another Host.
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost"])
@@ -112,9 +118,12 @@ def make_app(
     for module in ROUTES:
         app.include_router(module.router, dependencies=[Depends(_authenticate)], responses=REFUSALS)
     add_dashboard(app)
+    app.add_api_route("/healthz", _is_up, responses={503: {"description": "It isn't"}}, tags=["health"])
     app.add_exception_handler(NameTakenError, _answer(409, "the name is taken"))
     app.add_exception_handler(BusyError, _answer(409))
     app.add_exception_handler(GoneError, _answer(404))
+    app.add_exception_handler(PlacementError, _answer(409))
+    app.add_exception_handler(EngineError, _answer(503))
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(sqlite3.Error, _unwritable)
     app.add_exception_handler(UnreadableError, _answer(409))
@@ -127,12 +136,27 @@ def _authenticate(
 ) -> None:
     state = request.app.state
     key = key or bearer_key(request.headers.get("authorization"))
-    if is_same(key, state.api_key):
+    request.state.role = "write"
+    if role := role_of_key(request.app, key):
+        request.state.role = role
+        if role == "read" and request.method not in ("GET", "HEAD"):
+            raise HTTPException(403, "a key with role 'read' can't change anything")
         return
     if not is_same(opened, state.session):
         raise HTTPException(401, "no or a wrong X-API-Key")
     if is_cross_site(request.headers):
         raise HTTPException(403, "a request from another site isn't accepted with the session's cookie")
+
+
+def _is_up(request: Request) -> JSONResponse:
+    """Return whether the server works: nothing more, and without a key."""
+    supervisor: Supervisor = request.app.state.supervisor
+    try:
+        supervisor.store.rows("SELECT 1")
+        works = supervisor.is_watching
+    except sqlite3.Error:
+        works = False
+    return JSONResponse({"ok": works}, 200 if works else 503)
 
 
 def _is_known(request: Request) -> bool:

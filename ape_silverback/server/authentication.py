@@ -43,4 +43,7 @@ def bearer_key(header: str | None) -> str | None:
 
 def role_of_key(app: FastAPI, key: str | None) -> Role | None:
     """Return what a key allows on a cluster's application; None for one that isn't valid."""
-    return "write" if is_same(key, app.state.api_key) else None
+    if is_same(key, app.state.api_key):
+        return "write"
+    role: Role | None = app.state.keys.role(key) if key else None
+    return role

@@ -253,7 +253,10 @@ def _tail(base: Path, started: datetime | None) -> Iterator[BotLogEntry]:
     lines = content.split(b"\n")
     for line in lines[1 if cut else 0 : None if lines[-1] else -1]:
         entry = BotLogEntry.parse_line(line.decode("utf8", "replace"))
-        if started is None or entry.timestamp is None or entry.timestamp >= started:
+        moment = entry.timestamp
+        if moment is not None and moment.tzinfo is None:  # a bot may log times as it likes
+            moment = moment.replace(tzinfo=timezone.utc)
+        if started is None or moment is None or moment >= started:
             yield entry
 
 

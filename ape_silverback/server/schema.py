@@ -34,5 +34,12 @@ MIGRATIONS = (
         id TEXT PRIMARY KEY, name TEXT NOT NULL, removed TEXT NOT NULL, errors TEXT NOT NULL
     );
     """,
+    # 5: named keys of people and programs
+    """
+    CREATE TABLE api_keys (
+        id TEXT PRIMARY KEY, name TEXT NOT NULL UNIQUE, role TEXT NOT NULL, hash TEXT NOT NULL UNIQUE,
+        created TEXT NOT NULL, last_use TEXT
+    );
+    """,
 )
 """Append one for a change; never edit one that was released. Each has to lead from any database of its version."""

@@ -35,6 +35,7 @@ from ape_silverback.server.runtimes import (
     EngineError,
     ImageError,
     Limits,
+    NodesRuntime,
     Observation,
     Run,
     Runtime,
@@ -135,6 +136,7 @@ class Supervisor:
         self.listeners: list[Callable[[Event], None]] = []
         self._lock = threading.RLock()
         self._kill_at: dict[uuid.UUID, float] = {}
+        self._seen: dict[uuid.UUID, Observation] = {}
         self._health: dict[uuid.UUID, BotHealth] = {}
         self._health_at = 0.0
         self._purge_at = 0.0
@@ -243,6 +245,11 @@ class Supervisor:
             bot = self._reload(bot)
             if bot.status is DEPROVISIONING:
                 raise GoneError(f"bot '{bot.name}' is being removed")
+            if bot.status in ALIVE and (seen := self.seen(bot)).unreachable_since:
+                raise BusyError(
+                    f"bot '{bot.name}' may still run on node {seen.node}, which doesn't answer; move it once that node "
+                    f"is off, or wait for the node: `bots move {bot.name} NODE`"
+                )
             self._enter(bot, DEPROVISIONING, wanted=False)
             self._kill_at[bot.id] = time.monotonic() + self.remove_grace
             self.runtime.stop(bot.id, self.store.runtime_state(bot.id))
@@ -270,7 +277,48 @@ class Supervisor:
                     self._look_at(found, self._noted(found, self.runtime.poll({bot.id: state})))
             return self.store.bot(bot.id) is None
 
+    def move(self, bot: BotRecord, node: str, *, fenced: bool) -> None:
+        """Bind a bot to another machine, and start it there if it should run.
+
+        Args:
+            node: name or id of the machine.
+            fenced: whether its user knows that its former machine is off, or can't reach anything.
+
+        Raises:
+            BusyError: it runs, or may run where nobody can see it.
+            EngineError: the machine doesn't exist or can't take it.
+        """
+        with self._lock:
+            bot = self._reload(bot)
+            if not isinstance(self.runtime, NodesRuntime):
+                raise BusyError(f"this cluster runs its bots on one machine (runtime {self.runtime.name})")
+            state = self.store.runtime_state(bot.id)
+            seen = self._noted(bot, self.runtime.poll({bot.id: state}))
+            if seen.alive and not seen.unreachable_since:
+                raise BusyError(f"bot '{bot.name}' is running on node {seen.node}; stop it first")
+            if seen.alive and not fenced:
+                raise BusyError(
+                    f"node {seen.node} doesn't answer, and bot '{bot.name}' may still be running and signing there; "
+                    "move it only once that node is off or cut off from everything, and confirm that"
+                )
+            self.store.set_runtime_state(bot.id, self.runtime.move(bot.id, self.store.runtime_state(bot.id), node))
+            self._seen.pop(bot.id, None)
+            if bot.status in ALIVE:
+                self._enter_stopped(bot, GONE, BY_CLUSTER, f"moved to node {node}", None)
+            self._tell(bot, "moved", f"to node {node}")
+            if bot.wanted:
+                self._start(self._reload(bot), f"moved to node {node}")
+
     # What users see
+
+    @property
+    def is_watching(self) -> bool:
+        """Whether the watch goes on, and the runtime answers it."""
+        return self._thread.is_alive() and None not in self._troubles
+
+    def seen(self, bot: BotRecord) -> Observation:
+        """Return what the runtime last told of a bot."""
+        return self._seen.get(bot.id, GONE)
 
     def errors(self, bot: BotRecord) -> list[str]:
         """Return what went wrong in the latest run of a bot."""
@@ -294,6 +342,9 @@ class Supervisor:
         """Return how healthy a bot is, as it was last looked at."""
         if trouble := self._troubles.get(bot.id):
             return BotHealth(healthy=False, reason=trouble)
+        if bot.status in ALIVE and (seen := self.seen(bot)).unreachable_since:
+            since = f"{seen.unreachable_since:%Y-%m-%d %H:%M:%S} UTC"
+            return BotHealth(healthy=False, reason=f"unreachable since {since}: its node {seen.node} doesn't answer")
         if bot.status is not RUNNING:
             reason = bot.task.stopped_reason if bot.status is STOPPED else None
             return BotHealth(healthy=False, reason=reason or f"it is {bot.status.name.lower()}")
@@ -362,7 +413,7 @@ class Supervisor:
 
     def _noted(self, bot: BotRecord, all_seen: Mapping[uuid.UUID, Observation]) -> Observation:
         """Return what was seen of a bot, once what the runtime wants to remember of it is kept."""
-        seen = all_seen.get(bot.id, GONE)
+        self._seen[bot.id] = seen = all_seen.get(bot.id, GONE)
         if seen.state is not None:
             self.store.set_runtime_state(bot.id, seen.state)
         return seen
@@ -429,6 +480,7 @@ class Supervisor:
 
     def _finish_removal(self, bot: BotRecord) -> None:
         self._kill_at.pop(bot.id, None)
+        self._seen.pop(bot.id, None)
         state = self.store.runtime_state(bot.id)
         errors = self.errors(bot) if bot.task.started_at else []
         self._keep_log(bot)
@@ -540,6 +592,12 @@ class Supervisor:
                     self._enter_startup(self._reload(bot))
             if again:
                 self._launch(self._reload(bot), "by its user")
+            return
+        if seen.interrupted:  # no crash of the bot: its node was away, or was told to take no bots
+            with self.store.transaction():
+                self._enter_stopped(bot, seen, BY_CLUSTER, f"ended by the engine on node {seen.node}", None)
+                self._tell(bot, "stopped", f"ended by the engine on node {seen.node}")
+            self._start(self._reload(bot), "ended by the engine")
             return
         if seen.failure:
             self._note_failure(bot, seen, NEVER_RAN, f"can't be started: {seen.failure}", None, may_restart=True)

@@ -16,7 +16,7 @@ from typing import Any
 
 from ape_silverback.apepay.contract import MAX_UINT256, contract
 from ape_silverback.apepay.rpc import RpcRequest, results_of
-from ape_silverback.exceptions import ChainError, StreamError
+from ape_silverback.exceptions import ChainError, StreamError, TransactionRefused
 from ape_silverback.stream.pending import PaymentMemory, PendingPayment
 from ape_silverback.stream.quote import Quote, price_risen
 from ape_silverback.stream.state import StreamState, read_stream
@@ -25,7 +25,6 @@ from ape_silverback.stream.transactions import (
     Receipt,
     Sender,
     SignedTransaction,
-    TransactionRefused,
     event_of,
     succeeded,
 )

@@ -43,7 +43,7 @@ class OnChainState:
     """What a node answers about a chain at one block; an error in place of what it didn't answer.
 
     Attributes:
-        unknown: why there is no node: no network has the chain id.
+        unknown: error when no network has the chain id.
         error: why nothing was read.
         reported: chain id that the node reports.
         evm: chain id that code on the chain sees; None where the node runs no code without an address.

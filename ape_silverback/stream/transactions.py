@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ape_silverback.apepay.contract import contract_type, event_topic
 from ape_silverback.apepay.rpc import Node, Refusal, RpcRequest, results_of
-from ape_silverback.exceptions import ChainError, StreamError
+from ape_silverback.exceptions import ChainError, StreamError, TransactionRefused
 
 if TYPE_CHECKING:
     from ape.api import AccountAPI, ProviderAPI, TransactionAPI
@@ -203,10 +203,6 @@ class Sender:
             block = int(receipt["blockNumber"], 16)
             raise TransactionRefused(f"the {what} failed in block {block} ({transaction}){self.done}")
         return receipt
-
-
-class TransactionRefused(StreamError):
-    """A transaction certainly changed nothing: it was refused before it was sent, or it reverted."""
 
 
 def succeeded(receipt: Receipt) -> bool:

@@ -44,6 +44,7 @@ PAYS = {"cluster pay create", "cluster pay add-time", "cluster pay cancel"}
 OTHERS = {
     "build",
     "doctor",
+    "init",
     "login",
     "logout",
     "whoami",
@@ -53,6 +54,7 @@ OTHERS = {
     "cluster verify",
     "cluster info",
     "cluster health",
+    "cluster mcp",
     "cluster notify test",
     "cluster open",
     "cluster up",

@@ -31,7 +31,7 @@ def used(ghcr: None, client: ClusterClient) -> None:
 def kept(cluster: Cluster, name: str) -> tuple[str, str, str, str]:
     """Give what the cluster keeps and doesn't tell: registry, mail address, user name, password."""
     store = cluster.store
-    [row] = store.database.rows("SELECT * FROM credentials WHERE name = ?", name)
+    [row] = store.rows("SELECT * FROM credentials WHERE name = ?", name)
     return row["hostname"], row["email"], row["username"], store._decrypt(row["password"])["password"]
 
 

@@ -17,6 +17,7 @@ import pytest
 
 from ape_silverback.cluster.client import ClusterClient
 from ape_silverback.deployment.deployer import Deployer
+from ape_silverback.deployment.state import LocalState
 from tests.conftest import ROOT
 from tests.deployment.forker import STATES, state, values
 from tests.server.machine import Cluster
@@ -84,7 +85,8 @@ def check(served: Cluster, client: ClusterClient, deployer: Deployer, number: in
         ]
         assert runs_with == {name: values(number)[name] for name in named}
     assert sum(process.alive for process in served.machine.processes.values()) == len(wanted.bots)
-    assert deployer.records.known().pending_restarts == {}
+    local = LocalState(dict.fromkeys("XYZ", "key:value"))
+    assert not deployer.plan(wanted, local).writes, "nothing is owed any more"
 
 
 @pytest.mark.parametrize(("kills", "seed"), [(6, 3), pytest.param(100, 20, marks=pytest.mark.trial)])

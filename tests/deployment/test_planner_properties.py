@@ -145,7 +145,9 @@ def record_of(plan: Plan, made: Mapping[str, UUID], done: list[Action], last: in
     if over:
         bots = [one.model_copy(update={"previous": None}) for one in bots]
     leaving = [] if over else list(plan.leaving)
-    return RecordedState((*bots, *leaving), plan.groups, owed, last)
+    removed = {action.name for action in done if isinstance(action, RemoveGroup)}
+    groups = {name: group for name, group in plan.groups.items() if name not in removed}
+    return RecordedState((*bots, *leaving), groups, owed, last)
 
 
 def owed_after(plan: Plan, begun: list[Action], before: Mapping[UUID, PendingRestart]) -> dict[UUID, PendingRestart]:

@@ -8,7 +8,23 @@ from pathlib import Path
 
 from demo.engine import BUSYBOX
 
-APPLETS = ("sh", "adduser", "cat", "chown", "echo", "env", "head", "id", "ls", "mkdir", "sleep", "tail", "touch", "tr")
+APPLETS = (
+    "sh",
+    "adduser",
+    "cat",
+    "chown",
+    "echo",
+    "env",
+    "head",
+    "id",
+    "ls",
+    "mkdir",
+    "sleep",
+    "tail",
+    "touch",
+    "tr",
+    "wget",
+)
 BOT = Path(__file__).with_name("bot.sh")
 IMAGE = "127.0.0.1:1/silverback-test/bot:1"
 """Image of ``bot.sh``: what each conformance test runs, in the layout of the bot SDK's images. No registry is there: a

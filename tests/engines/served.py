@@ -10,6 +10,7 @@ from pathlib import Path
 
 import uvicorn
 
+from ape_silverback.cluster.types import RestartPolicy
 from ape_silverback.server.app import make_app
 from ape_silverback.server.runtimes import Limits
 from ape_silverback.server.runtimes.process import ProcessRuntime
@@ -28,6 +29,7 @@ def main(folder: Path, port: int) -> None:
     supervisor.poll, supervisor.ready_after = 0.1, 20.0
     supervisor.stop_grace = supervisor.remove_grace = 1.5
     supervisor.limits = Limits(memory=MEMORY)
+    supervisor.restart = RestartPolicy(policy="never")  # but for bots that have their own
     uvicorn.run(make_app(supervisor, KEY), host="127.0.0.1", port=port, log_level="warning", ws="none")
     supervisor.runtime.close()
     supervisor.store.close()

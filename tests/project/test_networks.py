@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,6 +20,7 @@ from ape_silverback.project.networks import (
     resolve_network,
     split_choice,
 )
+from ape_silverback.project.providers import first_installed, is_installed
 
 NO_FILES = ConfigurationFiles((), {})
 
@@ -130,6 +134,37 @@ def test_what_ape_does_not_know_is_an_error_with_near_matches(choice: str, texts
         resolved(choice)
     for text in texts:
         assert text in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "choice",
+    [
+        "ethereum:local",
+        "ethereum:sepolia",
+        "ethereum:sepolia-fork",
+        "arbitrum:mainnet",
+        "base:mainnet-fork",
+    ],
+)
+def test_the_installed_providers_are_those_that_ape_lists(choice: str) -> None:
+    from ape.utils.basemodel import ManagerAccessMixin
+
+    ecosystem, _, name = choice.partition(":")
+    network = ManagerAccessMixin.network_manager.get_ecosystem(ecosystem).networks[name]
+    assert first_installed(network) == next(iter(network.providers), None)
+    for provider in ("node", "test", "foundry", "alchemy"):
+        assert is_installed(network, provider) == (provider in network.providers)
+
+
+def test_a_network_resolves_without_loading_an_evm(project: Path) -> None:
+    script = (
+        "import sys\nfrom ape_silverback.project.networks import *\n"
+        "for choice in ('ethereum:sepolia:node', 'arbitrum', 'ethereum:mainnet:alchemy'):\n"
+        "    resolve_network([Sourced(choice, '')], ConfigurationFiles((), {}))\n"
+        "print('eth' in sys.modules, 'ape_test.provider' in sys.modules)"
+    )
+    result = subprocess.run([sys.executable, "-c", script], cwd=project, capture_output=True, text=True, check=True)
+    assert result.stdout == "False False\n"
 
 
 def declaring(content: dict[str, Any], **environ: str) -> ConfigurationFiles:

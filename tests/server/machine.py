@@ -16,7 +16,7 @@ from typing import Any
 
 import uvicorn
 
-from ape_silverback.cluster.types import RestartPolicy
+from ape_silverback.cluster.types import ClusterConfiguration, RestartPolicy
 from ape_silverback.server.app import make_app
 from ape_silverback.server.bounds import BoundedConnections
 from ape_silverback.server.runtimes import GONE, Capabilities, ImageError, Observation, Run, State
@@ -145,12 +145,15 @@ class Cluster:
 
 
 @contextmanager
-def serving_cluster(folder: Path, delay: float = 0.0) -> Iterator[Cluster]:
+def serving_cluster(
+    folder: Path, delay: float = 0.0, configuration: ClusterConfiguration | None = None
+) -> Iterator[Cluster]:
     """Serve it for as long as the context lasts. A bot runs a moment after it is started.
 
     Args:
         folder: where it keeps things.
         delay: seconds that every answer takes longer.
+        configuration: what is paid for.
     """
     store = Store(folder / "cluster")
     (folder / "logs").mkdir()
@@ -164,7 +167,7 @@ def serving_cluster(folder: Path, delay: float = 0.0) -> Iterator[Cluster]:
         return {"configuration": bot.configuration.model_dump_json(), **values}
 
     supervisor = Supervisor(store, machine, variables_of, poll=0.02, stop_grace=0.2, remove_grace=0.2, restart=NEVER)
-    app, requests = make_app(supervisor, KEY), []
+    app, requests = make_app(supervisor, KEY, configuration=configuration), []
 
     async def counted(scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == "http":

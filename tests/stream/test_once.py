@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import uuid
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -161,11 +163,27 @@ def test_the_command_finds_the_payment_that_it_lost(run: Run, world: World, chai
 # Tokens and accounts of other kinds
 
 
+def test_yes_signs_with_a_passphrase_of_the_environment_and_never_asks(run: Run, world: World, home: Path) -> None:
+    from eth_account import Account
+
+    payments, key = world.payments, "0xac0974bec39a17e36ba4a6b4d238ff944bacb478cbed5efcae784d7bf4f2ff80"
+    keyfile = Account.encrypt(key, "open sesame", kdf="pbkdf2", iterations=2)
+    (home / ".ape" / "accounts").mkdir(parents=True)
+    (home / ".ape" / "accounts" / "payer.json").write_text(json.dumps(keyfile))
+    payments.send(payments.token, "DEBUG_mint", payments.owner, TOKEN)
+    arguments = ("pay", "add-time", "space/prod", "--amount", "1", "--account", "payer", "--yes")
+    refused = run(*arguments, code=2)
+    assert "--yes signs without asking: set APE_ACCOUNTS_payer_PASSPHRASE, or leave out --yes" in refused.stderr
+    assert "Verified" not in refused.stderr
+    assert "Sending" not in run(*arguments, code=1, APE_ACCOUNTS_payer_PASSPHRASE="wrong").stderr
+    paid = run(*arguments, APE_ACCOUNTS_payer_PASSPHRASE="open sesame")
+    assert "Paid 1 TEST in transaction 0x" in paid.stderr
+    assert "Sign" not in paid.stdout + paid.stderr
+
+
 def test_an_allowance_that_is_left_is_taken_back_first_where_the_token_wants_that(
     provider: ProviderAPI, priced: Payments, account: AccountAPI, memory: PaymentMemory
 ) -> None:
-    from pathlib import Path
-
     from vyper import compile_code
 
     code = compile_code(Path(__file__).with_name("strict_token.vy").read_text(), output_formats=["bytecode"])

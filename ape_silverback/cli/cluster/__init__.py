@@ -30,6 +30,9 @@ cluster = LazyGroup(
             "registry": ("ape_silverback.cli.cluster.registry:registry", "Manage credentials for container registries"),
             "info": ("ape_silverback.cli.cluster.clusters:info", "Show a cluster"),
             "health": ("ape_silverback.cli.cluster.clusters:health", "Check the health of a cluster"),
+            "mcp": ("ape_silverback.cli.cluster.mcp:mcp", "Serve the cluster to language models"),
+            "nodes": ("ape_silverback.cli.cluster.nodes:nodes", "List the machines of the cluster"),
+            "keys": ("ape_silverback.cli.cluster.keys:keys", "Manage API keys of the cluster"),
             "open": ("ape_silverback.cli.cluster.dashboard:open_", "Open the dashboard in a browser"),
         },
         "Local cluster": {

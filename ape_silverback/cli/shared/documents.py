@@ -236,9 +236,42 @@ class ResultDocument(Document):
     """What became of one thing: `start`, `stop` and `remove` of bots, `remove` of others."""
 
     name: str
-    result: Literal["started", "stopped", "removed", "failed"]
+    result: Literal["started", "stopped", "removed", "moved", "failed"]
     error: str | None = None
     """Why it failed."""
+
+
+class KeyDocument(Document):
+    """A named API key of a cluster: `keys`."""
+
+    name: str
+    role: str
+    created: datetime
+    last_use: datetime | None = None
+    """When it was last used, to a minute."""
+
+    key: str | None = Field(default=None, repr=False)
+    """What opens the cluster; only in what `keys new` prints."""
+
+
+class NodeDocument(Document):
+    """A machine of a cluster: `nodes`."""
+
+    name: str
+    id: str
+    state: str
+    availability: str
+    """Whether it takes bots: ``active``, ``pause`` or ``drain``."""
+
+    manager: bool
+    cpus: float
+    memory: int
+    """Bytes."""
+
+    engine: str
+    """Version of its container engine."""
+
+    bots: list[str]
 
 
 class StatusDocument(Document):

@@ -278,7 +278,7 @@ class PaymentSession:
 
 @contextmanager
 def sending() -> Iterator[None]:
-    """Tell after an interrupt that what was sent can't be called back."""
+    """Note after an interrupt that what was sent can't be called back."""
     try:
         yield
     except (KeyboardInterrupt, SystemExit):  # Ape makes an exit of an interrupt

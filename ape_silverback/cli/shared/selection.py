@@ -60,7 +60,7 @@ def choose_one(kind: str, known: Mapping[str, T], name: str) -> T:
 
 
 def each(
-    chosen: Mapping[str, T], act: Callable[[T], object], result: Literal["started", "stopped", "removed"]
+    chosen: Mapping[str, T], act: Callable[[T], object], result: Literal["started", "stopped", "removed", "moved"]
 ) -> list[ResultDocument]:
     """Act on things side by side and return the results by name; a failure doesn't stop the others."""
     from ape_silverback.cli.shared.documents import ResultDocument

@@ -74,7 +74,7 @@ class Token(BaseModel):
 
 
 def add_platform(app: FastAPI, store: PlatformStore, clusters: Clusters, payments: Payments, session: str) -> None:
-    """Serve the platform beside the cluster that the server has of its own.
+    """Serve the platform beside the server's own cluster.
 
     Args:
         session: what a request has to bring as the cookie ``session``.
@@ -139,7 +139,7 @@ def _clusters(store: PlatformStore) -> APIRouter:
     Found = Annotated[ClusterRecord, Depends(found)]  # noqa: N806 - a type
 
     def slugs(workspace: UUID) -> dict[str, UUID]:
-        """Give the slugs that are taken: that of a removed cluster may be used again."""
+        """Return the slugs that are taken: that of a removed cluster may be used again."""
         records = store.clusters(workspace)
         return {one.info.slug: one.info.id for one in records if one.status is not ResourceStatus.REMOVED}
 
@@ -225,7 +225,7 @@ def _proxy(store: PlatformStore, clusters: Clusters, session: str) -> ASGIApp:
 
 
 def _absence(record: ClusterRecord | None, path: str) -> tuple[int, str]:
-    """Say why a cluster isn't served: status and text."""
+    """Return why a cluster isn't served: status and text."""
     if record is None:
         return 404, f"there is no cluster {path}"
     if record.status is ResourceStatus.CREATED:
@@ -245,7 +245,7 @@ def _finder(store: PlatformStore) -> Callable[[UUID], WorkspaceInfo]:
 
 
 def _chosen(given: Names, kind: str, taken: set[str]) -> tuple[str, str]:
-    """Give name and slug of something new: of what isn't given, each is made from the other, or numbered."""
+    """Return name and slug of something new: what isn't given is made from the other one, or numbered."""
     if given.name is None and given.slug is None:
         numbered = (kind if number == 1 else f"{kind}-{number}" for number in itertools.count(1))
         slug = next(one for one in numbered if one not in taken)

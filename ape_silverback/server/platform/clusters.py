@@ -1,4 +1,4 @@
-"""Life of a paid cluster: one table says which state may follow which, and each paid one gets what serves it."""
+"""Life of a paid cluster: a table of which state may follow which, and what serves each cluster that is paid for."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ class Clusters:
         self._served: dict[uuid.UUID, Served] = {}
 
     def begin(self) -> None:
-        """Take up the clusters of the last server, and finish what it was at."""
+        """Adopt the clusters of the last server, and finish what it was at."""
         for record in self.store.clusters():
             if record.status in PAID:
                 self._serve(record)
@@ -105,12 +105,12 @@ class Clusters:
             list(pool.map(lambda served: served.supervisor.end(), self._served.values()))
 
     def app_of(self, cluster: uuid.UUID) -> FastAPI | None:
-        """Give the application of a cluster, or None for one that isn't served."""
+        """Return the application of a cluster; None for one that isn't served."""
         served = self._served.get(cluster)
         return served.app if served else None
 
     def provision(self, record: ClusterRecord, payment: Payment) -> None:
-        """Give a cluster what was paid for.
+        """Provide a cluster with what was paid for.
 
         Raises:
             ImpossibleTransition: it was paid for before.
@@ -194,7 +194,7 @@ def _remove_bots(supervisor: Supervisor) -> None:
 
 
 def _api_key(file: Path) -> str:
-    """Give a cluster's key, which stays: its bots outlive the server."""
+    """Return a cluster's key, which stays: its bots outlive the server."""
     if not file.exists():
         write_private(file, secrets.token_urlsafe(32))
     return file.read_text(encoding="utf8")

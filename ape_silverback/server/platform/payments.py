@@ -1,6 +1,6 @@
 """What pays for the clusters of the local platform: a chain, a StreamManager and its tokens.
 
-``up`` settles it once, by looking at the chain or by deploying there, and the server reads it from a file.
+``up`` settles it once, by reading the chain or by deploying there, and the server reads it from a file.
 """
 
 from __future__ import annotations
@@ -48,10 +48,10 @@ class Wanted(_Part):
 
     @classmethod
     def of(cls, chain: str, manager: str | None, tokens: tuple[str, ...]) -> Wanted:
-        """Take options of the command line.
+        """Return what options of the command line ask for.
 
         Raises:
-            LocalClusterError: an address is none, or the URL isn't one.
+            LocalClusterError: an address or the URL isn't valid.
         """
         if not _is_http(chain):
             raise LocalClusterError("--chain: expected the URL of a node, http://… or https://…")
@@ -121,7 +121,7 @@ def settle(wanted: Wanted, folder: Path) -> Payments:
 
 
 def still_there(payments: Payments) -> bool:
-    """Say whether the StreamManager is on the chain; a chain that was started anew has lost it.
+    """Return whether the StreamManager is on the chain; a chain that was started anew has lost it.
 
     Raises:
         ChainError: the node doesn't answer.
@@ -142,7 +142,7 @@ def write_payments(file: Path, payments: Payments) -> None:
 
 
 def _deployed(node: Node, chain: str, memory: Path) -> tuple[str, str]:
-    """Give the StreamManager and the token that were deployed on a chain, or deploy them."""
+    """Return the StreamManager and the token that were deployed on a chain, or deploy them."""
     try:
         known: dict[str, list[str]] = json.loads(memory.read_text(encoding="utf8"))
     except (FileNotFoundError, ValueError):
@@ -156,7 +156,7 @@ def _deployed(node: Node, chain: str, memory: Path) -> tuple[str, str]:
 
 
 def _is_deployment(node: Node, manager: str, token: str) -> bool:
-    """Say whether a StreamManager is there that accepts the token: a new chain may have others at these addresses."""
+    """Return whether a StreamManager is there that accepts the token: a new chain may have others there."""
     accepted = contract("StreamManager").call(manager, "token_is_accepted", token)
     code, answer = node.batch([RpcRequest("eth_getCode", (manager, "latest")), accepted.at("latest")])
     try:
@@ -174,7 +174,7 @@ def _is_http(url: str) -> bool:
 
 
 def _symbols(node: Node, manager: str, tokens: Sequence[str]) -> dict[str, str]:
-    """Give the tokens by symbol.
+    """Return the tokens by symbol.
 
     Raises:
         LocalClusterError: the StreamManager doesn't accept one, or two have one symbol.
@@ -183,10 +183,10 @@ def _symbols(node: Node, manager: str, tokens: Sequence[str]) -> dict[str, str]:
     for token in tokens:
         accepted = contract("StreamManager").call(manager, "token_is_accepted", token)
         symbol = contract("TestToken").call(token, "symbol")
-        said = node.batch([accepted.at("latest"), symbol.at("latest")])
-        if not accepted.read(said[0]):
+        is_accepted, called = node.batch([accepted.at("latest"), symbol.at("latest")])
+        if not accepted.read(is_accepted):
             raise LocalClusterError(f"the StreamManager at {manager} doesn't accept the token {token}")
-        name = symbol.read(said[1])
+        name = symbol.read(called)
         if found.setdefault(name, token) != token:
             raise LocalClusterError(f"two tokens have the symbol '{name}': {found[name]} and {token}")
     return found

@@ -115,11 +115,11 @@ class PlatformStore(Database):
     # Workspaces
 
     def workspaces(self) -> list[WorkspaceInfo]:
-        """Give all workspaces, the oldest first."""
+        """Return all workspaces, the oldest first."""
         return [_workspace(row) for row in self.rows("SELECT * FROM workspaces ORDER BY created, slug")]
 
     def workspace(self, workspace: uuid.UUID) -> WorkspaceInfo | None:
-        """Give one workspace."""
+        """Return a workspace; None for one that doesn't exist."""
         return next(map(_workspace, self.rows("SELECT * FROM workspaces WHERE id = ?", str(workspace))), None)
 
     def add_workspace(self, name: str, slug: str) -> WorkspaceInfo:
@@ -145,7 +145,7 @@ class PlatformStore(Database):
             db.execute("UPDATE workspaces SET name = ?, slug = ? WHERE id = ?", (name, slug, str(workspace)))
 
     def remove_workspace(self, workspace: uuid.UUID) -> bool:
-        """Remove a workspace and what is left of its removed clusters; gives False when it holds another one."""
+        """Remove a workspace and what is left of its removed clusters; return False when it holds another one."""
         with self.transaction() as db:
             inside = "SELECT 1 FROM clusters WHERE workspace = ? AND status <> ?"
             if db.execute(inside, (str(workspace), ResourceStatus.REMOVED)).fetchone():
@@ -157,18 +157,18 @@ class PlatformStore(Database):
     # Clusters
 
     def clusters(self, workspace: uuid.UUID | None = None) -> list[ClusterRecord]:
-        """Give the clusters of a workspace, or all, the oldest first."""
+        """Return the clusters of a workspace, or all, the oldest first."""
         if workspace is None:
             return _clusters(self.rows("SELECT * FROM clusters ORDER BY created, slug"))
         query = "SELECT * FROM clusters WHERE workspace = ? ORDER BY created, slug"
         return _clusters(self.rows(query, str(workspace)))
 
     def cluster(self, cluster: uuid.UUID) -> ClusterRecord | None:
-        """Give one cluster."""
+        """Return a cluster; None for one that doesn't exist."""
         return next(iter(_clusters(self.rows("SELECT * FROM clusters WHERE id = ?", str(cluster)))), None)
 
     def cluster_at(self, workspace: str, slug: str) -> ClusterRecord | None:
-        """Give the cluster of two slugs, the latest one of these."""
+        """Return the newest cluster with two slugs; None if there is none."""
         query = """
             SELECT clusters.* FROM clusters JOIN workspaces ON workspaces.id = workspace
             WHERE workspaces.slug = ? AND clusters.slug = ? ORDER BY clusters.created DESC
@@ -242,7 +242,7 @@ class PlatformStore(Database):
     # The chain
 
     def progress(self, chain_id: int, manager: str) -> Progress | None:
-        """Give how far a StreamManager was followed."""
+        """Return how far a StreamManager was followed."""
         rows = self.rows("SELECT * FROM followed WHERE chain_id = ? AND manager = ?", chain_id, manager)
         return next((Progress(row["first"], Block(number=row["number"], hash=row["hash"])) for row in rows), None)
 

@@ -80,7 +80,7 @@ class Watcher:
 
     def end(self) -> None:
         """Stop watching, and then the clusters."""
-        with self._acting:  # what a look is at is finished; what it would do next isn't begun
+        with self._acting:  # what a look is at is finished; nothing more is started
             self._ended.set()
         self._thread.join(PATIENCE)
         self.clusters.end()
@@ -212,7 +212,7 @@ def product_for(event: Created, record: ClusterRecord) -> bytes | None:
     A product code is signed for the payer, with the cluster's id as the key.
     """
     for product in event.products:
-        with suppress(ValueError):  # what is no product code
+        with suppress(ValueError):  # it isn't a product code
             if ClusterConfiguration.from_product_code(product).get_product_code(event.owner, record.info.id) == product:
                 return product
     return None

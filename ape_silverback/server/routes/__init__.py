@@ -12,6 +12,7 @@ from typing import Annotated, Any, Protocol
 from fastapi import APIRouter, Depends, HTTPException
 from starlette.requests import Request
 
+from ape_silverback.cluster.types import ClusterConfiguration
 from ape_silverback.server.routes.names import MOST_THINGS
 from ape_silverback.server.store import Store
 from ape_silverback.server.supervisor import Supervisor
@@ -37,6 +38,14 @@ def _supervisor(request: Request) -> Supervisor:
 def _store(request: Request) -> Store:
     return _supervisor(request).store
 
+
+def _paid(request: Request) -> ClusterConfiguration | None:
+    found: ClusterConfiguration | None = request.app.state.configuration
+    return found
+
+
+WhatIsPaid = Annotated[ClusterConfiguration | None, Depends(_paid)]
+"""What is paid for; None for a cluster that hosts itself."""
 
 TheSupervisor = Annotated[Supervisor, Depends(_supervisor)]
 TheStore = Annotated[Store, Depends(_store)]

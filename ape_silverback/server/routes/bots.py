@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Annotated, Any, Literal
 from uuid import UUID
@@ -18,12 +18,13 @@ from ape_silverback.cluster.types import (
     BotConfiguration,
     BotHealth,
     BotInfo,
+    ClusterConfiguration,
     HealthPolicy,
     ResourceStatus,
     RestartPolicy,
 )
 from ape_silverback.server.logs import Filter, stream
-from ape_silverback.server.routes import TheStore, TheSupervisor, check_room, invalid, problem
+from ape_silverback.server.routes import TheStore, TheSupervisor, WhatIsPaid, check_room, invalid, problem
 from ape_silverback.server.routes.names import LongText, Name, Text
 from ape_silverback.server.runtimes import ImageError
 from ape_silverback.server.store import BotRecord, Store
@@ -117,7 +118,7 @@ def bots(supervisor: TheSupervisor, store: TheStore) -> list[BotInfo]:
 
 
 @bots_router.post("")
-def new_bot(supervisor: TheSupervisor, store: TheStore, body: NewBot) -> BotInfo:
+def new_bot(supervisor: TheSupervisor, store: TheStore, paid: WhatIsPaid, body: NewBot) -> BotInfo:
     """Make a bot and start it."""
     configuration = BotConfiguration.model_validate(body.model_dump(include=set(BotConfiguration.model_fields)))
 
@@ -126,12 +127,13 @@ def new_bot(supervisor: TheSupervisor, store: TheStore, body: NewBot) -> BotInfo
         _check(configuration, supervisor)
         if any(bot.name == body.name for bot in store.bots()):
             raise HTTPException(409, f"there is a bot '{body.name}' already")
+        _check_paid(paid, [bot.configuration for bot in store.bots() if bot.wanted], configuration)
 
     return _info(supervisor.create(body.name, configuration, check), _credential_ids(store), supervisor)
 
 
 @bots_router.patch("/{bot}")
-def update_bot(supervisor: TheSupervisor, store: TheStore, bot: Bot, body: BotChanges) -> BotInfo:
+def update_bot(supervisor: TheSupervisor, store: TheStore, paid: WhatIsPaid, bot: Bot, body: BotChanges) -> BotInfo:
     """Change a bot; one that runs keeps its configuration until it is started again."""
     clearable = {"account", "credential_name"}
     changes = {
@@ -144,6 +146,10 @@ def update_bot(supervisor: TheSupervisor, store: TheStore, bot: Bot, body: BotCh
         bot = _found(bot.id, store)
         configuration = BotConfiguration.model_validate({**bot.configuration.model_dump(), **changes})
         _check(configuration, supervisor)
+        if bot.wanted:
+            _check_paid(
+                paid, [one.configuration for one in store.bots() if one.wanted and one.id != bot.id], configuration
+            )
         store.change_bot(bot.id, body.name or bot.name, configuration)
         return _info(_found(bot.id, store), _credential_ids(store), supervisor)
 
@@ -171,8 +177,10 @@ def health(supervisor: TheSupervisor, bot: Bot) -> BotHealth:
 
 
 @bots_router.post("/{bot}/start")
-def start(supervisor: TheSupervisor, bot: Bot) -> Response:
+def start(supervisor: TheSupervisor, store: TheStore, paid: WhatIsPaid, bot: Bot) -> Response:
     """Start a bot."""
+    if not bot.wanted:
+        _check_paid(paid, [one.configuration for one in store.bots() if one.wanted], bot.configuration)
     supervisor.start(bot)
     return Response()
 
@@ -269,6 +277,27 @@ def _check(configuration: BotConfiguration, supervisor: Supervisor) -> None:
         raise HTTPException(422, problems)
 
 
+def _check_paid(paid: ClusterConfiguration | None, others: Sequence[BotConfiguration], new: BotConfiguration) -> None:
+    """Refuse a bot that would be more than is paid for, beside the others that should run.
+
+    Raises:
+        HTTPException: 402, which tells what is used and what is paid for.
+    """
+    if paid is None:
+        return
+    if len(others) >= paid.bots:
+        raise HTTPException(
+            402, f"{paid.bots} bots are paid for, and {len(others)} are used; stop or remove one, or pay for more"
+        )
+    networks = sorted({f"{one.ecosystem}:{one.network}" for one in others})
+    if f"{new.ecosystem}:{new.network}" not in networks and len(networks) >= paid.networks:
+        raise HTTPException(
+            402,
+            f"{paid.networks} networks are paid for, and bots use {', '.join(networks)}; "
+            f"{new.ecosystem}:{new.network} would be one more",
+        )
+
+
 def _credential_ids(store: Store) -> dict[str, str]:
     return {one.name: one.id for one in store.credentials()}
 
@@ -284,6 +313,8 @@ def _info(bot: BotRecord, credential_ids: Mapping[str, str], supervisor: Supervi
         task=bot.task,
         restarts=bot.restarts,
         health=supervisor.health(bot),
+        node=supervisor.seen(bot).node,
+        unreachable_since=supervisor.seen(bot).unreachable_since,
         **shown,
     )
 

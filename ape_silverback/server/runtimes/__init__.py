@@ -28,6 +28,10 @@ class EngineError(RuntimeError):
     """The engine that runs the bots doesn't answer or refuses; the text tells what to do."""
 
 
+class PlacementError(ValueError):
+    """A bot can't be moved to a machine; the text tells why."""
+
+
 @dataclass(frozen=True)
 class Capabilities:
     """What a runtime can do besides starting and stopping.
@@ -249,7 +253,8 @@ class NodesRuntime(Runtime, Protocol):
         """Bind a bot that doesn't run to another machine, by its name or id, and return what to remember of it.
 
         Raises:
-            EngineError: there is no such machine, or it can't take a bot.
+            PlacementError: there is no such machine, or it can't take a bot.
+            EngineError: the engine doesn't answer.
         """
 
 

@@ -29,7 +29,16 @@ from docker.types import (
 )
 from requests.exceptions import RequestException
 
-from ape_silverback.server.runtimes import GONE, Capabilities, EngineError, Node, Observation, Run, State
+from ape_silverback.server.runtimes import (
+    GONE,
+    Capabilities,
+    EngineError,
+    Node,
+    Observation,
+    PlacementError,
+    Run,
+    State,
+)
 from ape_silverback.server.runtimes.docker import (
     BOT_LABEL,
     CLUSTER_LABEL,
@@ -134,16 +143,17 @@ class SwarmRuntime(DockerRuntime):
             node: its name or id.
 
         Raises:
-            EngineError: there is no such node, or it can't take a bot.
+            PlacementError: there is no such node, or it can't take a bot.
+            EngineError: the engine doesn't answer.
         """
         found = [one for one in self.nodes() if node in (one.id, one.name)]
         if not found:
             known = ", ".join(one.name for one in self.nodes())
-            raise EngineError(f"no node '{node}'; there is: {known}")
+            raise PlacementError(f"no node '{node}'; there is: {known}")
         if not found[0].available:
-            raise EngineError(f"node '{node}' is {found[0].state} and can't take a bot")
+            raise PlacementError(f"node '{node}' is {found[0].state} and can't take a bot")
         if not state.get("signer"):
-            raise EngineError("it has no account, so the engine places it by itself")
+            raise PlacementError("it has no account, so the engine places it by itself")
         with _engine_errors():
             for service in self._services({"label": [f"{BOT_LABEL}={bot}"]}):
                 self._remove(service["ID"])

@@ -22,6 +22,7 @@ bots = LazyGroup(
             "start": (f"{HERE}.lifecycle:start", "Start bots"),
             "stop": (f"{HERE}.lifecycle:stop", "Stop bots"),
             "remove": (f"{HERE}.lifecycle:remove", "Remove bots"),
+            "move": (f"{HERE}.move:move", "Move a bot to another machine"),
         },
     },
 )

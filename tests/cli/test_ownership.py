@@ -1,0 +1,310 @@
+"""What a deployment knows to be its own, who changed what, and what it owes, through the real `ape` command."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ape_silverback.cluster.client import ClusterClient
+from ape_silverback.deployment.plan import Drift
+from tests.cli.conftest import AtTerminal, Run, documents
+from tests.server.machine import Cluster
+
+pytestmark = pytest.mark.xdist_group("ownership")
+
+BASE = 'name: shop\nsilverback:\n  network: "ethereum:mainnet:node"\n  registry: ghcr.io/me\n  tag: "1"\n'
+TARGETS = f"{BASE}  targets: {{main: {{bots: {{alpha: {{}}}}}}, side: {{bots: {{beta: {{}}}}}}}}\n"
+PAIR = f"{BASE}  bots: {{alpha: {{}}, beta: {{}}}}\n"
+
+
+@pytest.fixture(autouse=True)
+def _clean(served: Cluster, client: ClusterClient) -> Iterator[None]:
+    yield
+    served.machine.crashing = set()
+
+
+def write(project: Path, section: str) -> None:
+    (project / "ape-config.yaml").write_text(section)
+
+
+def names(client: ClusterClient) -> set[str]:
+    return set(client.bots)
+
+
+# Whose a bot is
+
+
+def test_targets_of_one_cluster_leave_each_other_alone(run: Run, client: ClusterClient, project: Path) -> None:
+    write(project, TARGETS.replace("alpha: {}", "alpha: {}, gamma: {}"))
+    for target in ("main", "side"):
+        run("deploy", "--target", target, "--yes")
+    assert names(client) == {"alpha", "beta", "gamma"}
+    write(project, TARGETS)
+    pruned = run("deploy", "--target", "main", "--prune", "--yes")
+    assert "- remove bot gamma" in pruned.stdout
+    assert names(client) == {"alpha", "beta"}
+    run("deploy", "--target", "side", "--tag", "2", "--yes")
+    run("deploy", "--target", "main", "--tag", "2", "--yes")
+    run("rollback", "--target", "side", "--yes")
+    images = {name: bot.image.rpartition(":")[2] for name, bot in client.bots.items()}
+    assert images == {"alpha": "2", "beta": "1"}
+
+
+def test_a_bot_renamed_by_hand_is_renamed_back_and_not_doubled(run: Run, client: ClusterClient, project: Path) -> None:
+    write(project, PAIR)
+    run("deploy", "--yes")
+    before = client.bots["beta"].id
+    client.bots["beta"].update(name="beta2")
+    result = run("deploy", "--yes")
+    assert "name: beta2 -> beta (changed on the cluster since the last deployment)" in result.stdout
+    assert {name: bot.id for name, bot in client.bots.items()}["beta"] == before
+    assert names(client) == {"alpha", "beta"}
+
+
+def test_a_bot_that_somebody_else_made_is_taken_over_only_when_told(
+    run: Run, client: ClusterClient, project: Path, at_terminal: AtTerminal
+) -> None:
+    client.new_bot("alpha", "theirs/image:1", "ethereum", "mainnet", "node")
+    write(project, PAIR)
+    refused = run("deploy", "--yes", code=1)
+    assert "alpha: on the cluster, but not deployed by this project" in refused.stderr
+    assert "pass --adopt to take it over" in refused.stderr
+    assert client.bots["alpha"].image == "theirs/image:1"
+    assert names(client) == {"alpha"}
+    shown = at_terminal("deploy", typed=(("Take it over?", "y\n"), ("Apply this", "y\n")))
+    assert "taken over: this project didn't deploy it" in shown
+    assert client.bots["alpha"].image == "ghcr.io/me/shop-alpha:1"
+    write(project, f"{BASE}  bots: {{beta: {{}}}}\n")
+    run("deploy", "--prune", "--yes")
+    assert names(client) == {"beta"}, "what was taken over is the project's"
+
+
+def test_a_lost_history_is_said_and_removes_nothing(run: Run, client: ClusterClient, project: Path, home: Path) -> None:
+    write(project, PAIR)
+    run("deploy", "--yes")
+    (home / ".silverback" / "deployments").rename(home / "elsewhere")
+    write(project, f"{BASE}  bots: {{alpha: {{}}}}\n")
+    plan = run("plan", "--prune")
+    assert "nothing is recorded here of earlier deployments of this project" in plan.stderr
+    assert "--prune removes nothing" in plan.stderr
+    assert "`history:` of the section" in plan.stderr
+    run("deploy", "--prune", "--yes")
+    assert names(client) == {"alpha", "beta"}
+    assert "pass --adopt" in run("deploy", "--tag", "2", "--yes", code=1).stderr
+    run("deploy", "--tag", "2", "--adopt", "--yes")
+    assert client.bots["alpha"].image.endswith(":2")
+
+
+def test_projects_of_one_name_in_different_folders_are_told_apart(
+    run: Run, client: ClusterClient, project: Path, home: Path, served: Cluster, tmp_path: Path
+) -> None:
+    from tests.cli.conftest import runner
+
+    other = tmp_path / "team-b" / project.name
+    other.mkdir(parents=True)
+    write(project, f"{BASE}  bots: {{alpha: {{}}}}\n")
+    write(other, f"{BASE}  bots: {{beta: {{}}}}\n")
+    run("deploy", "--yes")
+    run_other = runner(home, other, **served.environment)
+    run_other("deploy", "--prune", "--yes")
+    assert names(client) == {"alpha", "beta"}
+    run("plan", "--out", str(tmp_path / "plan.json"))
+    refused = run_other("deploy", "--plan", str(tmp_path / "plan.json"), "--yes", code=1)
+    assert "the plan is of another project: shop (" in refused.stderr
+    write(other, f"{BASE}  project: shop\n  bots: {{beta: {{}}}}\n")
+    write(project, f"{BASE}  project: shop\n  bots: {{alpha: {{}}}}\n")
+    run_other("deploy", "--adopt", "--tag", "2", "--yes")
+    assert "bot beta was deployed before and isn't in the project any more" in run("plan").stdout
+
+
+def test_what_is_left_over_is_said_in_every_plan_and_counts(run: Run, client: ClusterClient, project: Path) -> None:
+    write(project, PAIR)
+    run("deploy", "--yes")
+    write(project, f"{BASE}  bots: {{alpha: {{}}}}\n")
+    plan = run("plan", "--detailed-exitcode", code=2)
+    assert "Nothing to change" in plan.stdout
+    said = "bot beta was deployed before and isn't in the project any more: --prune removes it"
+    assert f"? {said}" in plan.stdout
+    assert f"- {said}" in run("plan", "--format", "markdown").stdout
+    assert json.loads(run("plan", "--format", "json").stdout)["orphans"] == [
+        {"kind": "bot", "name": "beta", "confirmed": True}
+    ]
+    run("deploy", "--prune", "--yes")
+    run("plan", "--detailed-exitcode")
+
+
+# Who changed what
+
+
+def test_each_difference_says_who_made_it(run: Run, client: ClusterClient, project: Path, served: Cluster) -> None:
+    every = ("same", "mine", "theirs", "both", "agreed", "gone", "stopped", "left", "moved")
+    bots = dict.fromkeys(every, "{account: one}")
+    write(project, f"{BASE}  bots: {{{', '.join(f'{name}: {text}' for name, text in bots.items())}}}\n")
+    run("deploy", "--yes")
+    there = client.bots
+    there["theirs"].update(account="two")
+    there["both"].update(account="two")
+    there["agreed"].update(account="three")
+    there["gone"].remove()
+    there["stopped"].stop()
+    there["moved"].update(name="away")
+    bots |= dict.fromkeys(("mine", "both", "agreed"), "{account: three}")
+    del bots["left"]
+    write(project, f"{BASE}  bots: {{{', '.join(f'{name}: {text}' for name, text in bots.items())}}}\n")
+    text = run("plan").stdout
+    for line in (
+        "= keep bot same\n",
+        "~ update bot mine and restart\n        account: one -> three (changed in the project)",
+        "~ update bot theirs and restart\n",
+        "account: two -> one (changed on the cluster since the last deployment)",
+        "account: two -> three (changed in the project and on the cluster, where one was deployed)",
+        "! bot agreed: account was changed on the cluster: one -> three, and left so",
+        "+ create bot gone, which was removed on the cluster",
+        "> start bot stopped, which is stopped",
+        "? bot left was deployed before and isn't in the project any more",
+        "name: away -> moved (changed on the cluster since the last deployment)",
+    ):
+        assert line in text, line
+    assert (
+        "account: two -> three (changed in the project and on the cluster" in run("plan", "--format", "markdown").stdout
+    )
+    actions = {one["name"]: one for one in json.loads(run("plan", "--format", "json").stdout)["actions"]}
+    authors = {name: [change["by"] for change in one.get("changes", ())] for name, one in actions.items()}
+    assert authors["mine"] == ["project"]
+    assert authors["theirs"] == authors["moved"] == ["cluster"]
+    assert authors["both"] == ["both"]
+
+    drift = run("plan", "--drift-only", "--detailed-exitcode", code=2).stdout
+    assert re.search(r"! bot theirs: account was changed on the cluster: one -> two\n", drift)
+    assert "mine" not in drift
+    found = documents(list[Drift], run("plan", "--drift-only", "--format", "json").stdout)
+    assert {one.name for one in found} == {"theirs", "both", "agreed", "gone", "stopped", "moved"}
+    assert "- bot gone was removed on the cluster" in run("plan", "--drift-only", "--format", "markdown").stdout
+
+    kept = run("deploy", "--keep-drift", "--yes").stdout
+    assert "bot gone was removed on the cluster, and left so" in kept
+    now = client.bots
+    assert {name: bot.account for name, bot in now.items()} == {
+        "same": "one",
+        "mine": "three",
+        "theirs": "two",
+        "both": "three",
+        "agreed": "three",
+        "stopped": "one",
+        "left": "one",
+        "away": "one",
+    }
+    assert not served.machine.processes[now["stopped"].id].alive
+    run("deploy", "--yes")
+    assert client.bots["theirs"].account == "one"
+    assert "No drift on" in run("plan", "--drift-only", "--detailed-exitcode").stdout
+
+
+def test_drift_cant_be_told_without_a_record(run: Run, project: Path) -> None:
+    write(project, PAIR)
+    assert "so drift can't be told" in run("plan", "--drift-only", "--detailed-exitcode", code=1).stderr
+
+
+# What is owed
+
+
+def test_a_subset_restarts_every_bot_of_the_project_that_uses_a_changed_group(
+    run: Run, client: ClusterClient, project: Path, served: Cluster
+) -> None:
+    section = f"{BASE}  environment: [g]\n  variables: {{g: [V1]}}\n  bots: {{alpha: {{}}, beta: {{}}}}\n"
+    write(project, section)
+    run("deploy", "--yes", V1="1")
+    client.new_bot("stranger", "x/y:1", "ethereum", "mainnet", "node", environment=["g"])
+    write(project, section.replace("[V1]", "[V1, V2]"))
+    result = run("deploy", "alpha", "--yes", V1="1", V2="2")
+    assert "~ restart bot beta: variables of g change" in result.stdout
+    assert "stranger: not this project's, but with variable group g; restart by hand" in result.stdout
+    assert served.runs_with("beta")["V2"] == "2"
+    assert "V2" not in served.runs_with("stranger")
+    assert "Nothing to change" in run("deploy", "--yes", V1="1", V2="2").stdout
+    left = run("deploy", "alpha", "--yes", "--push-vars", "--no-restart", V1="3", V2="2").stdout
+    assert "= keep bot beta, which should be restarted: variables of g change" in left
+    assert served.runs_with("beta")["V1"] == "1"
+    run("deploy", "--yes", V1="3", V2="2")
+    assert served.runs_with("beta")["V1"] == "3"
+
+
+def test_a_rollback_is_the_inverse_of_renames(run: Run, client: ClusterClient, project: Path) -> None:
+    write(project, f"{BASE}  bots: {{a: {{account: me}}}}\n")
+    run("deploy", "--yes")
+    identity = client.bots["a"].id
+    for new, old in (("b", "[a]"), ("c", "[b, a]")):
+        write(project, f"{BASE}  bots: {{{new}: {{account: me, renamed-from: {old}}}}}\n")
+        run("deploy", "--yes")
+    assert {name: bot.id for name, bot in client.bots.items()} == {"c": identity}
+    run("rollback", "--yes")
+    assert {name: bot.id for name, bot in client.bots.items()} == {"b": identity}
+    run("rollback", "--to", "1", "--yes")
+    assert {name: bot.id for name, bot in client.bots.items()} == {"a": identity}
+    write(project, f"{BASE}  bots: {{c: {{account: me, renamed-from: [b, a]}}}}\n")
+    run("deploy", "--yes")
+    assert {name: bot.id for name, bot in client.bots.items()} == {"c": identity}, "two renames behind"
+
+
+def test_a_rollback_of_some_bots_takes_nothing_from_the_others(
+    run: Run, client: ClusterClient, project: Path, served: Cluster
+) -> None:
+    section = f"{BASE}  environment: [g]\n  variables: {{g: [V1]}}\n  bots: {{alpha: {{}}, beta: {{}}}}\n"
+    write(project, section)
+    run("deploy", "--yes", V1="1")
+    write(project, section.replace("[V1]", "[V2]"))
+    run("deploy", "--yes", "--tag", "2", V2="2")
+    back = run("rollback", "alpha", "--yes", V1="1")
+    assert "variable group g keeps V2, since other bots use it" in back.stderr
+    assert client.bots["alpha"].image.endswith(":1")
+    assert client.bots["beta"].image.endswith(":2")
+    assert {"V1", "V2"} <= set(served.runs_with("beta"))
+    run("rollback", "--yes", V1="1", V2="2")
+    assert client.bots["alpha"].image.endswith(":2"), "the rollback of some bots is undone"
+
+
+def test_a_failure_isnt_called_cut_off(run: Run, client: ClusterClient, project: Path, served: Cluster) -> None:
+    write(project, PAIR)
+    served.machine.crashing = {"ghcr.io/me/shop-beta:1"}
+    run("deploy", "--yes", code=1)
+    assert "cut off" not in run("deploy", "--yes", code=1).stderr
+
+
+# What can't be known
+
+
+def test_what_isnt_known_is_said_also_when_nothing_changes(
+    run: Run, client: ClusterClient, project: Path, served: Cluster, home: Path
+) -> None:
+    write(project, f"{BASE}  environment: [g]\n  variables: {{g: [V1, V2]}}\n  bots: {{alpha: {{}}}}\n")
+    run("deploy", "--yes", V1="hunter-1", V2="2")
+    same = run("plan", V1="hunter-1")
+    assert "Nothing to change" in same.stdout
+    assert "not known: whether the values of V2 in g are still right" in same.stdout
+    assert "not known: whether the image tags of alpha were moved" in same.stdout
+    assert "- Not known: whether the values of V2" in run("plan", "--format", "markdown", V1="hunter-1").stdout
+    assert json.loads(run("plan", "--format", "json", V1="hunter-1").stdout)["unknown"]
+    changed = run("plan", "--detailed-exitcode", V1="hunter-2", code=2)
+    assert "~ update variable group g: *V1" in changed.stdout
+    run("deploy", "--yes", V1="hunter-2")
+    assert served.runs_with("alpha")["V1"] == "hunter-2"
+    texts = [file.read_text() for file in (home / ".silverback" / "deployments").rglob("*") if file.is_file()]
+    assert not [text for text in texts if "hunter" in text]
+    refused = run("deploy", "--yes", "--push-vars", V1="", V2="2", code=1)
+    assert "variable 'V1' of group 'g'" in refused.stderr
+    assert "empty" in refused.stderr
+
+
+def test_a_saved_plan_is_the_whole_truth(run: Run, client: ClusterClient, project: Path, home: Path) -> None:
+    write(project, TARGETS)
+    run("plan", "--target", "side", "--out", "plan.json")
+    for option in (["--tag", "2"], ["--prune"], ["--set", "tag=2"], ["--force"], ["--push-vars"], ["--adopt"]):
+        refused = run("deploy", "--plan", "plan.json", "--yes", *option, code=2)
+        assert f"so {option[0]} can't change it" in refused.stderr
+    run("deploy", "--plan", "plan.json", "--yes")
+    assert names(client) == {"beta"}
+    assert "--target side" in run("history", "--target", "side").stdout

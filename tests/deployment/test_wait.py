@@ -1,0 +1,152 @@
+"""Waiting for bots: what one look means, and what a cluster's bad answers don't mean."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from ape_silverback.cluster.base_client import Retries
+from ape_silverback.cluster.client import ClusterClient
+from ape_silverback.cluster.types import ResourceStatus
+from ape_silverback.deployment.events import Event
+from ape_silverback.deployment.wait import Sight, Timing, Watched, verdict, wait_until_ready
+from tests.cluster.server import BOT, Reply, Request, answer, serving
+
+TIMING = Timing(timeout=100, settle=7, start=60)
+RUNNING, STOPPED = ResourceStatus.RUNNING, ResourceStatus.STOPPED
+
+
+def looks(*sights: tuple[float, Sight], settle: float = 7) -> tuple[bool | None, str]:
+    """Return what is decided of a bot after looks at certain seconds, and when not yet, in what state it is."""
+    watched = Watched(settle)
+    for elapsed, sight in sights:
+        watched, decided = verdict(watched, sight, elapsed, TIMING)
+        if decided is not None:
+            return decided.ready, f"{decided.text} ({elapsed:g})"
+    return None, str(watched.status)
+
+
+HEALTHY, SICK = Sight(healthy=True), Sight(status=RUNNING)
+
+
+@pytest.mark.parametrize(
+    ("sights", "ready", "text"),
+    [
+        ([(0, HEALTHY), (6.9, HEALTHY)], None, "RUNNING"),
+        ([(0, HEALTHY), (7, HEALTHY)], True, "running and healthy (7)"),
+        ([(0, HEALTHY), (5, Sight(status=STOPPED, reason="killed"))], False, "it stopped: killed (5)"),
+        ([(0, HEALTHY), (3, SICK), (4, HEALTHY), (10, HEALTHY)], None, "RUNNING"),
+        ([(0, HEALTHY), (3, SICK), (4, HEALTHY), (11, HEALTHY)], True, "running and healthy (11)"),
+        ([(0, Sight(status=STOPPED)), (59, Sight(status=STOPPED)), (60, HEALTHY), (67, HEALTHY)], True, "running"),
+        ([(0, Sight(status=STOPPED)), (61, Sight(status=STOPPED))], False, "still stopped 61 s after it was started"),
+        ([(0, Sight(status=STOPPED, is_sure=True))], False, "it stopped (0)"),
+        ([(0, SICK), (101, SICK)], False, "still running but not healthy after 100 s"),
+        ([(0, Sight()), (101, Sight())], False, "still in an unknown state after 100 s"),
+        ([(0, SICK), (99, HEALTHY), (105, HEALTHY), (106, HEALTHY)], True, "running and healthy (106)"),
+        ([(0, Sight(present=False))], False, "it is no longer on the cluster"),
+    ],
+)
+def test_a_look_means_what_it_shows(sights: list[tuple[float, Sight]], ready: bool | None, text: str) -> None:
+    decided, shown = looks(*sights)
+    assert decided is ready
+    assert text.lower() in shown.lower()
+
+
+def test_a_bot_that_nothing_was_done_to_need_not_settle() -> None:
+    assert looks((0, HEALTHY), settle=0)[0] is True
+
+
+def bots(*names: str) -> list[dict[str, Any]]:
+    return [
+        {**BOT, "name": name, "id": f"11111111-1111-4111-8111-1111111111{index:02}"} for index, name in enumerate(names)
+    ]
+
+
+def waited(behave: Callable[[Request], Reply], *names: str, **timing: float) -> tuple[list[Event], Counter[str]]:
+    """Wait for bots of a cluster that doesn't tell of tasks; return the events, and how often what was asked."""
+    quick = Timing(**{"timeout": 5, "settle": 0, "start": 5, "poll": 0.02, **timing})
+    with serving(behave) as server, ClusterClient(base_url=server.url, retries=Retries(attempts=1)) as client:
+        events = list(wait_until_ready(client, names, quick))
+        return events, Counter(request.path.rpartition("/")[2] for request in server.requests)
+
+
+def cluster(health: Callable[[int], Reply], status: Callable[[str, int], Reply], *names: str) -> Callable[..., Reply]:
+    """A cluster whose answers for health and states depend on how often it was asked."""
+    counts: Counter[str] = Counter()
+    lock = threading.Lock()
+
+    def behave(request: Request) -> Reply:
+        with lock:
+            counts[request.path] += 1
+            number = counts[request.path]
+        if request.path == "/health":
+            return health(number)
+        if request.path == "/bots":
+            return answer(bots(*names))
+        if request.path.endswith("/status"):
+            return status(request.path.split("/")[2][-2:], number)
+        return answer([])
+
+    return behave
+
+
+def healthy(*names: str) -> Reply:
+    return answer({"networks": {}, "bots": {name: {"healthy": True} for name in names}})
+
+
+def test_bad_answers_are_asked_again_and_decide_nothing() -> None:
+    replies = [
+        answer({"detail": "oops"}, 500),
+        healthy(),
+        answer({"detail": "oops"}, 502),
+        healthy("a"),
+        healthy("a", "b"),
+    ]
+
+    def health(number: int) -> Reply:
+        return replies[min(number, len(replies)) - 1]
+
+    def status(bot: str, number: int) -> Reply:
+        return answer({"detail": "oops"}, 500) if number == 1 else answer(int(ResourceStatus.STARTUP))
+
+    events, _ = waited(cluster(health, status, "a", "b"), "a", "b")
+    assert {event.name: event.kind for event in events} == {"a": "ready", "b": "ready"}
+
+
+def test_a_bots_own_404_is_that_bots() -> None:
+    def status(bot: str, number: int) -> Reply:
+        return answer({"detail": "no such bot"}, 404) if bot == "00" else answer(int(ResourceStatus.STARTUP))
+
+    events, _ = waited(cluster(lambda number: healthy(*("b" if number > 3 else ())), status, "a", "b"), "a", "b")
+    last = {event.name: event for event in events}
+    assert (last["a"].kind, last["b"].kind) == ("failed", "ready")
+    assert "no longer on the cluster" in last["a"].text
+
+
+def test_answers_that_stay_bad_fail_at_the_time_out_and_a_refused_key_at_once() -> None:
+    down, _ = waited(lambda _: answer({"detail": "oops"}, 500), "a", timeout=0.2)
+    assert [event.kind for event in down] == ["failed"]
+    assert "its state couldn't be read" in down[0].text
+    refused, counts = waited(lambda _: answer({"detail": "no"}, 401), "a")
+    assert [event.kind for event in refused] == ["skipped"]
+    assert counts.total() == 1
+
+
+def test_states_of_their_own_are_asked_less_and_less_often() -> None:
+    names = [f"bot-{number}" for number in range(20)]
+    starting = cluster(lambda _: healthy(), lambda *_: answer(int(ResourceStatus.STARTUP)), *names)
+    events, counts = waited(starting, *names, timeout=4.0, poll=0.05)
+    assert {event.kind for event in events} == {"state", "failed"}
+    assert counts["status"] < 20 * counts["health"] * 0.7
+
+
+def test_delays_grow_and_stay_bounded() -> None:
+    delays = list(itertools.islice(Timing(poll=0.5).delays(), 30))
+    assert delays[0] == 0.5
+    assert delays == sorted(delays)
+    assert max(delays) == 5.0
