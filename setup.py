@@ -28,7 +28,7 @@ SERVER = [
 # What runs bots as containers.
 DOCKER = ["docker>=7.1,<8", "requests"]
 # What draws charts in the terminal and writes Parquet files, for `bots metrics`.
-METRICS = ["plotext>=5.3,<7", "pyarrow>=15"]
+METRICS = ["plotext>=5.3,<6", "pyarrow>=15,<21"]
 # The cluster as tools for language models.
 MCP = ["mcp>=2,<3", "uvicorn>=0.30,<1"]
 # The real parts that the tests and the demo drive: `ape-foundry` connects a bot's process to anvil, `vyper` compiles
@@ -88,6 +88,7 @@ setup(
         "httpcore>=1,<2",
         "httpx[socks]>=0.27,<1",
         "joserfc>=1.6.8,<2",
+        "packaging",
         "pandas",
         "pluggy",
         "pydantic",

@@ -134,7 +134,7 @@ def test_a_section_that_is_shown_is_one(block: Block, tmp_path: Path) -> None:
     (tmp_path / "ape-config.yaml").write_text(block.text)
     section = read_section(tmp_path).section
     if "\nsilverback:" in f"\n{block.text}":
-        assert section.bots or section.targets
+        assert section.model_fields_set
 
 
 @pytest.mark.parametrize("page", pages(), ids=lambda page: page.stem)
@@ -159,3 +159,10 @@ def errors(base: type[SilverbackError] = SilverbackError) -> Iterator[str]:
 def test_every_error_has_its_cure() -> None:
     found = set(re.findall(r"^\| `(\w+)` \| \S", (GUIDES / "troubleshooting.md").read_text(), re.MULTILINE))
     assert found == {name for name in errors() if name}
+
+
+def test_every_page_is_in_the_sites_contents() -> None:
+    kept = [path.relative_to(ROOT / "docs").with_suffix("") for path in (ROOT / "docs").rglob("*.md")]
+    kept = [path.as_posix() for path in kept if path.parts[0] not in ("_build", "commands")]
+    contents = re.findall(r"^   (userguides/\S+)$", (ROOT / "docs" / "index.rst").read_text(), re.MULTILINE)
+    assert set(kept) <= set(contents)

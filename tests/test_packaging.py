@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import shutil
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from importlib.metadata import distribution, entry_points, packages_distribution
 from pathlib import Path
 
 import pytest
+import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
@@ -147,3 +149,19 @@ def test_what_the_client_imports_is_required_and_what_the_server_imports_is_in_e
             if not providers & allowed:
                 undeclared.append(f"{place}: {name}")
     assert not undeclared
+
+
+# The repository
+
+
+@pytest.mark.parametrize(
+    "file", [*(ROOT / ".github").rglob("*.y*ml"), ROOT / ".pre-commit-config.yaml"], ids=lambda file: file.name
+)
+def test_what_a_workflow_or_hook_runs_is_there(file: Path) -> None:
+    content = yaml.safe_load(file.read_text())
+    assert content
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    text = file.read_text()
+    assert set(re.findall(r"\bmake (\w+)", text)) <= targets
+    for path in re.findall(r"(?:tests|docs|\.ci)/[\w./]+", text):
+        assert (ROOT / path).exists() or path.startswith("docs/_build"), path

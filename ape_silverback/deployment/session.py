@@ -9,7 +9,7 @@ import os
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,7 +27,7 @@ from ape_silverback.deployment.local import fingerprints_of, read_local_state
 from ape_silverback.deployment.plan import DEFAULT_PLAN_OPTIONS, Plan, PlanOptions
 from ape_silverback.exceptions import BuildError, ConfigurationError, DeployError
 from ape_silverback.files import silverback_folder
-from ape_silverback.images.build import Build, BuiltImage, build_image
+from ape_silverback.images.build import Build, BuiltImage, build_image, one_per_image
 from ape_silverback.images.engine import Engine, image_digests
 from ape_silverback.project.desired import NO_OVERRIDES, DesiredBot, DesiredState, Overrides
 from ape_silverback.project.discovery import find_bot_module, project_name
@@ -223,14 +223,17 @@ class DeploySession:
 
         # A cluster on this machine's Docker Engine finds what is built there without a registry.
         engine, failed = Engine.find(build.engine or ("docker" if self.connection.kind() == "engine" else None)), []
-        for bot in bots:
+        for bot in one_per_image(bots):
             built = build_image(
                 self.request.folder, bot, bot.configuration.image, self.reading.file, build, engine, go_on
             )
-            if built.error is None:
-                yield built
-            else:
+            if built.error is not None:
                 failed.append(f"{bot.name}: {built.error}")
+                continue
+            # Of a bot on several networks, each has this image.
+            yield from (
+                replace(built, name=one.name) for one in bots if one.configuration.image == bot.configuration.image
+            )
         if failed:
             raise BuildError("\n".join([*failed, "nothing was changed on the cluster"]))
 
@@ -280,4 +283,8 @@ def own_bots(reading: SectionReading, target: str | None, desired: DesiredState)
     """Leave out the bots that are somebody else's: their image is given, and their code isn't in this project."""
     places = [reading.section, reading.target(target)]
     given = {name for place in places if place for name, bot in place.bots.items() if bot.image}
-    return [bot for bot in desired.bots if bot.name not in given or find_bot_module(desired.folder, bot.module)]
+    return [
+        bot
+        for bot in desired.bots
+        if (bot.family or bot.name) not in given or find_bot_module(desired.folder, bot.module)
+    ]

@@ -23,13 +23,23 @@ from ape_silverback.server.dashboard.pages import add_dashboard
 from ape_silverback.server.database import NameTakenError
 from ape_silverback.server.keys import Keys
 from ape_silverback.server.measurements import MeasuredRequests, Measurements
-from ape_silverback.server.routes import RouteModule, bots, cluster, credentials, keys, metrics, nodes, variables
+from ape_silverback.server.routes import (
+    RouteModule,
+    bots,
+    cluster,
+    credentials,
+    deployments,
+    keys,
+    metrics,
+    nodes,
+    variables,
+)
 from ape_silverback.server.runtimes import EngineError, PlacementError
 from ape_silverback.server.store import UnreadableError
 from ape_silverback.server.supervisor import BusyError, GoneError, Supervisor
 from ape_silverback.version import __version__
 
-ROUTES: tuple[RouteModule, ...] = (cluster, bots, variables, credentials, metrics, nodes, keys)
+ROUTES: tuple[RouteModule, ...] = (cluster, bots, variables, credentials, metrics, nodes, keys, deployments)
 """Modules of routes that a cluster serves; what they add to the API of every cluster is announced."""
 
 THREADS = 200
@@ -78,6 +88,7 @@ def make_app(
     beside: Sequence[Service] = (),
     session: str | None = None,
     configuration: ClusterConfiguration | None = None,
+    hosts: Sequence[str] = ("127.0.0.1", "localhost"),
 ) -> FastAPI:
     """Make the application.
 
@@ -88,6 +99,7 @@ def make_app(
         beside: what begins after the bots and ends before them, likewise.
         session: what a request may bring instead of the key, as the cookie ``session``.
         configuration: what is paid for; None for a cluster that hosts itself.
+        hosts: names that a request may call the server by; ``*`` for all.
     """
     measurements = Measurements(supervisor)
 
@@ -112,7 +124,7 @@ def make_app(
     app.state.keys = Keys(supervisor.store)
     app.state.measurements = measurements
     # A page in a browser can make its own name point here; it can't make the browser send another Host.
-    app.add_middleware(TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost"])
+    app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(hosts))
     app.add_middleware(MeasuredRequests, histogram=measurements.requests)
     app.add_middleware(BoundedBodies, is_known=_is_known)
     for module in ROUTES:

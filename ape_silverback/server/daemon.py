@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from importlib.util import find_spec
 from pathlib import Path
@@ -134,6 +134,8 @@ class LocalCluster:
             raise LocalClusterError(
                 f'the local cluster needs {", ".join(missing)}: pip install "ape-silverback[server]"'
             )
+        from ape_silverback.server.runtimes.loading import choose_runtime
+
         make_private_folder(self.folder)
         with self._alone(timeout):
             if running := self._answering(timeout):
@@ -143,7 +145,7 @@ class LocalCluster:
                 return Started(running, key_file(self.folder).read_text(encoding="utf8"), True, platform)
             self._choose_notifications(notify)
             chosen = self._choose_port(port)
-            self._choose_runtime(runtime, runtime_options)
+            choose_runtime(self.folder, runtime, runtime_options)
             api_key = self._keep_key()
             platform = self._prepare_platform(wanted)
             return Started(self._spawn(chosen, timeout), api_key, False, platform)
@@ -207,27 +209,6 @@ class LocalCluster:
 
         session = session_file(self.folder).read_text(encoding="utf8")
         return StartedPlatform(read_payments(payments_file(self.folder)), session)
-
-    def _choose_runtime(self, name: str | None, options: Mapping[str, str] | None) -> None:
-        """Settle where bots run, for the server that is started next.
-
-        Raises:
-            LocalClusterError: that runtime isn't installed, or its engine doesn't answer.
-        """
-        from ape_silverback.server.runtimes.loading import (
-            create_runtime,
-            read_choice,
-            settings_of,
-            settled,
-            write_choice,
-        )
-
-        before = choice = read_choice(self.folder)
-        if name is not None:
-            choice = replace(choice, name=name, options=settled(name, options or {}))
-        create_runtime(choice.name, settings_of(self.folder, choice)).close()  # whether its engine answers
-        if choice != before:
-            write_choice(self.folder, choice)
 
     def _check_runtime(self, name: str | None, options: Mapping[str, str] | None) -> None:
         """Raise if a server that runs doesn't have the runtime that is asked for.

@@ -41,5 +41,11 @@ MIGRATIONS = (
         created TEXT NOT NULL, last_use TEXT
     );
     """,
+    # 6: the records of deployments that clients keep here
+    """
+    CREATE TABLE deployments (
+        project TEXT NOT NULL, number INTEGER NOT NULL, line TEXT NOT NULL, PRIMARY KEY (project, number)
+    );
+    """,
 )
 """Append one for a change; never edit one that was released. Each has to lead from any database of its version."""

@@ -106,6 +106,7 @@ class Supervisor:
         healthy: what is expected of bots for which nothing else is set.
 
     Attributes:
+        keep_running: whether bots go on when this ends; the next server adopts them.
         listeners: called with each event, from any thread; they must not wait.
     """
 
@@ -133,6 +134,7 @@ class Supervisor:
         self.limits = limits
         self.restart = restart
         self.healthy = healthy
+        self.keep_running = False
         self.listeners: list[Callable[[Event], None]] = []
         self._lock = threading.RLock()
         self._kill_at: dict[uuid.UUID, float] = {}
@@ -169,6 +171,14 @@ class Supervisor:
 
     def end(self) -> None:
         """Stop all bots and then watching. The next server starts those again that ran."""
+        if not self.keep_running:
+            self._stop_all()
+        self._ended.set()
+        self._woken.set()
+        if self._thread.is_alive():
+            self._thread.join(timeout=5.0)
+
+    def _stop_all(self) -> None:
         with self._lock:
             for bot in self.store.bots():
                 if bot.status in (STARTUP, RUNNING):
@@ -178,10 +188,6 @@ class Supervisor:
             if not self._thread.is_alive():
                 self.look()
             time.sleep(self.poll / 2)
-        self._ended.set()
-        self._woken.set()
-        if self._thread.is_alive():
-            self._thread.join(timeout=5.0)
 
     # What users ask for
 

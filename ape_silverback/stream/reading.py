@@ -70,9 +70,9 @@ class OnChainState:
 
     @property
     def is_worth_another_look(self) -> bool:
-        """Whether the node refused something that it may answer later."""
+        """Whether the node refused something that it may answer at another block; not if it answers nothing at all."""
         errors = [self.error, *self.answers.values()]
-        return any(isinstance(one, ChainError) and one.temporary for one in errors)
+        return self.block is not None and any(isinstance(one, ChainError) and one.temporary for one in errors)
 
 
 NOTHING_READ = OnChainState()

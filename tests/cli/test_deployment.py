@@ -188,7 +188,14 @@ def test_many_bots_take_a_request_each_and_a_few_more_and_the_second_time_only_a
     assert counts["POST /bots"] == 252
     looks = counts.pop("GET /bots") + counts.pop("GET /health")  # twice in half a second, until all of them run
     assert looks < 40
-    assert counts == {"POST /bots": 252, "GET /openapi.json": 1, "GET /vars": 1, "GET /credentials": 1}
+    assert counts == {
+        "POST /bots": 252,
+        "GET /openapi.json": 1,
+        "GET /vars": 1,
+        "GET /credentials": 1,
+        "GET /deployments": 1,
+        "POST /deployments": 2,
+    }
     served.requests.clear()
     run("deploy", "--yes")
     assert len(served.requests) <= 6
@@ -282,6 +289,17 @@ def test_images_of_what_is_deployed_are_built_and_pushed_first(
     assert [line for line in engine() if not line.startswith("image")] == ["build ghcr.io/me/first-blocks:2"]
     last = documents(list[Record], run("history", "--format", "json").stdout)[-1]
     assert last.digests == {"blocks": "sha256:1d", "prices": "sha256:1d"}, "prices is of an image that the engine has"
+
+
+def test_a_bot_on_several_networks_is_built_once(
+    run: Run, client: ClusterClient, engine: Callable[[], list[str]]
+) -> None:
+    networks = "bots.blocks.networks=ethereum:sepolia:node,base:mainnet:node"
+    run("deploy", "blocks", "--build", "--yes", "--set", networks)
+    asked = [line for line in engine() if not line.startswith("image")]
+    assert asked == ["build ghcr.io/me/first-blocks:1", "push ghcr.io/me/first-blocks:1"]
+    [record] = documents(list[Record], run("history", "--format", "json").stdout)
+    assert record.digests == {"blocks-ethereum-sepolia": "sha256:1d", "blocks-base-mainnet": "sha256:1d"}
 
 
 def test_an_image_that_cant_be_built_stops_everything_before_the_first_write(

@@ -31,10 +31,11 @@ def run() -> int:
     files = b"".join(number.to_bytes(4, sys.byteorder) for number in (0, 1, 2))
     connection.sendmsg([len(content).to_bytes(8, "little")], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, files)])
     connection.sendall(content)
-    for number in (0, 1, 2):
+    for number in (0, 1):
         os.close(number)
     code = connection.recv(4)
     if not code:
+        os.write(2, b"the process that forks `ape` for the tests has ended; its own error is above\n")
         return 70
     return int.from_bytes(code, "little", signed=True)
 

@@ -31,21 +31,17 @@ def refusal(request: dict[str, Any], message: str, code: int = -32000) -> dict[s
     return {"jsonrpc": "2.0", "id": request["id"], "error": {"code": code, "message": message}}
 
 
-def public_node(chain: str, blocks: int = 10, keeps_state: bool = True) -> Callable[[Request], Reply]:
-    """A node that searches few blocks for logs, and may have forgotten all state but the newest."""
+def public_node(chain: str, blocks: int = 10, oldest_state: int = 0) -> Callable[[Request], Reply]:
+    """A node that searches few blocks for logs, and may have forgotten the state before a block."""
 
     def change(request: dict[str, Any], answer: dict[str, Any]) -> dict[str, Any]:
         if request["method"] == "eth_getLogs":
             [where] = request["params"]
             if int(where["toBlock"], 16) - int(where["fromBlock"], 16) >= blocks:
                 return refusal(request, f"query exceeds max block range {blocks}", -32005)
-        if request["method"] == "eth_call" and not keeps_state:
-            latest = int(
-                httpx.post(chain, json={**request, "method": "eth_blockNumber", "params": []}).json()["result"], 16
-            )
-            block = request["params"][1]
-            if block != "latest" and int(block, 16) < latest - 20:
-                return refusal(request, "missing trie node")
+        block = request["params"][1] if request["method"] == "eth_call" else "latest"
+        if block != "latest" and int(block, 16) < oldest_state:
+            return refusal(request, "missing trie node")
         return answer
 
     return lambda request: forward(chain, request, change)

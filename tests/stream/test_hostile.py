@@ -281,3 +281,15 @@ def test_nothing_is_signed_for_a_stream_that_isnt_trusted(payment: tuple[str, ..
     assert "isn't trusted" in result.stderr
     assert "Sending" not in result.stderr
     assert world.payments.ask("eth_getTransactionCount", world.payments.owner, "latest") == signed
+
+
+def test_text_of_a_platform_and_a_token_cant_command_the_terminal(run: Run, world: World) -> None:
+    evil = "\x1b]0;owned\x07\x1b[2J\u202e"
+    world.platform.managers[1337] = evil
+    shown = run("verify", code=1)
+    world.platform.managers[1337] = world.payments.manager
+    world.record["name"] = evil
+    told = run("deploy", "--yes")
+    for text in (shown.stdout, shown.stderr, told.stdout, told.stderr):
+        assert not {"\x1b", "\x07", "\u202e"} & set(text)
+    assert "owned" in shown.stdout

@@ -4,53 +4,32 @@ from __future__ import annotations
 
 import re
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ape_silverback.apepay.development import MIN_STREAM_LIFE, RATE, TOKEN, deploy
+from ape_silverback.apepay.development import MIN_STREAM_LIFE, RATE, TOKEN
 from ape_silverback.apepay.rpc import HttpNode
 from ape_silverback.exceptions import StreamError
-from ape_silverback.stream.chain import connected_provider
 from ape_silverback.stream.pay import Payment, cancel_stream, pay
 from ape_silverback.stream.pending import PaymentMemory
 from ape_silverback.stream.quote import Quote, amount_for, check_cancel, quote_extension, quote_stream
-from ape_silverback.stream.state import StreamState, read_stream
+from ape_silverback.stream.state import StreamState, live_streams, read_stream
 from ape_silverback.stream.tokens import Token
 from ape_silverback.stream.transactions import Sender
+from tests.cluster.server import serving
+from tests.stream.nodes import public_node
 from tests.stream.payments import DAY, STANDARD, Payments, granting
 
 if TYPE_CHECKING:
     from ape.api import AccountAPI, ProviderAPI
 
 HOUR = 60 * 60
-
-
-@pytest.fixture(scope="module")
-def provider(chain: str) -> Iterator[ProviderAPI]:
-    """Ape, connected to the chain."""
-    with connected_provider(f"ethereum:local:{chain}") as provider:
-        yield provider
-
-
-@pytest.fixture
-def priced(chain: str) -> Iterator[Payments]:
-    """ApePay with a price: a token an hour."""
-    with HttpNode(chain) as node:
-        made = deploy(node)
-        payments = Payments(node, made.validator, made.token, made.manager)
-        payments.accounts = [payments.checksummed(one) for one in payments.ask("eth_accounts")]
-        yield payments
-
-
-@pytest.fixture
-def account(provider: ProviderAPI) -> AccountAPI:
-    """The first test account, which is the chain's first too."""
-    account: AccountAPI = provider.account_manager.test_accounts[0]
-    return account
 
 
 def quoted(payments: Payments, cluster: uuid.UUID | None = None, **more: Any) -> Quote:
@@ -161,6 +140,23 @@ def test_a_cluster_is_not_paid_for_twice_while_the_platform_hasnt_seen_the_first
     quoted(priced, amount="1")  # another cluster is another matter
     priced.advance(2 * HOUR)
     quoted(priced, cluster, amount="1")  # it has run out
+
+
+def test_a_node_that_searches_no_blocks_for_events_and_keeps_no_state_will_do(
+    provider: ProviderAPI, priced: Payments, account: AccountAPI, chain: str
+) -> None:
+    cluster = uuid.uuid4()
+    others = [opened(provider, priced, account).state for _ in range(2)]
+    oldest = int(priced.ask("eth_blockNumber"), 16)
+    with serving(public_node(chain, blocks=0, oldest_state=oldest)) as server, HttpNode(server.url) as node:
+        limited = replace(priced, node=node)
+        quote = quoted(limited, cluster, amount="1")
+        sent = paid(provider, limited, account, quote)
+        with pytest.raises(StreamError, match=f"stream {sent.state.number} of this account pays for this cluster"):
+            quoted(limited, cluster, amount="1")
+        now = datetime.fromtimestamp(others[-1].now, timezone.utc)
+        assert live_streams(node, priced.manager, lambda _: True, now - timedelta(days=1)) == [2, 1, 0]
+        assert live_streams(node, priced.manager, lambda _: True, now + timedelta(days=1)) == []
 
 
 def test_a_price_that_rose_after_the_quote_reverts_the_payment(

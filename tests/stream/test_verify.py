@@ -210,28 +210,29 @@ def test_logs_are_searched_only_for_a_stream_that_was_handed_on(payments: Paymen
 @pytest.mark.parametrize("keeps_state", [True, False])
 @pytest.mark.parametrize("funded", [False, True])
 def test_who_opened_a_stream_is_found_at_a_node_that_searches_ten_blocks(
-    payments: Payments, chain: str, keeps_state: bool, funded: bool
+    payments: Payments, chain: str, still: None, keeps_state: bool, funded: bool
 ) -> None:
-    payments.ask("anvil_mine", hex(300))
+    payments.ask("anvil_mine", hex(40))
     stream = payments.open_stream()
     payments.send(payments.manager, "set_stream_owner", stream, payments.accounts[3])
     if funded:
-        payments.ask("anvil_mine", hex(60))
+        payments.ask("anvil_mine", hex(25))
         payments.send(payments.token, "DEBUG_mint", payments.owner, TOKEN)
         payments.send(payments.token, "approve", payments.manager, TOKEN)
         payments.send(payments.manager, "fund_stream", stream, TOKEN)
-    payments.ask("anvil_mine", hex(300))
-    with serving(public_node(chain, keeps_state=keeps_state)) as server, HttpNode(server.url) as node:
+    payments.ask("anvil_mine", hex(40))
+    oldest = 0 if keeps_state else int(payments.ask("eth_blockNumber"), 16) - 10
+    with serving(public_node(chain, oldest_state=oldest)) as server, HttpNode(server.url, pauses=()) as node:
         [report] = verified(node, claim(payments, stream))
     assert report.trusted
     assert "who opened it" in next(check.text for check in report.checks if check.name == "product")
-    assert sum("eth_getLogs" in str(request.json()) for request in server.requests) < 60
+    assert sum("eth_getLogs" in str(request.json()) for request in server.requests) < 20
 
 
 def test_a_node_whose_limits_hide_who_opened_a_stream_is_no_verdict(payments: Payments, chain: str) -> None:
     stream = payments.open_stream()
     payments.send(payments.manager, "set_stream_owner", stream, payments.accounts[3])
-    with serving(public_node(chain, blocks=0)) as server, HttpNode(server.url) as node:
+    with serving(public_node(chain, blocks=0)) as server, HttpNode(server.url, pauses=()) as node:
         [report] = verified(node, claim(payments, stream))
     assert report.verdict == "unverified"
 
@@ -407,7 +408,7 @@ def test_a_request_that_the_node_refuses_is_an_error_of_its_check(
 
 @pytest.mark.parametrize("reply", [Reply(200, b"<html>"), Reply(500, b"oops"), Reply(200, b"[]"), Reply(wait=2.0)])
 def test_a_node_that_answers_nonsense_or_too_late_is_an_error(payments: Payments, reply: Reply) -> None:
-    with serving(lambda _: reply) as server, HttpNode(f"{server.url}/v2/hunter2", timeout=0.5) as node:
+    with serving(lambda _: reply) as server, HttpNode(f"{server.url}/v2/hunter2", timeout=0.5, pauses=()) as node:
         [report] = verified(node, claim(payments, 0))
     assert outcomes(report)["chain"] == "error"
     assert "hunter2" not in report.model_dump_json()

@@ -188,7 +188,7 @@ def apply(
     try:
         session.deployer.check_allowed(plan)
         if images:
-            note(f"Images to build first: {', '.join(bot.configuration.image for bot in images)}.")
+            note(f"Images to build first: {', '.join(dict.fromkeys(bot.configuration.image for bot in images))}.")
         if unfinished := session.deployer.records.unfinished():
             note(f"The last deployment was cut off; begun, and of no known end: {', '.join(unfinished)}.")
         if plan.writes:

@@ -79,7 +79,7 @@ def up(
         port,
         wanted=wanted,
         runtime=runtime,
-        runtime_options=_runtime_options(runtime, docker_network),
+        runtime_options=runtime_options(runtime, docker_network),
         notify=_notifications(),
     )
     _write_profiles(started)
@@ -159,7 +159,7 @@ def _notifications() -> NotifySettings:
     return NotifySettings(variables=config.urls, events=config.events)
 
 
-def _runtime_options(runtime: str | None, network: str | None) -> dict[str, str]:
+def runtime_options(runtime: str | None, network: str | None) -> dict[str, str]:
     """Return the options of a runtime.
 
     Raises:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import entry_points
 from pathlib import Path
 
@@ -48,6 +48,25 @@ def write_choice(folder: Path, choice: RuntimeChoice) -> None:
     """Give a cluster a runtime, which its next server uses."""
     content = {"name": choice.name, "cluster": choice.cluster or str(uuid.uuid4()), "options": dict(choice.options)}
     write_private(_choice_file(folder), json.dumps(content))
+
+
+def choose_runtime(folder: Path, name: str | None, options: Mapping[str, str] | None) -> None:
+    """Settle where the bots of a cluster run, for the server that is started next.
+
+    Args:
+        folder: of the cluster.
+        name: of the runtime; None for what the cluster has, at first processes.
+        options: of that runtime.
+
+    Raises:
+        LocalClusterError: it isn't installed, or its engine doesn't answer.
+    """
+    before = choice = read_choice(folder)
+    if name is not None:
+        choice = replace(choice, name=name, options=settled(name, options or {}))
+    create_runtime(choice.name, settings_of(folder, choice)).close()  # whether its engine answers
+    if choice != before:
+        write_choice(folder, choice)
 
 
 def runtime_of(folder: Path) -> Runtime:
