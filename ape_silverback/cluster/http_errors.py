@@ -227,7 +227,7 @@ def sendable(value: Any, name: Any) -> Any:
 
 def public_url(url: httpx.URL) -> str:
     """Return a URL without what could be secret: user info, query, fragment, and the id of a cluster."""
-    path = re.sub(r"(?<=/clusters/)[^/]+", "...", url.path)
+    path = re.sub(r"(?<=/clusters/)[^/?]+", "...", url.raw_path.decode("ascii").partition("?")[0])  # quoted, as sent
     return str(url.copy_with(userinfo=b"", path=path, query=None, fragment=None))
 
 
