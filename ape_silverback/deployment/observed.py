@@ -46,6 +46,7 @@ def read_live_state(client: ClusterClient, cluster: str, identity: str, names: I
             },
             credentials=frozenset(names_by_id.values()),
             limit=paid.bots if paid else None,
+            extensions=client.extensions,
             network_limit=paid.networks if paid else None,
         )
 

@@ -24,7 +24,6 @@ MIGRATIONS = (
     "CREATE TABLE acknowledgements (bot TEXT PRIMARY KEY, time TEXT NOT NULL)",
     # 4: restarts, what happened to bots, and what is kept of removed ones
     """
-    ALTER TABLE bots ADD COLUMN settings TEXT NOT NULL DEFAULT '{}';
     ALTER TABLE bots ADD COLUMN restarts TEXT NOT NULL DEFAULT '{}';
     CREATE TABLE events (
         id INTEGER PRIMARY KEY, bot TEXT NOT NULL, name TEXT NOT NULL, time TEXT NOT NULL, kind TEXT NOT NULL,
