@@ -15,7 +15,7 @@ help:
 	@echo "make demo-docker  the same with containers, on a machine with docker.io"
 	@echo "make test    lint, types and tests"
 	@echo "make trials  the tests that take minutes"
-	@echo "make bench   how long commands and deployments take"
+	@echo "make bench   what commands and deployments cost, beside the public command line"
 	@echo "make docs    the documentation as a site, in docs/_build"
 	@echo "make install what both need: a virtual environment in $(VENV), anvil and oidc-provider in .tools"
 
@@ -58,7 +58,7 @@ docs: $(INSTALLED)
 	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet docs docs/_build/ape-silverback/latest
 
 bench: install
-	$(BIN)/python benchmarks/commands.py
+	$(BIN)/python -m benchmarks
 	$(BIN)/python benchmarks/deploy.py
 
 format: $(INSTALLED)

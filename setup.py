@@ -88,6 +88,7 @@ setup(
         "httpcore>=1,<2",
         "httpx[socks]>=0.27,<1",
         "joserfc>=1.6.8,<2",
+        "packaging",
         "pandas",
         "pluggy",
         "pydantic",

@@ -280,6 +280,26 @@ def test_a_servers_text_is_shown_in_part(reply: Reply) -> None:
         assert len(str(caught.value)) < 50_000
 
 
+@pytest.mark.parametrize(
+    "reply",
+    [
+        Reply(200, b"[" + b"{}," * 1_000_000 + b"{}]"),
+        Reply(200, b'{"networks": {}, "bots": {' + b",".join(b'"%d":1' % one for one in range(400_000)) + b"}}"),
+        answer({"detail": [{"loc": ["a", one], "msg": "m"} for one in range(100_000)]}, 422),
+    ],
+    ids=["objects", "health", "fields"],
+)
+def test_a_million_wrong_values_are_one_error_in_bounded_memory_and_time(reply: Reply) -> None:
+    begun, before = time.process_time(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with serving(in_turn(reply)) as server, ClusterClient(base_url=server.url, retries=ONCE) as client:
+        for ask in (lambda: client.bots, lambda: client.health):
+            with pytest.raises(ClusterError) as caught:
+                ask()
+            assert len(str(caught.value)) < 5000
+    assert time.process_time() - begun < 15
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 600 * 1024, "KiB"
+
+
 # The whole command
 
 

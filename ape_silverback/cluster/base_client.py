@@ -12,9 +12,10 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
-from typing import Any, NoReturn, Protocol, TypeVar
+from typing import Annotated, Any, NoReturn, Protocol, TypeVar
 
 import httpx
+from pydantic import FailFast
 
 from ape_silverback.cluster.http_errors import (
     error_of,
@@ -268,7 +269,7 @@ class ApiClient(httpx.Client):
                     raise too_large(response.request)
                 content = read_answer(Any, response)
                 page = content.get("items") if isinstance(content, dict) else content
-                found += validated(list[kind], page, response)  # type: ignore[valid-type]
+                found += validated(Annotated[list[kind], FailFast()], page, response)  # type: ignore[valid-type,arg-type]
                 following = response.links.get("next", {}).get("url")
                 if following is None and isinstance(content, dict) and isinstance(content.get("next"), str):
                     following = content["next"]

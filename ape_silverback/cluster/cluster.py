@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from datetime import datetime
 from functools import cached_property
 from itertools import chain
-from typing import Any
+from typing import Any, Final, Literal
 
 import httpx
 from ape.logging import LogLevel
@@ -27,18 +27,20 @@ from ape_silverback.cluster.types import (
     BotTaskResult,
     ClusterConfiguration,
     ClusterHealth,
+    HealthPolicy,
     KeyInfo,
     KeyRole,
     NewKeyInfo,
     NodeInfo,
     RegistryCredentialsInfo,
     ResourceStatus,
+    RestartPolicy,
     ServiceHealth,
     VariableGroupInfo,
 )
 from ape_silverback.exceptions import NotOffered, UnexpectedAnswer, ValidationFailed
 
-NO_CHANGE = "<no-change>"
+NO_CHANGE: Final = "<no-change>"
 """The value that keeps ``account`` and ``credential_name`` of a bot; null clears them."""
 
 
@@ -151,10 +153,13 @@ class Bot(BotInfo, _OfCluster):
         account: str | None = NO_CHANGE,
         environment: list[str] | None = None,
         cluster_access: bool | None = None,
+        restart: RestartPolicy | Literal["<no-change>"] | None = NO_CHANGE,
+        healthy: HealthPolicy | Literal["<no-change>"] | None = NO_CHANGE,
     ) -> Bot:
-        """Change what is given; None keeps a value, but clears ``account`` and ``credential_name``.
+        """Change what is given; None keeps a value, but clears ``account``, ``credential_name`` and the policies.
 
-        A running bot keeps its old configuration until it is stopped and started.
+        A running bot keeps its old configuration until it is stopped and started. Policies hold at once; they are for
+        clusters that announce ``restart-policy`` and ``health-details``.
         """
         changes = {
             "name": name,
@@ -166,6 +171,7 @@ class Bot(BotInfo, _OfCluster):
             "account": account,
             "environment": environment,
             "cluster_access": cluster_access,
+            **_policies(restart=restart, healthy=healthy),
         }
         response = self.cluster.call("PATCH", f"/bots/{self.id}", json=changes, idempotent=True, timeout=SLOW_TIMEOUT)
         return read_answer(Bot, response)._bind(self.cluster)
@@ -541,3 +547,12 @@ class _Link(BaseModel):
     """A one-time link to the dashboard; its path is below the cluster's address."""
 
     path: str = Field(pattern=r"^/ui/link/[A-Za-z0-9_-]+$")
+
+
+def _policies(**given: RestartPolicy | HealthPolicy | str | None) -> dict[str, Any]:
+    """Return the policies of a change as a request has them; None lets those of the cluster hold again."""
+    return {
+        name: "<default>" if policy is None else policy.model_dump()
+        for name, policy in given.items()
+        if not isinstance(policy, str)
+    }

@@ -52,6 +52,9 @@ MAX_TEXT = 1000
 MAX_FIELDS = 20
 """Most refused values that an error names."""
 
+MOST_ERRORS = 1000
+"""Most errors in one answer that are looked at."""
+
 _STATUS_ERRORS: dict[int, type[ClientError]] = {
     401: Unauthorized,
     403: Forbidden,
@@ -131,11 +134,13 @@ def validated(kind: type[T], content: Any, response: httpx.Response) -> T:
     try:
         return TypeAdapter(kind).validate_python(content)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        place = ".".join(map(str, first["loc"])) or "the answer"
+        reason = f"{error.error_count():,} values of it"  # to list a million of them would take gigabytes
+        if error.error_count() <= MOST_ERRORS:
+            first = error.errors(include_url=False, include_input=False)[0]
+            reason = f"{'.'.join(map(str, first['loc'])) or 'the answer'}: {first['msg']}"
         raise UnexpectedAnswer(
             f"the answer to {response.request.method} {public_url(response.request.url)} isn't what the API promises: "
-            + _safe(f"{place}: {first['msg']}", response.request),
+            + _safe(reason, response.request),
             **where_of(response),
         ) from None
 
@@ -253,7 +258,7 @@ def _detail(response: httpx.Response) -> tuple[str, dict[str, str]]:
     if isinstance(detail, str) and detail:
         return _safe(detail, response.request), {}
     if isinstance(detail, list):
-        entries = [entry for entry in detail if isinstance(entry, dict)]
+        entries = [entry for entry in detail[:MOST_ERRORS] if isinstance(entry, dict)]
         return reason, {
             _safe(_place(entry.get("loc")), response.request): _safe(
                 str(entry.get("msg", "not accepted")), response.request

@@ -17,6 +17,7 @@ from ape.logging import LogLevel
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, computed_field, field_validator
 
 from ape_silverback.addresses import checksummed_address
+from ape_silverback.durations import span_text
 
 if TYPE_CHECKING:
     from eth_typing import ChecksumAddress
@@ -318,26 +319,8 @@ class BotTaskStatus(BaseModel):
     stopped_reason: str | None
 
 
-class BotConfiguration(BaseModel):
-    """What is deployed of a bot: the fields that ``POST /bots`` and ``PATCH /bots/{id}`` take, besides its name."""
-
-    model_config = ConfigDict(frozen=True)
-
-    image: str
-    credential_name: str | None = None
-    """Registry credential of the cluster; None for a public image. A cluster may answer with its id."""
-
-    ecosystem: str
-    network: str
-    provider: str
-    account: str | None = None
-    """Alias of the account it signs with; None for a bot that signs nothing."""
-
-    environment: tuple[str, ...] = ()
-    """Names of its variable groups, in order: of two that set one variable, the later wins."""
-
-    cluster_access: bool = False
-    """Whether it gets the cluster's address and key."""
+def _span(seconds: float) -> str:
+    return span_text(int(seconds)) if seconds >= 1 else f"{seconds:g} seconds"
 
 
 class RestartPolicy(BaseModel):
@@ -360,6 +343,12 @@ class RestartPolicy(BaseModel):
     max_backoff: Annotated[float, Field(gt=0, le=86400)] = 300.0
     """Seconds until a restart at most."""
 
+    def __str__(self) -> str:
+        if self.policy == "never":
+            return self.policy
+        often = f"at most {self.max_restarts} crashes in {_span(self.window)}"
+        return f"{self.policy}, {often}, after {_span(self.backoff)} to {_span(self.max_backoff)}"
+
 
 class HealthPolicy(BaseModel):
     """What a healthy bot may do at most. For clusters that announce ``health-details``."""
@@ -371,6 +360,43 @@ class HealthPolicy(BaseModel):
 
     lag: Annotated[int, Field(ge=0)] = 20
     """Blocks that it has seen and not handled."""
+
+    def __str__(self) -> str:
+        return f"silent for at most {_span(self.silent)}, at most {self.lag} blocks behind"
+
+
+class BotConfiguration(BaseModel):
+    """What is deployed of a bot: the fields that ``POST /bots`` and ``PATCH /bots/{id}`` take, besides its name."""
+
+    model_config = ConfigDict(frozen=True)
+
+    image: str
+    credential_name: str | None = None
+    """Registry credential of the cluster; None for a public image. A cluster may answer with its id."""
+
+    ecosystem: str
+    network: str
+    provider: str
+    account: str | None = None
+    """Alias of the account it signs with; None for a bot that signs nothing."""
+
+    environment: tuple[str, ...] = ()
+    """Names of its variable groups, in order: of two that set one variable, the later wins."""
+
+    cluster_access: bool = False
+    """Whether it gets the cluster's address and key."""
+
+    restart: RestartPolicy | None = None
+    """When it is started again; None for the cluster's own policy. For clusters that announce ``restart-policy``."""
+
+    healthy: HealthPolicy | None = None
+    """What is expected of it; None for what the cluster expects. For clusters that announce ``health-details``."""
+
+    @property
+    def wire(self) -> dict[str, Any]:
+        """The fields as a request has them: policies only where one is set, since not every cluster knows them."""
+        content = self.model_dump(exclude={"restart", "healthy"})
+        return content | self.model_dump(include={"restart", "healthy"}, exclude_none=True)
 
 
 class Crash(BaseModel):

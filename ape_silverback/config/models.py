@@ -143,6 +143,48 @@ class Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+def _policy(value: Any) -> Any:
+    return {"policy": value} if isinstance(value, str) else value
+
+
+def _blocks(value: Any) -> Any:
+    match = re.fullmatch(r"(\d+)\s*blocks?", value.strip()) if isinstance(value, str) else None
+    return int(match[1]) if match else value
+
+
+PositiveSpan = Annotated[timedelta, BeforeValidator(_time_span), Field(gt=timedelta())]
+
+
+class RestartConfig(Part):
+    """When a bot that ended is started again, on a cluster of one's own."""
+
+    policy: Literal["never", "on-failure", "always"] = "on-failure"
+    """``on-failure`` when not set. A bot that its circuit breaker stopped, after too many failed tasks, is started
+    again by ``always`` only."""
+
+    max_restarts: Annotated[int, Field(ge=1, le=1000)] = 5
+    """Crashes within the window after which it stays down. ``5`` when not set."""
+
+    window: PositiveSpan = timedelta(minutes=10)
+    """Time in which crashes are counted. ``10m`` when not set."""
+
+    backoff: PositiveSpan = timedelta(seconds=1)
+    """Time until the first restart, doubled for each crash within the window. ``1s`` when not set."""
+
+    max_backoff: PositiveSpan = timedelta(minutes=5)
+    """Time until a restart at most. ``5m`` when not set."""
+
+
+class HealthyConfig(Part):
+    """What is expected of a healthy bot, on a cluster of one's own."""
+
+    silent: PositiveSpan = timedelta(minutes=5)
+    """Time without a sign of work after which it is unhealthy. ``5m`` when not set."""
+
+    lag: Annotated[int, BeforeValidator(_blocks), Field(ge=0)] = 20
+    """Blocks that it may be behind the head of its chain, such as ``20 blocks``. ``20`` when not set."""
+
+
 class NetworkValues(Part):
     """Keys of a bot that may differ by network."""
 
@@ -163,6 +205,12 @@ class NetworkValues(Part):
 
     cluster_access: bool | None = None
     """Whether a bot gets the address and the key of its cluster, to manage it. ``false`` when not set."""
+
+    restart: Annotated[RestartConfig | None, BeforeValidator(_policy)] = None
+    """When a bot that ended is started again: a policy, or a map of its settings. For clusters of one's own."""
+
+    healthy: HealthyConfig | None = None
+    """What is expected of a healthy bot. For clusters of one's own."""
 
 
 class BotValues(NetworkValues):

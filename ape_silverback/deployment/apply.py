@@ -281,7 +281,9 @@ class _Application:
         """Return the restarts that are owed once an action is done: id of the bot → why."""
         match action:
             case UpdateBot():
-                return {action.id: "it was changed without a restart"} if action.runs else {}
+                return (
+                    {action.id: "it was changed without a restart"} if action.runs and not action.holds_at_once else {}
+                )
             case UpdateGroup():
                 restarts = {one.id: one.reason for one in self.plan.of(RestartBot)}
                 return restarts | {one.id: one.owes for one in self.plan.of(KeepBot) if one.owes}
@@ -310,7 +312,7 @@ class _Application:
                 self._group(action.name).remove()
                 return _Done("removed variable group")
             case CreateBot():
-                made = self.client.new_bot(action.name, **action.configuration.model_dump())
+                made = self.client.new_bot(action.name, **action.configuration.wire)
                 return _Done("created", made=made.id)
             case RemoveBot():
                 return self._remove(action)
@@ -352,6 +354,8 @@ class _Application:
             raise DeployError(f"its {', '.join(moved)} changed in the meantime; {AGAIN}")
         new: dict[str, Any] = action.new
         bot = bot.update(**new)
+        if action.runs and action.holds_at_once:
+            return _Done("updated")
         if action.runs and not action.restart:
             return _Done("updated; it runs with what it had until it is restarted")
         if action.restart:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from ape_silverback.cluster.types import BotConfiguration
 from ape_silverback.deployment.apply import DEFAULT_APPLY_OPTIONS, ApplyOptions, apply_plan
 from ape_silverback.deployment.events import Event
-from ape_silverback.deployment.history import UNKNOWN_SOURCE, Record, Records, Source
+from ape_silverback.deployment.history import UNKNOWN_SOURCE, ClusterLines, Record, Records, Source
 from ape_silverback.deployment.observed import read_live_state
 from ape_silverback.deployment.plan import DEFAULT_PLAN_OPTIONS, Plan, PlanOptions
 from ape_silverback.deployment.planner import fingerprint, fingerprints_after, make_plan
@@ -49,8 +49,9 @@ class Deployer:
     def of(
         cls, client: ClusterClient, cluster: str, cluster_identity: str, project: str, identity: str, root: Path
     ) -> Deployer:
-        """Return the deployer of a project whose records are below a folder; see ``Records.of``."""
-        records = Records.of(root, project, identity, cluster_identity)
+        """Return the deployer of a project; see ``Records.of``. A cluster that keeps records keeps its history."""
+        kept = ClusterLines(client, identity) if "deployments" in client.extensions else None
+        records = Records.of(root, project, identity, cluster_identity, kept)
         return cls(client, cluster, cluster_identity, project, identity, records)
 
     def lock(self) -> AbstractContextManager[None]:

@@ -12,12 +12,12 @@ import json
 import os
 import platform
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 from uuid import UUID
 
 from pydantic import BaseModel, Field, ValidationError
@@ -27,8 +27,11 @@ from ape_silverback.deployment.journal import ActionJournal
 from ape_silverback.deployment.json_lines import append_line, read_lines
 from ape_silverback.deployment.plan import CreateGroup, Plan, RemoveGroup, UpdateBot, UpdateGroup
 from ape_silverback.deployment.state import PendingRestart, RecordedBot, RecordedGroup, RecordedState
-from ape_silverback.exceptions import DeployError, FileError, FileLocked
+from ape_silverback.exceptions import Conflict, DeployError, FileError, FileLocked
 from ape_silverback.files import locked, write_private
+
+if TYPE_CHECKING:
+    from ape_silverback.cluster.client import ClusterClient
 
 IDENTITY = "project.json"
 """File that tells which project and which cluster a folder of records is about. It may be edited, as after a move."""
@@ -115,6 +118,73 @@ class Source:
 UNKNOWN_SOURCE = Source()
 
 
+class Lines(Protocol):
+    """Where the lines of a history are kept."""
+
+    def read(self) -> list[dict[str, Any]]:
+        """Return the lines, the oldest first."""
+
+    def append(self, line: Mapping[str, Any]) -> None:
+        """Add a line."""
+
+
+class FileLines:
+    """Lines in a file of this machine."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def read(self) -> list[dict[str, Any]]:
+        """Return the lines, the oldest first."""
+        return list(read_lines(self.file))
+
+    def append(self, line: Mapping[str, Any]) -> None:
+        """Add a line."""
+        append_line(self.file, line)
+
+
+class ClusterLines:
+    """Lines that the cluster itself keeps, so that every machine which deploys knows of the others.
+
+    Args:
+        client: client of a cluster that announces ``deployments``.
+        project: what tells the project from others.
+    """
+
+    def __init__(self, client: ClusterClient, project: str) -> None:
+        self._client = client
+        self._project = project
+        self._lines: list[dict[str, Any]] | None = None
+        self._last = 0
+
+    def read(self) -> list[dict[str, Any]]:
+        """Return the lines, the oldest first; asked for once.
+
+        Raises:
+            ClusterError: the request failed.
+        """
+        if self._lines is None:
+            found = self._client.get_as(dict[str, Any], "/deployments", params={"project": self._project})
+            self._last, self._lines = int(found["last"]), [dict(line) for line in found["lines"]]
+        return self._lines
+
+    def append(self, line: Mapping[str, Any]) -> None:
+        """Add a line after those that were read.
+
+        Raises:
+            ClusterError: the request failed.
+            DeployError: another machine has added one in the meantime.
+        """
+        lines = self.read()
+        params = {"project": self._project, "after": self._last}
+        try:
+            self._client.call("POST", "/deployments", params=params, json=dict(line), idempotent=True)
+        except Conflict as error:
+            raise DeployError(f"{error.message}; run deploy again") from error
+        self._last += 1
+        lines.append(dict(line))
+
+
 class Records:
     """Records of the deployments of one project to one cluster.
 
@@ -122,18 +192,26 @@ class Records:
         folder: where they are; made when something is written.
         about: what is written into ``IDENTITY`` there.
         earlier: history of a version that told projects apart by the folder's name, which this one continues.
+        kept: where the history is kept, when that isn't the folder.
     """
 
-    def __init__(self, folder: Path, about: Mapping[str, str] | None = None, earlier: Path | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        about: Mapping[str, str] | None = None,
+        earlier: Path | None = None,
+        kept: Lines | None = None,
+    ) -> None:
         self.folder = folder
         self.about = dict(about or {})
         self.journal = ActionJournal(folder / "journal.jsonl")
-        self._history = folder / "history.jsonl"
+        self._file = FileLines(folder / "history.jsonl")
+        self._kept: Lines = kept or self._file
         self._lock_file = folder / "lock"
         self._earlier = earlier
 
     @classmethod
-    def of(cls, root: Path, name: str, project: str, cluster: str) -> Records:
+    def of(cls, root: Path, name: str, project: str, cluster: str, kept: Lines | None = None) -> Records:
         """Return the records of a project's deployments to a cluster.
 
         Args:
@@ -141,12 +219,13 @@ class Records:
             name: name of the project.
             project: what tells the project from others.
             cluster: what tells the cluster from others: its address, without secrets.
+            kept: where the history is kept, when that isn't the folder.
         """
         about = {"project": project, "cluster": cluster, "name": name}
         readable = re.sub(r"[^A-Za-z0-9]+", "-", f"{name} {cluster.partition('://')[2] or cluster}").strip("-")[:80]
         folder = _folder_about(root, project, cluster) or root / f"{readable}-{_digest(project, cluster)}"
         earlier = root / f"{readable}-{_digest(name, cluster)}"
-        return cls(folder, about, earlier if earlier != folder and earlier.is_dir() else None)
+        return cls(folder, about, earlier if earlier != folder and earlier.is_dir() else None, kept)
 
     # The lock
 
@@ -174,7 +253,11 @@ class Records:
         Raises:
             FileError: the file can't be read, or holds something else.
         """
-        records = _read(self._history)
+        records = _parse(self._kept.read(), self.folder)
+        if self._kept is not self._file:  # what was recorded here before the cluster kept it
+            first = records[0].id if records else None
+            before = [one for one in _parse(self._file.read(), self.folder) if first is None or one.id < first]
+            records = [*before, *records]
         return [*_read_earlier(self._earlier, before=records[0].id if records else None), *records]
 
     def known(self) -> RecordedState:
@@ -233,7 +316,7 @@ class Records:
         if self.about and not (self.folder / IDENTITY).exists():
             write_private(self.folder / IDENTITY, f"{json.dumps(self.about, indent=2)}\n")
         self.journal.restart(record.id)
-        append_line(self._history, record.model_dump(mode="json", exclude={"outcome"}))
+        self._kept.append(record.model_dump(mode="json", exclude={"outcome"}))
         return record
 
     def end(self, record: Record, plan: Plan, events: Mapping[str, Event], before: RecordedState) -> None:
@@ -258,7 +341,7 @@ class Records:
             }
         )
         fields = {"id", "bots", "leaving", "groups", "pending", "outcome"}
-        append_line(self._history, ended.model_dump(mode="json", include=fields))
+        self._kept.append(ended.model_dump(mode="json", include=fields))
 
 
 def _bots_left(
@@ -321,21 +404,21 @@ def _pending(owed: Mapping[UUID, str], record: Record) -> dict[UUID, PendingRest
 # Files
 
 
-def _read(file: Path) -> list[Record]:
-    """Read a history.
+def _parse(found: Iterable[Mapping[str, Any]], folder: Path) -> list[Record]:
+    """Return the deployments that the lines of a history are about; the begin of the oldest may be missing.
 
     Raises:
-        FileError: it can't be read, or holds something else.
+        FileError: the lines are something else.
     """
     lines: dict[int, dict[str, Any]] = {}
-    for line in read_lines(file):
+    for line in found:
         number = line.get("id")
         if isinstance(number, int):
             lines[number] = {**lines.get(number, {}), **line}
     try:
-        return [Record.model_validate(line) for line in lines.values()]
+        return [Record.model_validate(line) for line in lines.values() if "time" in line]
     except ValidationError as error:
-        raise FileError(f"{file}: not a history of deployments: {error.errors()[0]['msg']}") from None
+        raise FileError(f"{folder}: not a history of deployments: {error.errors()[0]['msg']}") from None
 
 
 def _read_earlier(folder: Path | None, before: int | None) -> list[Record]:

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
+from ape_silverback.cluster.states import read_states
 from ape_silverback.cluster.types import ResourceStatus
 from ape_silverback.concurrency import CONCURRENCY
 from ape_silverback.deployment.state import LiveBot, LiveGroup, LiveState
@@ -22,7 +23,8 @@ def read_live_state(client: ClusterClient, cluster: str, identity: str, names: I
         client: client of the cluster.
         cluster: label of the cluster in messages.
         identity: what tells the cluster from others.
-        names: the bots whose status is needed. Of a cluster that doesn't list statuses, only these are asked for.
+        names: the bots whose status is needed. Where neither the list nor the cluster's health tells a status, only
+            these bots are asked for theirs.
 
     Raises:
         ClusterError: a request failed.
@@ -32,22 +34,29 @@ def read_live_state(client: ClusterClient, cluster: str, identity: str, names: I
         groups = pool.submit(lambda: client.variable_groups)
         credentials = pool.submit(lambda: client.credentials)
         configuration = pool.submit(lambda: client.configuration)
-        bots = client.bots
-        asked = [bot for bot in bots.values() if bot.task is not None or bot.name in wanted]
-        statuses = dict(zip((bot.name for bot in asked), statuses_of(asked), strict=True))
+        states = read_states(client, ask=lambda bot: bot.name in wanted)
         paid = configuration.result()
         names_by_id = {credential.id: name for name, credential in credentials.result().items()}
         return LiveState(
             cluster=cluster,
             identity=identity,
-            bots={name: _live_bot(bot, statuses.get(name), names_by_id) for name, bot in bots.items()},
+            bots=_by_name(_live_bot(state.bot, state.status, names_by_id) for state in states),
             groups={
                 name: LiveGroup(group.id, name, frozenset(group.variables)) for name, group in groups.result().items()
             },
             credentials=frozenset(names_by_id.values()),
             limit=paid.bots if paid else None,
+            extensions=client.extensions,
             network_limit=paid.networks if paid else None,
         )
+
+
+def _by_name(bots: Iterable[LiveBot]) -> dict[str, LiveBot]:
+    """Return bots by name; a second one of a name, which no cluster should have, by its id too."""
+    found: dict[str, LiveBot] = {}
+    for bot in bots:
+        found[bot.name if bot.name not in found else f"{bot.name} ({bot.id})"] = bot
+    return found
 
 
 def statuses_of(bots: Iterable[Bot]) -> list[ResourceStatus]:

@@ -13,14 +13,17 @@ from uuid import UUID
 
 from pydantic import Field
 
-from ape_silverback.cluster.types import BotConfiguration
+from ape_silverback.cluster.types import BotConfiguration, HealthPolicy, RestartPolicy
 from ape_silverback.deployment.state import Frozen, PendingRestart, RecordedBot, RecordedGroup
 
 VERSION: Literal[2] = 2
 """Version of a written plan. A plan of another version isn't applied."""
 
-Value = str | bool | tuple[str, ...] | None
+Value = str | bool | tuple[str, ...] | RestartPolicy | HealthPolicy | None
 """A value of a field of a bot."""
+
+POLICIES = frozenset({"restart", "healthy"})
+"""Fields of a bot that hold at once, without a restart."""
 
 Author = Literal["project", "cluster", "both", "unknown"]
 """Who changed something since the last deployment: the project, somebody on the cluster, or both.
@@ -163,6 +166,11 @@ class UpdateBot(Frozen):
 
     adopts: bool = False
     """Whether it takes over a bot that this project didn't deploy."""
+
+    @property
+    def holds_at_once(self) -> bool:
+        """Whether the bot has what changes without a restart."""
+        return all(change.field in POLICIES for change in self.changes)
 
     @property
     def old(self) -> dict[str, Value]:
@@ -391,4 +399,4 @@ class Plan(Frozen):
 def field_of(configuration: BotConfiguration, name: str, field: str) -> Value:
     """Return a field of a bot as a plan names it: one of its configuration, or its name."""
     value: Any = name if field == "name" else getattr(configuration, field)
-    return value if isinstance(value, str | bool) or value is None else tuple(value)
+    return tuple(value) if isinstance(value, list | tuple) else value

@@ -9,13 +9,14 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from uuid import UUID
 
 from ape_silverback.cluster.types import ResourceStatus
 from ape_silverback.deployment.plan import (
     DEFAULT_PLAN_OPTIONS,
+    POLICIES,
     Action,
     Author,
     BotAction,
@@ -112,6 +113,7 @@ def make_plan(
         DeployError: it can't be done, with every reason, a line each: a group or a credential that isn't there, a
             value that is missing, a name that is taken, a group that is still used.
     """
+    desired = _without_unknown_policies(desired, live.extensions)
     inputs = Inputs(desired, live, recorded.identified(live), local, plan_options)
     matches = [match_bot(bot, inputs) for bot in desired.bots]
     groups = [action for group in desired.groups if (action := plan_group(group, inputs))]
@@ -234,6 +236,24 @@ def _adopts(recorded: object | None, inputs: Inputs) -> bool:
     return recorded is None and inputs.options.adopt
 
 
+def _without_unknown_policies(desired: DesiredState, extensions: frozenset[str]) -> DesiredState:
+    """Leave out policies that the cluster doesn't know, and warn of them."""
+    unknown = [
+        (field, text)
+        for field, extension, text in (
+            ("restart", "restart-policy", "restarts bots by rules of its own"),
+            ("healthy", "health-details", "judges the health of bots by rules of its own"),
+        )
+        if extension not in extensions and any(getattr(bot.configuration, field) for bot in desired.bots)
+    ]
+    if not unknown:
+        return desired
+    without: dict[str, None] = dict.fromkeys(field for field, _ in unknown)
+    bots = tuple(replace(bot, configuration=bot.configuration.model_copy(update=without)) for bot in desired.bots)
+    warnings = tuple(f"`{field}:` isn't used: this cluster {text}" for field, text in unknown)
+    return replace(desired, bots=bots, warnings=(*desired.warnings, *warnings))
+
+
 # Bots
 
 
@@ -252,7 +272,8 @@ def plan_bot(match: Match, touched: set[str], inputs: Inputs) -> BotAction | Non
     stopping = live.status is ResourceStatus.SHUTDOWN
     name = bot.name if any(change.field == "name" for change in changes) else live.name
     if changes:
-        restart = live.runs and options.restart
+        # Policies hold at once.
+        restart = live.runs and options.restart and any(change.field not in POLICIES for change in changes)
         return UpdateBot(
             id=live.id,
             name=name,

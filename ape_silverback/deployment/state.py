@@ -71,6 +71,7 @@ class LiveState:
         bots: all of them, by name.
         credentials: names of the registry credentials.
         limit: most bots that are paid for; None when the cluster doesn't tell.
+        extensions: what it offers beyond the API that every cluster has.
         network_limit: likewise for the networks that they use.
     """
 
@@ -81,6 +82,7 @@ class LiveState:
     limit: int | None = None
     network_limit: int | None = None
     identity: str = ""
+    extensions: frozenset[str] = frozenset()
 
     @cached_property
     def by_id(self) -> Mapping[UUID, LiveBot]:

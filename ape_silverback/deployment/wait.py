@@ -160,7 +160,7 @@ def wait_until_ready(
         each. No error is raised: an answer that makes no sense is asked for again until the time-out.
     """
     watched = {name: Watched(0.0 if name in kept else timing.settle) for name in names}
-    look = _Look(client)
+    look = _Look(client, timing.poll)
     started = time.monotonic()
     for delay in timing.delays():
         if not watched:
@@ -210,8 +210,9 @@ class _Look:
         bots: as the cluster listed them last.
     """
 
-    def __init__(self, client: ClusterClient) -> None:
+    def __init__(self, client: ClusterClient, poll: float) -> None:
         self._client = client
+        self._poll = poll
         self._due: dict[str, float] = {}
         self.bots: Mapping[str, Bot] = {}
 
@@ -245,10 +246,14 @@ class _Look:
         return sights
 
     def _is_due(self, name: str, elapsed: float) -> bool:
-        """Return whether to ask for this bot's own status: at first with each look, then less and less often."""
-        if elapsed < self._due.get(name, 0.0):
+        """Return whether to ask for this bot's own status: of one that is unhealthy for long, less and less often.
+
+        Most bots are healthy soon, which the cluster's health tells of all of them at once.
+        """
+        first = self._poll * LONGEST_DELAY
+        if elapsed < self._due.get(name, first):
             return False
-        self._due[name] = elapsed + max(1.0, elapsed / 2) if elapsed > 1.0 else 0.0
+        self._due[name] = elapsed + max(first, elapsed / 2)
         return True
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ape_silverback.cluster.types import SET_BY_CLUSTER, BotConfiguration, ClusterKind
+from ape_silverback.cluster.types import SET_BY_CLUSTER, BotConfiguration, ClusterKind, HealthPolicy, RestartPolicy
 from ape_silverback.config.reader import is_utf8, unset_variables
 from ape_silverback.exceptions import ResolutionError
 from ape_silverback.project.desired import NO_OVERRIDES, DesiredBot, DesiredGroup, DesiredState, Overrides
@@ -24,6 +24,7 @@ from ape_silverback.project.networks import ConfigurationFiles, ResolvedNetwork,
 from ape_silverback.suggestions import did_you_mean
 
 if TYPE_CHECKING:
+    from ape_silverback.config.models import HealthyConfig, RestartConfig
     from ape_silverback.config.reader import SectionReading
 
 IMAGE_REFERENCE = re.compile(
@@ -155,6 +156,8 @@ class _Resolver:
         environment, environment_origin = layers.first("environment", default=(), origin="not set")
         credential, credential_origin = layers.first("credential", origin="not set")
         access, access_origin = layers.first("cluster_access", default=False)
+        restart, restart_origin = layers.first("restart", origin="not set")
+        healthy, healthy_origin = layers.first("healthy", origin="not set")
         if network is None or image is None or len(self.problems) > problems_before:
             return None
         return DesiredBot(
@@ -170,6 +173,8 @@ class _Resolver:
                 environment=tuple(environment),
                 credential_name=credential or None,
                 cluster_access=access,
+                restart=_restart_policy(restart) if restart else None,
+                healthy=_health_policy(healthy) if healthy else None,
             ),
             origins={
                 "image": image.origin,
@@ -180,6 +185,8 @@ class _Resolver:
                 "environment": environment_origin,
                 "credential_name": credential_origin,
                 "cluster_access": access_origin,
+                "restart": restart_origin,
+                "healthy": healthy_origin,
             },
             protect=layers.first("protect", default=False)[0],
             renamed_from=member.earlier or layers.first("renamed_from", default=())[0],
@@ -367,3 +374,17 @@ def _groups(reading: SectionReading, target: str | None, bots: Iterable[DesiredB
             place = reading.place_of(*path)
             groups.append(DesiredGroup(name, tuple(names), ".".join(path) + (f" ({place})" if place else "")))
     return tuple(groups)
+
+
+def _restart_policy(config: RestartConfig) -> RestartPolicy:
+    return RestartPolicy(
+        policy=config.policy,
+        max_restarts=config.max_restarts,
+        window=config.window.total_seconds(),
+        backoff=config.backoff.total_seconds(),
+        max_backoff=config.max_backoff.total_seconds(),
+    )
+
+
+def _health_policy(config: HealthyConfig) -> HealthPolicy:
+    return HealthPolicy(silent=config.silent.total_seconds(), lag=config.lag)

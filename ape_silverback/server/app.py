@@ -23,13 +23,23 @@ from ape_silverback.server.dashboard.pages import add_dashboard
 from ape_silverback.server.database import NameTakenError
 from ape_silverback.server.keys import Keys
 from ape_silverback.server.measurements import MeasuredRequests, Measurements
-from ape_silverback.server.routes import RouteModule, bots, cluster, credentials, keys, metrics, nodes, variables
+from ape_silverback.server.routes import (
+    RouteModule,
+    bots,
+    cluster,
+    credentials,
+    deployments,
+    keys,
+    metrics,
+    nodes,
+    variables,
+)
 from ape_silverback.server.runtimes import EngineError, PlacementError
 from ape_silverback.server.store import UnreadableError
 from ape_silverback.server.supervisor import BusyError, GoneError, Supervisor
 from ape_silverback.version import __version__
 
-ROUTES: tuple[RouteModule, ...] = (cluster, bots, variables, credentials, metrics, nodes, keys)
+ROUTES: tuple[RouteModule, ...] = (cluster, bots, variables, credentials, metrics, nodes, keys, deployments)
 """Modules of routes that a cluster serves; what they add to the API of every cluster is announced."""
 
 THREADS = 200

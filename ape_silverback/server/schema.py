@@ -24,7 +24,6 @@ MIGRATIONS = (
     "CREATE TABLE acknowledgements (bot TEXT PRIMARY KEY, time TEXT NOT NULL)",
     # 4: restarts, what happened to bots, and what is kept of removed ones
     """
-    ALTER TABLE bots ADD COLUMN settings TEXT NOT NULL DEFAULT '{}';
     ALTER TABLE bots ADD COLUMN restarts TEXT NOT NULL DEFAULT '{}';
     CREATE TABLE events (
         id INTEGER PRIMARY KEY, bot TEXT NOT NULL, name TEXT NOT NULL, time TEXT NOT NULL, kind TEXT NOT NULL,
@@ -40,6 +39,12 @@ MIGRATIONS = (
     CREATE TABLE api_keys (
         id TEXT PRIMARY KEY, name TEXT NOT NULL UNIQUE, role TEXT NOT NULL, hash TEXT NOT NULL UNIQUE,
         created TEXT NOT NULL, last_use TEXT
+    );
+    """,
+    # 6: the records of deployments that clients keep here
+    """
+    CREATE TABLE deployments (
+        project TEXT NOT NULL, number INTEGER NOT NULL, line TEXT NOT NULL, PRIMARY KEY (project, number)
     );
     """,
 )

@@ -15,14 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from cryptography.fernet import Fernet, InvalidToken
-from pydantic import BaseModel, ConfigDict
 
 from ape_silverback.cluster.types import (
     BotConfiguration,
     BotTaskStatus,
-    HealthPolicy,
     ResourceStatus,
-    RestartPolicy,
     RestartStatus,
 )
 from ape_silverback.exceptions import LocalClusterError
@@ -36,18 +33,6 @@ EVENTS_KEPT = 500
 
 class UnreadableError(Exception):
     """A value can't be decrypted."""
-
-
-class BotSettings(BaseModel):
-    """What a user can set for a bot beyond its configuration; None for what the cluster does by default."""
-
-    model_config = ConfigDict(frozen=True)
-
-    restart: RestartPolicy | None = None
-    healthy: HealthPolicy | None = None
-
-
-DEFAULT_SETTINGS = BotSettings()
 
 
 @dataclass(frozen=True)
@@ -92,7 +77,6 @@ class BotRecord:
     status: ResourceStatus
     wanted: bool
     task: BotTaskStatus
-    settings: BotSettings = DEFAULT_SETTINGS
     restarts: RestartStatus = field(default_factory=RestartStatus)
 
 
@@ -145,9 +129,7 @@ class Store(Database):
         """Return one bot."""
         return next((_bot(row) for row in self.rows("SELECT * FROM bots WHERE id = ?", str(bot))), None)
 
-    def add_bot(
-        self, name: str, configuration: BotConfiguration, settings: BotSettings = DEFAULT_SETTINGS
-    ) -> BotRecord:
+    def add_bot(self, name: str, configuration: BotConfiguration) -> BotRecord:
         """Add a bot that was just created.
 
         Raises:
@@ -156,17 +138,15 @@ class Store(Database):
         identity = str(uuid.uuid4())
         task = _new_task(ResourceStatus.CREATED).model_dump_json()
         values = (identity, name, now(), configuration.model_dump_json(), ResourceStatus.CREATED, True, task)
-        columns = "id, name, created, configuration, status, wanted, task, settings"
+        columns = "id, name, created, configuration, status, wanted, task"
         with self.transaction() as db:
-            query = f"INSERT INTO bots ({columns}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608 - ours
-            db.execute(query, (*values, settings.model_dump_json()))
+            query = f"INSERT INTO bots ({columns}) VALUES (?, ?, ?, ?, ?, ?, ?)"  # noqa: S608 - ours
+            db.execute(query, values)
         [row] = self.rows("SELECT * FROM bots WHERE id = ?", identity)
         return _bot(row)
 
-    def change_bot(
-        self, bot: uuid.UUID, name: str, configuration: BotConfiguration, settings: BotSettings | None = None
-    ) -> None:
-        """Change name and configuration of a bot, and its settings if they are given.
+    def change_bot(self, bot: uuid.UUID, name: str, configuration: BotConfiguration) -> None:
+        """Change name and configuration of a bot.
 
         Raises:
             NameTakenError: the name is taken.
@@ -174,8 +154,6 @@ class Store(Database):
         with self.transaction() as db:
             values = (name, configuration.model_dump_json(), str(bot))
             db.execute("UPDATE bots SET name = ?, configuration = ? WHERE id = ?", values)
-            if settings is not None:
-                db.execute("UPDATE bots SET settings = ? WHERE id = ?", (settings.model_dump_json(), str(bot)))
 
     def set_bot_state(self, bot: uuid.UUID, task: BotTaskStatus, wanted: bool) -> None:
         """Record the state of a bot; its status is the task's last one."""
@@ -400,7 +378,6 @@ def _bot(row: sqlite3.Row) -> BotRecord:
         status=ResourceStatus(row["status"]),
         wanted=bool(row["wanted"]),
         task=BotTaskStatus.model_validate_json(row["task"]),
-        settings=BotSettings.model_validate_json(row["settings"]),
         restarts=RestartStatus.model_validate_json(row["restarts"]),
     )
 

@@ -40,7 +40,7 @@ from ape_silverback.server.runtimes import (
     Run,
     Runtime,
 )
-from ape_silverback.server.store import DEFAULT_SETTINGS, BotRecord, BotSettings, Event, Store
+from ape_silverback.server.store import BotRecord, Event, Store
 
 CREATED, PROVISIONING, STARTUP, RUNNING, SHUTDOWN, STOPPED, DEPROVISIONING, REMOVED = ResourceStatus
 
@@ -195,7 +195,6 @@ class Supervisor:
         self,
         name: str,
         configuration: BotConfiguration,
-        settings: BotSettings = DEFAULT_SETTINGS,
         check: Callable[[], None] = lambda: None,
     ) -> BotRecord:
         """Create a bot and start it.
@@ -209,7 +208,7 @@ class Supervisor:
         with self._lock:
             with self.store.transaction():
                 check()
-                bot = self.store.add_bot(name, configuration, settings)
+                bot = self.store.add_bot(name, configuration)
                 self._enter(bot, PROVISIONING)
             self._start(self._reload(bot), "created")
             return self._reload(bot)
@@ -457,7 +456,7 @@ class Supervisor:
         for gone in self._health.keys() - {bot.id for bot in running}:
             del self._health[gone]
         for bot in running:
-            policy = bot.settings.healthy or self.healthy
+            policy = bot.configuration.healthy or self.healthy
             signs = read_signs(self.runtime.work_folder(bot.id), bot.task.started_at)
             health = judge(policy, signs, bot.task.started_at, now)
             before = self._health.get(bot.id)
@@ -519,7 +518,7 @@ class Supervisor:
 
     def _start_if_due(self, bot: BotRecord) -> None:
         due, now = bot.restarts.next_start, datetime.now(timezone.utc)
-        policy = bot.settings.restart or self.restart
+        policy = bot.configuration.restart or self.restart
         assert due  # noqa: S101 - the caller looked
         wait = (due - now).total_seconds()
         if wait > 2 * policy.max_backoff + policy.backoff:  # the clock was set back
@@ -623,7 +622,7 @@ class Supervisor:
         """Record that a bot ended without being asked and without failing: the SDK does so after failed tasks."""
         kind = "circuit-breaker" if error else "ended"
         reason = f"stopped by its circuit breaker: {error}" if error else "ended by itself, without an error"
-        restart = after_end(bot.settings.restart or self.restart, datetime.now(timezone.utc))
+        restart = after_end(bot.configuration.restart or self.restart, datetime.now(timezone.utc))
         with self.store.transaction():
             self._enter_stopped(bot, seen, BY_ITSELF, reason, error)
             if restart:
@@ -634,7 +633,7 @@ class Supervisor:
         self, bot: BotRecord, seen: Observation, code: str, reason: str, error: str | None, *, may_restart: bool
     ) -> None:
         """Record a crash, or a start that failed, and when the bot is started again."""
-        policy = bot.settings.restart or self.restart
+        policy = bot.configuration.restart or self.restart
         crashes = [*bot.restarts.crashes, Crash(time=datetime.now(timezone.utc), reason=reason)]
         follows = after_crash(policy, crashes, random.random()) if may_restart else None  # noqa: S311 - no secret
         restarts = bot.restarts.model_copy(update={"crashes": crashes[-max(CRASHES_SHOWN, policy.max_restarts) :]})

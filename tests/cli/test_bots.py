@@ -492,3 +492,23 @@ def test_an_interrupt_says_what_goes_on(cluster: Cluster, home: Path, project: P
         cluster.machine.ready_at_once = True
     assert "Interrupted. Started, and not waited for any longer: alpha." in said
     assert "Traceback" not in said
+
+
+def test_status_shows_some_bots_sorted_and_in_full(cluster: Cluster, run: Run, client: ClusterClient) -> None:
+    cluster.die("beta", 1)
+    wait_for(lambda: client.bots["beta"].status.name == "STOPPED")
+    rows = run("status", "--filter", "state=stopped").stdout
+    assert "beta" in rows
+    assert "gamma" not in rows
+    found = documents(StatusDocument, run("status", "--sort", "state", "--format", "json").stdout)
+    assert [bot.name for bot in found.bots] == ["beta", "alpha", "gamma"]
+    wide = run("status", "-o", "wide", "--filter", "name=al*").stdout
+    assert "ENVIRONMENT" in wide
+    assert "expected KEY=VALUE" in run("status", "--filter", "stat=x", code=2).stderr
+
+
+def test_a_narrow_terminal_gets_no_images(cluster: Cluster, at_terminal: AtTerminal) -> None:
+    shown = at_terminal("bots", "list", COLUMNS="50")
+    assert "IMAGE" not in shown
+    assert "bot:1" not in shown
+    assert "running" in shown

@@ -188,7 +188,14 @@ def test_many_bots_take_a_request_each_and_a_few_more_and_the_second_time_only_a
     assert counts["POST /bots"] == 252
     looks = counts.pop("GET /bots") + counts.pop("GET /health")  # twice in half a second, until all of them run
     assert looks < 40
-    assert counts == {"POST /bots": 252, "GET /openapi.json": 1, "GET /vars": 1, "GET /credentials": 1}
+    assert counts == {
+        "POST /bots": 252,
+        "GET /openapi.json": 1,
+        "GET /vars": 1,
+        "GET /credentials": 1,
+        "GET /deployments": 1,
+        "POST /deployments": 2,
+    }
     served.requests.clear()
     run("deploy", "--yes")
     assert len(served.requests) <= 6

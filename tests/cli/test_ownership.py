@@ -83,11 +83,16 @@ def test_a_bot_that_somebody_else_made_is_taken_over_only_when_told(
     assert names(client) == {"beta"}, "what was taken over is the project's"
 
 
-def test_a_lost_history_is_said_and_removes_nothing(run: Run, client: ClusterClient, project: Path, home: Path) -> None:
+def test_a_lost_history_is_said_and_removes_nothing(
+    run: Run, client: ClusterClient, project: Path, home: Path, served: Cluster
+) -> None:
     write(project, PAIR)
     run("deploy", "--yes")
     (home / ".silverback" / "deployments").rename(home / "elsewhere")
     write(project, f"{BASE}  bots: {{alpha: {{}}}}\n")
+    assert "? bot beta was deployed before" in run("plan").stdout, "the cluster keeps the record for every machine"
+    with served.store.transaction() as db:
+        db.execute("DELETE FROM deployments")
     plan = run("plan", "--prune")
     assert "nothing is recorded here of earlier deployments of this project" in plan.stderr
     assert "--prune removes nothing" in plan.stderr

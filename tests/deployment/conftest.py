@@ -13,6 +13,7 @@ from ape_silverback.cluster.types import BotConfiguration
 from ape_silverback.deployment.apply import ApplyOptions
 from ape_silverback.deployment.deployer import Deployer
 from ape_silverback.deployment.events import Event
+from ape_silverback.deployment.history import Records
 from ape_silverback.deployment.local import fingerprints_of
 from ape_silverback.deployment.plan import DEFAULT_PLAN_OPTIONS, PlanOptions
 from ape_silverback.deployment.result import DeployResult
@@ -44,7 +45,12 @@ def client(served: Cluster) -> Iterator[ClusterClient]:
 
 @pytest.fixture
 def deployer(client: ClusterClient, tmp_path: Path) -> Deployer:
-    return Deployer.of(client, "here", "here", "app", "the-app", tmp_path / "deployments")
+    return deployer_with_file(client, tmp_path / "deployments")
+
+
+def deployer_with_file(client: ClusterClient, root: Path) -> Deployer:
+    """Return a deployer whose history is in a folder, as for a cluster that keeps none."""
+    return Deployer(client, "here", "here", "app", "the-app", Records.of(root, "app", "the-app", "here"))
 
 
 def bot(name: str, **fields: Any) -> DesiredBot:

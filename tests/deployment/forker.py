@@ -12,11 +12,10 @@ from pathlib import Path
 
 from ape_silverback.cluster.client import ClusterClient
 from ape_silverback.deployment.apply import ApplyOptions
-from ape_silverback.deployment.deployer import Deployer
 from ape_silverback.deployment.plan import PlanOptions
 from ape_silverback.deployment.state import LocalState
 from ape_silverback.project.desired import DesiredState
-from tests.deployment.conftest import QUICK, bot, wanted
+from tests.deployment.conftest import QUICK, bot, deployer_with_file, wanted
 from tests.server.machine import KEY
 
 STATES = 4
@@ -42,7 +41,7 @@ def values(number: int) -> dict[str, str]:
 def deploy(url: str, folder: Path, number: int) -> bool:
     """Deploy a state, with everything of earlier ones removed and all values sent."""
     with ClusterClient(base_url=url, headers={"X-API-Key": KEY}) as client:
-        deployer = Deployer.of(client, "here", "here", "app", "the-app", folder)
+        deployer = deployer_with_file(client, folder)
         with deployer.lock():
             plan_options = PlanOptions(prune=True, push_variables=True)
             local = LocalState(dict.fromkeys(values(number), "key:value"))

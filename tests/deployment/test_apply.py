@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -355,3 +356,28 @@ def test_a_bot_that_was_removed_in_the_meantime_fails(
         one.remove()
     events = list(deployer.apply(plan, VALUES, ApplyOptions(timing=Timing(timeout=1, settle=0, poll=0.02))))
     assert {event.text for event in events} == {"it was removed from the cluster in the meantime; run deploy again"}
+
+
+def test_a_cluster_that_keeps_the_record_tells_every_machine(
+    client: ClusterClient, tmp_path: Path, served: Cluster
+) -> None:
+    def machine(name: str) -> Deployer:
+        return Deployer.of(client, "here", "here", "app", "kept-app", tmp_path / name)
+
+    def apply(deployer: Deployer, plan: Plan) -> None:
+        list(deployer.apply(plan, VALUES, ApplyOptions(timing=QUICK)))
+
+    laptop = machine("laptop")
+    apply(laptop, laptop.plan(wanted(bot("a"), bot("b")), MACHINE))
+    runner = machine("runner")
+    assert [record.id for record in runner.records.history()] == [1]
+    plan = runner.plan(wanted(bot("a")), MACHINE, PlanOptions(prune=True))
+    assert [action.name for action in plan.of(RemoveBot)] == ["b"]
+    behind = machine("laptop")
+    late = behind.plan(wanted(bot("a", network="sepolia"), bot("b")), MACHINE)
+    apply(runner, plan)
+    with pytest.raises(DeployError, match="was recorded in the meantime; run deploy again"):
+        apply(behind, late)
+    assert client.bots["a"].network == "mainnet", "nothing was changed"
+    assert [record.succeeded for record in machine("third").records.history()] == [True, True]
+    assert not list((tmp_path / "laptop").rglob("history.jsonl"))

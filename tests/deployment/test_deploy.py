@@ -183,11 +183,11 @@ def test_a_change_that_makes_a_bot_crash_is_taken_back(place: Place) -> None:
     assert "provider: foundry -> nowhere" in result.stdout
     assert "left: it stopped: exited with code " in result.stderr
     assert "left: it has what it had before, and is running and healthy" in result.stderr
-    assert "left failed; went back: left; 1 of 2 bots running and healthy" in result.stderr
+    assert "left failed; rolled back: left; 1 of 2 bots running and healthy" in result.stderr
     assert re.search(r"network: +ethereum:local:foundry", place.cluster("bots", "info", "left").stdout)
     assert place.pid_of("left") != before
     assert "left: healthy" in place.cluster("bots", "health", "left").stdout
-    assert re.search(r"not well: left", place.cluster("history").stdout)
+    assert re.search(r"failed: left", place.cluster("history").stdout)
     assert "Nothing changed: 2 of 2" in place.cluster("deploy", "--yes").stdout
 
 

@@ -29,7 +29,7 @@ from ape_silverback.server.processes import ProcessIdentity, boot_id, read_json,
 from ape_silverback.server.restarts import GiveUp, Restart, after_crash
 from ape_silverback.server.runtimes import EngineError, Run
 from ape_silverback.server.runtimes.process import BOT_VARIABLE, ProcessRuntime
-from ape_silverback.server.store import BotRecord, BotSettings, Store
+from ape_silverback.server.store import BotRecord, Store
 from ape_silverback.server.supervisor import Supervisor
 
 STATUS = ResourceStatus
@@ -112,9 +112,9 @@ def supervisor(folder: Path) -> Iterator[Supervisor]:
 
 def create(supervisor: Supervisor, folder: Path, module: str, **settings: Any) -> BotRecord:
     configuration = BotConfiguration(
-        image=f"project:{folder}#{module}", ecosystem="ethereum", network="local", provider="foundry"
+        image=f"project:{folder}#{module}", ecosystem="ethereum", network="local", provider="foundry", **settings
     )
-    return supervisor.create(module, configuration, BotSettings(**settings))
+    return supervisor.create(module, configuration)
 
 
 def now(supervisor: Supervisor, bot: BotRecord) -> BotRecord:

@@ -5,16 +5,21 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from ape_silverback.apepay.development import deploy
 from ape_silverback.apepay.rpc import HttpNode
+from ape_silverback.stream.chain import connected_provider
 from tests.cli.conftest import Run, runner
 from tests.cli.platform import Platform, serving_platform
 from tests.server.machine import serving_cluster
 from tests.stream.payments import STANDARD, Payments
 from tests.stream.world import World
+
+if TYPE_CHECKING:
+    from ape.api import AccountAPI, ProviderAPI
 
 
 @pytest.fixture
@@ -22,6 +27,30 @@ def payments(chain: str) -> Iterator[Payments]:
     """ApePay, deployed for one test."""
     with HttpNode(chain) as node:
         yield Payments.on(node)
+
+
+@pytest.fixture(scope="module")
+def provider(chain: str) -> Iterator[ProviderAPI]:
+    """Ape, connected to the chain."""
+    with connected_provider(f"ethereum:local:{chain}") as provider:
+        yield provider
+
+
+@pytest.fixture
+def priced(chain: str) -> Iterator[Payments]:
+    """ApePay with a price: a token an hour."""
+    with HttpNode(chain) as node:
+        made = deploy(node)
+        payments = Payments(node, made.validator, made.token, made.manager)
+        payments.accounts = [payments.checksummed(one) for one in payments.ask("eth_accounts")]
+        yield payments
+
+
+@pytest.fixture
+def account(provider: ProviderAPI) -> AccountAPI:
+    """The first test account, which is the chain's first too."""
+    account: AccountAPI = provider.account_manager.test_accounts[0]
+    return account
 
 
 @pytest.fixture

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from ape_silverback.apepay.development import TOKEN, deploy
+from ape_silverback.apepay.development import TOKEN
 from ape_silverback.apepay.rpc import HttpNode
 from ape_silverback.exceptions import StreamError
-from ape_silverback.stream.chain import connected_provider
 from ape_silverback.stream.pay import Payment, pay, settle
 from ape_silverback.stream.pending import PaymentMemory
 from ape_silverback.stream.quote import Quote, quote_extension, quote_stream
@@ -30,31 +29,9 @@ if TYPE_CHECKING:
 DAY = 24 * 60 * 60
 
 
-@pytest.fixture(scope="module")
-def provider(chain: str) -> Iterator[ProviderAPI]:
-    with connected_provider(f"ethereum:local:{chain}") as provider:
-        yield provider
-
-
-@pytest.fixture
-def priced(chain: str) -> Iterator[Payments]:
-    """ApePay with a price: a token an hour."""
-    with HttpNode(chain) as node:
-        made = deploy(node)
-        payments = Payments(node, made.validator, made.token, made.manager)
-        payments.accounts = [payments.checksummed(one) for one in payments.ask("eth_accounts")]
-        yield payments
-
-
 @pytest.fixture
 def memory(home: object) -> PaymentMemory:
     return PaymentMemory.of(1337, "0x1", "0x2", str(uuid.uuid4()))
-
-
-@pytest.fixture
-def account(provider: ProviderAPI) -> AccountAPI:
-    found: AccountAPI = provider.account_manager.test_accounts[0]
-    return found
 
 
 def losing(chain: str, *, sends: bool) -> Callable[[Request], Reply]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
@@ -13,10 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ape_silverback.apepay.development import MIN_STREAM_LIFE, RATE, TOKEN, deploy
+from ape_silverback.apepay.development import MIN_STREAM_LIFE, RATE, TOKEN
 from ape_silverback.apepay.rpc import HttpNode
 from ape_silverback.exceptions import StreamError
-from ape_silverback.stream.chain import connected_provider
 from ape_silverback.stream.pay import Payment, cancel_stream, pay
 from ape_silverback.stream.pending import PaymentMemory
 from ape_silverback.stream.quote import Quote, amount_for, check_cancel, quote_extension, quote_stream
@@ -31,30 +30,6 @@ if TYPE_CHECKING:
     from ape.api import AccountAPI, ProviderAPI
 
 HOUR = 60 * 60
-
-
-@pytest.fixture(scope="module")
-def provider(chain: str) -> Iterator[ProviderAPI]:
-    """Ape, connected to the chain."""
-    with connected_provider(f"ethereum:local:{chain}") as provider:
-        yield provider
-
-
-@pytest.fixture
-def priced(chain: str) -> Iterator[Payments]:
-    """ApePay with a price: a token an hour."""
-    with HttpNode(chain) as node:
-        made = deploy(node)
-        payments = Payments(node, made.validator, made.token, made.manager)
-        payments.accounts = [payments.checksummed(one) for one in payments.ask("eth_accounts")]
-        yield payments
-
-
-@pytest.fixture
-def account(provider: ProviderAPI) -> AccountAPI:
-    """The first test account, which is the chain's first too."""
-    account: AccountAPI = provider.account_manager.test_accounts[0]
-    return account
 
 
 def quoted(payments: Payments, cluster: uuid.UUID | None = None, **more: Any) -> Quote:

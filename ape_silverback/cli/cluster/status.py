@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from functools import partial
 from typing import TYPE_CHECKING
 
 import click
 
-from ape_silverback.cli.shared.bots import show_bots
-from ape_silverback.cli.shared.options import cluster_options, connected, format_option
+from ape_silverback.cli.shared.bots import FILTERED_BY, SORTED_BY, filter_bots, show_bots
+from ape_silverback.cli.shared.options import cluster_options, connected, format_option, platform
 from ape_silverback.cli.shared.output import age, captured, health_text, one_line, show
-from ape_silverback.cli.shared.terminal import echo, style
+from ape_silverback.cli.shared.terminal import complain, echo, note, style
 from ape_silverback.concurrency import CONCURRENCY
 
 if TYPE_CHECKING:
@@ -38,26 +40,106 @@ MANY_BOTS = 20
     show_default=True,
     help="Seconds between updates.",
 )
+@click.option("-o", "--output", type=click.Choice(["wide"]), help="wide: every column of the bots, in full.")
+@click.option(
+    "--sort", "by", type=click.Choice(list(SORTED_BY)), default="name", show_default=True, help="Sort the bots."
+)
+@click.option(
+    "--filter",
+    "filters",
+    metavar="KEY=VALUE",
+    multiple=True,
+    help=f"Show only some bots, as state=stopped or 'name=price-*'; repeatable. Keys: {', '.join(FILTERED_BY)}.",
+)
+@click.option("--all-clusters", is_flag=True, help="Every cluster of every workspace of the platform.")
 @format_option
 @cluster_options
-def status(watch: bool, interval: float, format_: str, profile: str | None, cluster: str | None) -> None:
+def status(
+    watch: bool,
+    interval: float,
+    output: str | None,
+    by: str,
+    filters: tuple[str, ...],
+    all_clusters: bool,
+    format_: str,
+    profile: str | None,
+    cluster: str | None,
+) -> None:
     """Show the cluster on one page: version, health, networks, time left, and its bots with their recent errors.
 
     \b
     Example:
         ape silverback cluster status
         ape silverback cluster status --watch
+        ape silverback cluster status --filter state=stopped --sort uptime -o wide
     """
     if watch and format_ != "text":
         raise click.UsageError("--watch shows text; it can't be combined with --format.")
+    page = Page(by, filters, wide=output == "wide")
+    page.check()
+    if all_clusters:
+        if watch or cluster:
+            raise click.UsageError("--all-clusters can't be combined with --watch or --cluster.")
+        _show_all(page, format_, profile)
+        return
     with connected(profile, cluster) as connection:
         if watch:
-            _watch(connection, interval)
+            _watch(connection, interval, page)
+        document = page.of(connection)
+        show(document.data(), format_, lambda: _show(document, page.wide))
+
+
+@dataclass(frozen=True)
+class Page:
+    """What is shown of the bots of a cluster."""
+
+    by: str
+    filters: Sequence[str]
+    wide: bool
+
+    def check(self) -> None:
+        """Raise click.UsageError for a filter that isn't one."""
+        filter_bots((), self.filters, self.by)
+
+    def of(self, connection: Connection) -> StatusDocument:
+        """Ask a cluster and return its page."""
         document = _ask(connection)
-        show(document.data(), format_, lambda: _show(document))
+        bots = filter_bots(document.bots, self.filters, self.by)
+        names = {bot.name for bot in bots}
+        errors = {name: told for name, told in document.errors.items() if name in names}
+        return document.model_copy(update={"bots": bots, "errors": errors})
 
 
-def _watch(connection: Connection, interval: float) -> None:
+def _show_all(page: Page, format_: str, profile: str | None) -> None:
+    """Show every cluster of the platform, one after the other; one that doesn't answer is told of and passed over."""
+    from ape_silverback.connect import cluster_paths
+    from ape_silverback.exceptions import SilverbackError
+
+    with platform(profile) as above:
+        paths = sorted(cluster_paths(above.client))
+    documents, failed = [], []
+    for path in paths:
+        try:
+            with connected(profile, path) as connection:
+                documents.append(page.of(connection))
+        except SilverbackError as error:
+            complain(f"{path}: {error}")
+            failed.append(path)
+
+    def text() -> None:
+        for number, document in enumerate(documents):
+            if number:
+                echo()
+            _show(document, page.wide)
+        if not paths:
+            note("No clusters. Create one with `ape silverback cluster new`.")
+
+    show([document.data() for document in documents], format_, text)
+    if failed:
+        raise click.ClickException(f"no answer from {', '.join(failed)}")
+
+
+def _watch(connection: Connection, interval: float, page: Page) -> None:
     """Show the page until an interrupt, also while the cluster doesn't answer."""
     from rich.console import Console
     from rich.live import Live
@@ -70,24 +152,24 @@ def _watch(connection: Connection, interval: float) -> None:
     with Live(console=Console(), auto_refresh=False, screen=True) as live:
         while True:
             try:
-                page = captured(partial(_show, _ask(connection)))
+                shown = captured(partial(_show, page.of(connection), page.wide))
             except (ConnectionFailed, ServerError) as error:
-                page = captured(partial(echo, style(str(error), fg="red")))
+                shown = captured(partial(echo, style(str(error), fg="red")))
             footer = style(f"\n{datetime.now():%X}, every {interval:g} s; Ctrl-C to quit", dim=True)
-            live.update(Text.from_ansi(page + footer), refresh=True)
+            live.update(Text.from_ansi(shown + footer), refresh=True)
             time.sleep(interval)
 
 
 def _ask(connection: Connection) -> StatusDocument:
     from ape_silverback.cli.shared.documents import BotDocument, StatusDocument
-    from ape_silverback.deployment.observed import statuses_of
+    from ape_silverback.cluster.states import states_of
 
     client = connection.client
     with ThreadPoolExecutor(CONCURRENCY) as pool:
         version = pool.submit(lambda: client.version)
         asked_health = pool.submit(lambda: client.health)
         record = pool.submit(connection.record) if connection.is_platform else None
-        bots = sorted(client.bots.values(), key=lambda bot: bot.name)
+        bots = sorted(client.list_bots(), key=lambda bot: bot.name)
         health = asked_health.result()
         unwell = [bot for bot in bots if (found := health.bots.get(bot.name)) is None or not found.healthy]
         asked = bots if len(bots) <= MANY_BOTS else unwell
@@ -97,13 +179,13 @@ def _ask(connection: Connection) -> StatusDocument:
             version=version.result(),
             healthy=health.cluster.healthy,
             networks={name: service.healthy for name, service in health.networks.items()},
-            bots=[BotDocument.of(*pair) for pair in zip(bots, statuses_of(bots), strict=True)],
+            bots=[BotDocument.of(one.bot, one.status) for one in states_of(bots, health) if one.status is not None],
             errors={name: told for name, told in errors.items() if told},
             expiration=record.result()[1].expiration if record else None,
         )
 
 
-def _show(document: StatusDocument) -> None:
+def _show(document: StatusDocument, wide: bool) -> None:
     from ape_silverback.cluster.bot_errors import count_errors, last_error_line
 
     def fact(name: str, text: str) -> None:
@@ -120,8 +202,9 @@ def _show(document: StatusDocument) -> None:
         left = style("expired", fg="red") if over else f"{age(now, document.expiration)} left"
         fact("Stream", left)
     echo()
-    show_bots(document.bots)
+    show_bots(document.bots, wide=wide)
     for name, told in document.errors.items():
-        echo(f"\n{style(f'Errors of {name}', bold=True)}")
+        echo()
+        echo(style(f"Errors of {name}", bold=True))
         for error in count_errors({name: told})[:MOST_ERRORS]:
             echo(one_line(f"  {error.count} x {last_error_line([error.message]) or ''}"))

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import click
 
+from ape_silverback.cli.shared.bots import statuses_of
 from ape_silverback.cli.shared.completion import complete_groups
 from ape_silverback.cli.shared.gate import connected_for_writing, no_verify_option
 from ape_silverback.cli.shared.group import LazyGroup
@@ -181,7 +182,6 @@ def update(
         ape silverback cluster vars update rpc -e ALCHEMY_API_KEY -d OLD_KEY
     """
     from ape_silverback.cli.shared.documents import GroupDocument
-    from ape_silverback.deployment.observed import statuses_of
     from ape_silverback.deployment.state import ACTIVE
 
     values = _read(variables, env_files, commands)
@@ -199,7 +199,11 @@ def update(
             group = group.update(**values, **dict.fromkeys(deleted))
             done = "updated"
             users = [bot for bot in connection.client.bots.values() if group.name in bot.environment]
-            running = [bot.name for bot, state in zip(users, statuses_of(users), strict=True) if state in ACTIVE]
+            running = [
+                bot.name
+                for bot, state in zip(users, statuses_of(connection.client, users), strict=True)
+                if state in ACTIVE
+            ]
             if running:
                 note(f"{', '.join(running)}: the old values are used until a restart.")
     show(GroupDocument.of(group).data(), format_, lambda: echo(f"{group.name}: {done}"))

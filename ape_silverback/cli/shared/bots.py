@@ -2,26 +2,73 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+import fnmatch
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
-from ape_silverback.cli.shared.output import age, show_table, state_text
+import click
+
+from ape_silverback.cli.shared.output import WHOLE, age, show_table, state_text, time_text
 from ape_silverback.cli.shared.terminal import note
 
 if TYPE_CHECKING:
     from ape_silverback.cli.shared.documents import BotDocument
+    from ape_silverback.cluster.client import Bot, ClusterClient
+    from ape_silverback.cluster.types import ResourceStatus
 
-GIVING_WAY = {"IMAGE": 14, "ACCOUNT": 8, "NETWORK": 14}
-"""What gives way to a narrow terminal, and how far it can be cropped before it is left out."""
+GIVING_WAY = {"IMAGE": WHOLE, "ACCOUNT": WHOLE, "NETWORK": 14}
+"""Columns that give way to a narrow terminal, and how far each can be cropped before it is left out."""
+
+SORTED_BY: dict[str, Callable[[BotDocument], Any]] = {
+    "name": lambda bot: bot.name,
+    "state": lambda bot: (bot.state == "running", bot.state, bot.name),
+    "network": lambda bot: (bot.ecosystem, bot.network, bot.provider, bot.name),
+    "account": lambda bot: (bot.account or "", bot.name),
+    "image": lambda bot: (bot.image, bot.name),
+    "uptime": lambda bot: (bot.started is None, bot.started and -bot.started.timestamp(), bot.name),
+}
+"""What bots can be sorted by; by state, those in trouble come first, by uptime the youngest."""
+
+FILTERED_BY = ("name", "state", "ecosystem", "network", "provider", "account", "image")
+"""What bots can be filtered by, each with a glob."""
 
 
-def show_bots(bots: Sequence[BotDocument]) -> None:
-    """Show bots as a table."""
+def filter_bots(bots: Sequence[BotDocument], filters: Sequence[str], by: str) -> list[BotDocument]:
+    """Return the bots that every filter chooses, sorted.
+
+    Args:
+        filters: as ``state=stopped``; a glob as in ``name=price-*``.
+        by: a key of ``SORTED_BY``.
+
+    Raises:
+        click.UsageError: a filter isn't KEY=GLOB with a known key.
+    """
+    found = list(bots)
+    for one in filters:
+        key, is_one, glob = one.partition("=")
+        if not is_one or key not in FILTERED_BY:
+            raise click.UsageError(f"--filter {one}: expected KEY=VALUE with one of the keys {', '.join(FILTERED_BY)}.")
+        found = [bot for bot in found if fnmatch.fnmatchcase(getattr(bot, key) or "", glob)]
+    return sorted(found, key=SORTED_BY[by])
+
+
+def statuses_of(client: ClusterClient, bots: Sequence[Bot]) -> list[ResourceStatus]:
+    """Return the status of each bot, in as few requests as the cluster allows: none where its list told already."""
+    from ape_silverback.cluster.states import states_of
+    from ape_silverback.cluster.types import ClusterHealth
+
+    health = ClusterHealth() if all(bot.task is not None for bot in bots) else client.health
+    return [one.status for one in states_of(bots, health) if one.status is not None]
+
+
+def show_bots(bots: Sequence[BotDocument], *, wide: bool = False) -> None:
+    """Show bots as a table; a wide one has every column in full, and more of them."""
     if not bots:
         note("No bots. `ape silverback cluster deploy` deploys those of the project.")
         return
+    more = ("ENVIRONMENT", "CREDENTIAL", "CREATED") if wide else ()
     show_table(
-        ("NAME", "STATE", "UPTIME", "NETWORK", "ACCOUNT", "IMAGE", "REASON"),
+        ("NAME", "STATE", "UPTIME", "NETWORK", "ACCOUNT", "IMAGE", *more, "REASON"),
         [
             (
                 bot.name,
@@ -30,9 +77,10 @@ def show_bots(bots: Sequence[BotDocument]) -> None:
                 f"{bot.ecosystem}:{bot.network}:{bot.provider}",
                 bot.account or "-",
                 bot.image,
+                *((", ".join(bot.environment) or "-", bot.credential or "-", time_text(bot.created)) if wide else ()),
                 (bot.reason or "").partition("\n")[0] if bot.state == "stopped" else "",
             )
             for bot in bots
         ],
-        giving_way=GIVING_WAY,
+        giving_way=None if wide else GIVING_WAY,
     )

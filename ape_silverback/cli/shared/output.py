@@ -32,6 +32,9 @@ GAP = 3
 NARROWEST = 8
 """Fewest characters to which a column is folded."""
 
+WHOLE = 10_000
+"""Fewest characters of a column that is shown in full or left out."""
+
 LAST_COLUMN = 30
 """Characters at which a last column is folded when there is no room for more."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from ape.logging import LogLevel
@@ -27,7 +27,7 @@ from ape_silverback.server.logs import Filter, stream
 from ape_silverback.server.routes import TheStore, TheSupervisor, WhatIsPaid, check_room, invalid, problem
 from ape_silverback.server.routes.names import LongText, Name, Text
 from ape_silverback.server.runtimes import ImageError
-from ape_silverback.server.store import BotRecord, BotSettings, Store
+from ape_silverback.server.store import BotRecord, Store
 from ape_silverback.server.supervisor import Supervisor
 
 EXTENSIONS = ("task", "restarts", "restart-policy", "health-details", "removed-logs")
@@ -43,7 +43,8 @@ LOG_ANSWER: dict[str, Any] = {
 REMOVAL_POLL = 0.05
 """Seconds between two looks at a bot that is being removed."""
 
-Policy = TypeVar("Policy", RestartPolicy, HealthPolicy)
+DEFAULT = "<default>"
+"""Lets the cluster's own policy hold again."""
 
 bots_router = APIRouter(prefix="/bots")
 
@@ -120,7 +121,6 @@ def bots(supervisor: TheSupervisor, store: TheStore) -> list[BotInfo]:
 def new_bot(supervisor: TheSupervisor, store: TheStore, paid: WhatIsPaid, body: NewBot) -> BotInfo:
     """Make a bot and start it."""
     configuration = BotConfiguration.model_validate(body.model_dump(include=set(BotConfiguration.model_fields)))
-    settings = BotSettings(restart=body.restart, healthy=body.healthy)
 
     def check() -> None:
         check_room(len(store.bots()))
@@ -129,7 +129,7 @@ def new_bot(supervisor: TheSupervisor, store: TheStore, paid: WhatIsPaid, body: 
             raise HTTPException(409, f"there is a bot '{body.name}' already")
         _check_paid(paid, [bot.configuration for bot in store.bots() if bot.wanted], configuration)
 
-    return _info(supervisor.create(body.name, configuration, settings, check), _credential_ids(store), supervisor)
+    return _info(supervisor.create(body.name, configuration, check), _credential_ids(store), supervisor)
 
 
 @bots_router.patch("/{bot}")
@@ -141,6 +141,7 @@ def update_bot(supervisor: TheSupervisor, store: TheStore, paid: WhatIsPaid, bot
         for name, value in body.model_dump(include=set(BotConfiguration.model_fields)).items()
         if (value != NO_CHANGE if name in clearable else value is not None)
     }
+    changes |= {name: None for name in ("restart", "healthy") if changes.get(name) == DEFAULT}
     with store.transaction():  # of two changes at once the later one is laid over the earlier one
         bot = _found(bot.id, store)
         configuration = BotConfiguration.model_validate({**bot.configuration.model_dump(), **changes})
@@ -149,10 +150,7 @@ def update_bot(supervisor: TheSupervisor, store: TheStore, paid: WhatIsPaid, bot
             _check_paid(
                 paid, [one.configuration for one in store.bots() if one.wanted and one.id != bot.id], configuration
             )
-        settings = BotSettings(
-            restart=_changed(body.restart, bot.settings.restart), healthy=_changed(body.healthy, bot.settings.healthy)
-        )
-        store.change_bot(bot.id, body.name or bot.name, configuration, settings)
+        store.change_bot(bot.id, body.name or bot.name, configuration)
         return _info(_found(bot.id, store), _credential_ids(store), supervisor)
 
 
@@ -254,13 +252,6 @@ router.include_router(bots_router)
 router.include_router(removed_router)
 
 
-def _changed(given: Policy | Literal["<default>"] | None, before: Policy | None) -> Policy | None:
-    """Return a policy after a change: null keeps it."""
-    if given is None:
-        return before
-    return None if isinstance(given, str) else given
-
-
 def _check(configuration: BotConfiguration, supervisor: Supervisor) -> None:
     """Check that the cluster has what a bot needs.
 
@@ -320,8 +311,6 @@ def _info(bot: BotRecord, credential_ids: Mapping[str, str], supervisor: Supervi
         name=bot.name,
         created=bot.created,
         task=bot.task,
-        restart=bot.settings.restart,
-        healthy=bot.settings.healthy,
         restarts=bot.restarts,
         health=supervisor.health(bot),
         node=supervisor.seen(bot).node,

@@ -17,6 +17,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, Protocol
 
+from ape_silverback.server.runtimes.shim import LogWriter, numbers_of
+
 STARTED = b"Startup complete"
 """What the bot SDK logs when its start is complete."""
 
@@ -132,8 +134,8 @@ class Writer:
         self.mark = _marks(folder).get(source, "")
         """Stamp of a line that is in the log, and all before it; empty for none."""
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._file = os.open(folder / "log", os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
-        self._there = self._lines_after(self.mark)
+        self._there = _lines_after(folder / "log", self.mark)
+        self._log = LogWriter(str(folder / "log"))
         self._last = self.mark
         self._unmarked = 0
         self._marked_at = time.monotonic()
@@ -142,7 +144,7 @@ class Writer:
         """Write a line, unless it is there."""
         entry = stamp.encode() + b" " + line + b"\n"
         if entry not in self._there:
-            os.write(self._file, entry)
+            self._log.write_stamped(entry)
             self._unmarked += len(entry)
             if STARTED in line:
                 _write(self.folder / "ready", self.source)
@@ -153,7 +155,7 @@ class Writer:
     def close(self) -> None:
         """Note how far it is, and close the log."""
         self._note()
-        os.close(self._file)
+        self._log.close()
 
     def _note(self) -> None:
         if self._last != self.mark:
@@ -161,15 +163,24 @@ class Writer:
             _write(self.folder / "copied.json", json.dumps({**_marks(self.folder), self.source: self.mark}))
         self._unmarked, self._marked_at = 0, time.monotonic()
 
-    def _lines_after(self, stamp: str) -> set[bytes]:
-        """Return the lines at the end of the log that another copy wrote after it last noted how far it was."""
-        size = os.fstat(self._file).st_size
-        start = max(0, size - 2 * MARK_BYTES - LONGEST_PART)
-        content = os.pread(self._file, size - start, start)
-        whole = content[: content.rfind(b"\n") + 1]
-        if len(whole) != len(content):  # a line that a full disk or a kill cut short
-            os.ftruncate(self._file, start + len(whole))
-        return {line for line in whole.splitlines(keepends=True) if line[: len(stamp)] >= stamp.encode()}
+
+def _lines_after(base: Path, stamp: str) -> set[bytes]:
+    """Return the lines at the end of a log that another copy wrote after it last noted how far it was."""
+    found: set[bytes] = set()
+    left = 2 * MARK_BYTES + LONGEST_PART
+    for number in sorted(numbers_of(str(base)), reverse=True):
+        with base.with_name(f"{base.name}.{number}").open("r+b") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - left))
+            content = file.read()
+            whole = content[: content.rfind(b"\n") + 1]
+            if len(whole) != len(content):  # a line that a full disk or a kill cut short
+                file.truncate(size - len(content) + len(whole))
+        found.update(line for line in whole.splitlines(keepends=True) if line[: len(stamp)] >= stamp.encode())
+        left -= len(content)
+        if left <= 0:
+            break
+    return found
 
 
 def lines_of(raw: IO[bytes]) -> Iterator[tuple[str, bytes]]:

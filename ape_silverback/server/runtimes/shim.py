@@ -66,10 +66,13 @@ class LogWriter:
     def write(self, lines: bytes) -> None:
         """Append lines, each of which ends with a newline and is stamped with the time of now."""
         stamp = now() + b" "
-        text = stamp + lines[:-1].replace(b"\n", b"\n" + stamp) + b"\n"
+        self.write_stamped(stamp + lines[:-1].replace(b"\n", b"\n" + stamp) + b"\n")
+
+    def write_stamped(self, lines: bytes) -> None:
+        """Append lines that have their stamps."""
         if self.dropped:
             self.tell_dropped()
-        if self.dropped or not self._append(text):
+        if self.dropped or not self._append(lines):
             self.dropped += lines.count(b"\n")
 
     def tell_dropped(self) -> None:

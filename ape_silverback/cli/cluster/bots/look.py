@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ape_silverback.cli.shared.bots import show_bots
+from ape_silverback.cli.shared.bots import show_bots, statuses_of
 from ape_silverback.cli.shared.options import (
     bot_names,
     cluster_options,
@@ -36,11 +36,10 @@ def list_(names: tuple[str, ...], format_: str, profile: str | None, cluster: st
         ape silverback cluster bots list 'price-*' --format json
     """
     from ape_silverback.cli.shared.documents import BotDocument
-    from ape_silverback.deployment.observed import statuses_of
 
     with connected(profile, cluster) as connection:
         chosen = list(choose("bot", connection.client.bots, names, not names).values())
-        documents = [BotDocument.of(*pair) for pair in zip(chosen, statuses_of(chosen), strict=True)]
+        documents = [BotDocument.of(*pair) for pair in zip(chosen, statuses_of(connection.client, chosen), strict=True)]
     show([document.data() for document in documents], format_, lambda: show_bots(documents))
 
 
@@ -56,14 +55,13 @@ def info_(names: tuple[str, ...], format_: str, profile: str | None, cluster: st
         ape silverback cluster bots info blocks
     """
     from ape_silverback.cli.shared.documents import BotDocument
-    from ape_silverback.deployment.observed import statuses_of
 
     with connected(profile, cluster) as connection:
         chosen = list(choose("bot", connection.client.bots, names, not names).values())
         credentials = [bot.credential for bot in chosen]
         documents = [
             BotDocument.of(bot, state, credential.name if credential else None)
-            for bot, state, credential in zip(chosen, statuses_of(chosen), credentials, strict=True)
+            for bot, state, credential in zip(chosen, statuses_of(connection.client, chosen), credentials, strict=True)
         ]
 
     def text() -> None:

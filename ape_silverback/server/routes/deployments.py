@@ -1,0 +1,65 @@
+"""The records of projects' deployments, ``/deployments``: kept for clients, so that a lost machine loses none.
+
+To the server a record is text: what is in it is the client's business. Each project has its own, which only grows.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any
+
+from fastapi import APIRouter, HTTPException, Query
+from pydantic import BaseModel
+
+from ape_silverback.server.routes import TheStore
+
+EXTENSIONS = ("deployments",)
+
+MOST_BYTES = 4_000_000
+"""Bytes of the newest lines that are returned."""
+
+router = APIRouter(prefix="/deployments")
+
+Project = Annotated[str, Query(min_length=1, max_length=1000)]
+
+
+class DeploymentLines(BaseModel):
+    """The newest lines of a project's record."""
+
+    last: int
+    """Number of the newest line; 0 when there is none."""
+
+    lines: list[dict[str, Any]]
+    """The newest lines, the oldest of them first."""
+
+
+@router.get("")
+def read_lines(store: TheStore, project: Project) -> DeploymentLines:
+    """Return the newest lines of a project's record."""
+    rows = store.rows("SELECT number, line FROM deployments WHERE project = ? ORDER BY number DESC", project)
+    lines: list[dict[str, Any]] = []
+    size = 0
+    for row in rows:
+        size += len(row["line"])
+        if size > MOST_BYTES and lines:
+            break
+        lines.append(json.loads(row["line"]))
+    return DeploymentLines(last=rows[0]["number"] if rows else 0, lines=lines[::-1])
+
+
+@router.post("")
+def append_line(store: TheStore, project: Project, after: Annotated[int, Query(ge=0)], line: dict[str, Any]) -> int:
+    """Append a line to a project's record, after the one that the client saw last; return its number.
+
+    A line that was appended already by the same request, whose answer was lost, isn't appended again.
+    """
+    text = json.dumps(line)
+    with store.transaction() as db:
+        rows = db.execute("SELECT number, line FROM deployments WHERE project = ? AND number >= ?", (project, after))
+        newer = {row["number"]: row["line"] for row in rows}
+        if newer.get(after + 1) == text and after + 2 not in newer:
+            return after + 1
+        if (after and after not in newer) or after + 1 in newer:
+            raise HTTPException(409, "another deployment of this project was recorded in the meantime")
+        db.execute("INSERT INTO deployments (project, number, line) VALUES (?, ?, ?)", (project, after + 1, text))
+    return after + 1

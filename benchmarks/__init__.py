@@ -1,0 +1,1 @@
+"""Times our commands against the public ``silverback`` command line: ``make bench``."""

@@ -1,0 +1,296 @@
+"""What is killed at random, and what it costs to do nothing. Each trial prints its figures: ``pytest -m trial -s``."""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+
+from ape_silverback.server.logs import files_of_log, read_log
+from ape_silverback.server.processes import read_json, with_variable
+from tests.conftest import ROOT
+from tests.trials.light_server import KEY, prepare
+
+pytestmark = [pytest.mark.trial, pytest.mark.xdist_group("staying-up")]
+
+
+def wait_for(condition: Callable[[], Any], seconds: float = 120.0) -> Any:
+    deadline = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < deadline, "waited too long"
+        time.sleep(0.05)
+    return found
+
+
+class Place:
+    """A folder with light bots, and the server for it, which can be killed and started again."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        prepare(folder)
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        self.server: subprocess.Popen[bytes] | None = None
+
+    def up(self) -> httpx.Client:
+        with (self.folder / "server.log").open("ab") as log:
+            command = [sys.executable, "-m", "tests.trials.light_server", str(self.folder), str(self.port)]
+            self.server = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log)
+        client = httpx.Client(base_url=f"http://127.0.0.1:{self.port}", headers={"X-API-Key": KEY}, timeout=60)
+
+        def answers() -> bool:
+            assert self.server is not None
+            assert self.server.poll() is None, (self.folder / "server.log").read_text()[-3000:]
+            with suppress(httpx.TransportError):
+                return client.get("/health").status_code == 200
+            return False
+
+        wait_for(answers)
+        return client
+
+    def kill(self) -> None:
+        assert self.server is not None
+        self.server.kill()
+        self.server.wait()
+
+    def down(self) -> None:
+        if self.server and self.server.poll() is None:
+            self.server.terminate()
+            self.server.wait(60)
+
+    def body(self, name: str, kind: str) -> dict[str, Any]:
+        image = f"project:{self.folder}#{kind}"
+        return {"name": name, "image": image, "ecosystem": "ethereum", "network": "local", "provider": "foundry"}
+
+    def run_file(self, bot: str) -> dict[str, Any]:
+        return read_json(self.folder / "kept" / "bots" / bot / "run.json") or {}
+
+    def log(self, bot: str) -> Path:
+        return self.folder / "kept" / "bots" / bot / "log"
+
+    def processes(self, bot: str) -> list[int]:
+        return with_variable(f"_SILVERBACK_BOT={bot}")
+
+    def witness(self, bot: str) -> list[str]:
+        file = self.folder / "witness" / bot
+        return file.read_text().split() if file.exists() else []
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[Place]:
+    made = Place(tmp_path / "place")
+    yield made
+    if made.server and made.server.poll() is not None:
+        made.up().close()
+    made.down()
+
+
+def beats_of(log: Path) -> dict[int, list[int]]:
+    """Return the numbers of the beats in a log, for each process."""
+    found: dict[int, list[int]] = {}
+    for pid, number in re.findall(rb"beat (\d+) (\d+)\n", read_log(log)):
+        found.setdefault(int(pid), []).append(int(number))
+    return found
+
+
+def test_fifty_kills_of_the_server_lose_nothing_and_run_nothing_twice(place: Place) -> None:
+    chance = random.Random(14)
+    client = place.up()
+    untouched = [
+        client.post("/bots", json=place.body(f"untouched-{number}", "beat")).json()["id"] for number in range(4)
+    ]
+    for bot in untouched:
+        wait_for(lambda bot=bot: place.run_file(bot).get("ready"))
+    pids = {bot: place.run_file(bot)["bot"] for bot in untouched}
+    groups: list[str] = []
+    bots: dict[str, str] = {}
+    writes = 0
+    for life in range(50):
+        stop_at = time.monotonic() + chance.uniform(0.05, 1.2)
+        killer = threading.Timer(stop_at - time.monotonic(), place.kill)
+        killer.start()
+        number = 0
+        with suppress(httpx.TransportError):
+            while True:
+                number += 1
+                name = f"g-{life}-{number}"
+                if client.post("/vars", params={"name": name}, json={"A": name}).status_code == 200:
+                    groups.append(name)
+                made = client.post("/bots", json=place.body(f"b-{life}-{number}", "rest"))
+                if made.status_code == 200:
+                    bots[made.json()["name"]] = made.json()["id"]
+                writes += 2
+                if bots and chance.random() < 0.6:
+                    some = chance.choice([*bots])
+                    act = chance.choice(["stop", "start", "remove"])
+                    if act == "remove":
+                        if client.delete(f"/bots/{bots.pop(some)}").status_code != 200:
+                            raise AssertionError("a removal was refused")
+                    else:
+                        client.post(f"/bots/{bots[some]}/{act}")
+                    writes += 1
+        killer.join()
+        client.close()
+        client = place.up()
+        there = {bot["name"]: bot for bot in client.get("/bots").json()}
+        assert set(groups) <= {group["name"] for group in client.get("/vars").json()}
+        assert set(bots) <= set(there)
+        bots = {name: bot["id"] for name, bot in there.items() if name.startswith("b-")}
+        while len(bots) > 15:  # as many processes as the machine can bear
+            client.delete(f"/bots/{bots.popitem()[1]}")
+    there = client.get("/bots").json()
+    settled = ("RUNNING", "STOPPED")
+    wait_for(lambda: all(bot["task"]["last_status"] in settled for bot in client.get("/bots").json()))
+    for bot in client.get("/bots").json():
+        running = bot["task"]["last_status"] == "RUNNING"
+        assert len(place.processes(bot["id"])) == running, (bot["name"], bot["task"])
+        assert "TWICE" not in place.witness(bot["id"])
+    lines = 0
+    for bot, pid in pids.items():
+        assert place.witness(bot) == [str(pid)], "it was never interrupted"
+        [(seen, numbers)] = beats_of(place.log(bot)).items()
+        assert seen == pid
+        assert numbers == list(range(1, len(numbers) + 1)), "no line is lost or doubled"
+        lines += len(numbers)
+    print(f"\n50 kills, {writes} writes, {len(there)} bots at the end, {lines} lines of 4 bots without a gap")
+    client.close()
+
+
+def test_sixty_kills_between_a_start_and_its_record_run_nothing_twice_and_forget_nothing(place: Place) -> None:
+    chance = random.Random(34)
+    twice = 0
+    for _ in range(60):
+        client = place.up()
+        bots = {bot["name"]: bot["id"] for bot in client.get("/bots").json()}
+        if "aimed" not in bots:
+            bots["aimed"] = client.post("/bots", json=place.body("aimed", "rest")).json()["id"]
+        bot = bots["aimed"]
+        client.post(f"/bots/{bot}/stop")
+        wait_for(lambda bot=bot, client=client: client.get(f"/bots/{bot}/status").json() == 7)
+        asked = threading.Thread(target=lambda bot=bot, client=client: _started(client, bot))
+        asked.start()
+        time.sleep(chance.uniform(0.0, 0.08))
+        place.kill()
+        asked.join()
+        client.close()
+        client = place.up()
+        if client.get(f"/bots/{bot}/status").json() == 7:
+            client.post(f"/bots/{bot}/start")
+        wait_for(lambda bot=bot, client=client: client.get(f"/bots/{bot}/status").json() == 4)
+        twice += len(place.processes(bot)) != 1
+        client.close()
+        place.kill()
+    assert twice == 0
+    assert "TWICE" not in place.witness(bot)
+    print(f"\n60 aimed kills, {len(place.witness(bot))} starts, none twice")
+
+
+def _started(client: httpx.Client, bot: str) -> None:
+    with suppress(httpx.TransportError):
+        client.post(f"/bots/{bot}/start")
+
+
+@pytest.mark.parametrize("which", ["shim", "bot", "both"])
+def test_twenty_kills_of_what_runs_a_bot_leave_one_bot_each_time(place: Place, which: str) -> None:
+    client = place.up()
+    bot = client.post("/bots", json=place.body("one", "beat")).json()["id"]
+    took = []
+    for _ in range(20):
+        wait_for(lambda: client.get(f"/bots/{bot}/status").json() == 4)
+        run = place.run_file(bot)
+        begun = time.monotonic()
+        for key, name in (("pid", "shim"), ("bot", "bot")):
+            if which in (name, "both"):
+                with suppress(ProcessLookupError):
+                    os.kill(run[key], signal.SIGKILL)
+        wait_for(lambda run=run: place.run_file(bot).get("bot") not in (None, 0, run["bot"]))
+        wait_for(lambda: client.get(f"/bots/{bot}/status").json() == 4)
+        took.append(time.monotonic() - begun)
+        assert len(place.processes(bot)) == 1
+    assert "TWICE" not in place.witness(bot)
+    assert len(place.witness(bot)) == 21
+    took.sort()
+    print(f"\n20 kills of {which}: back after {took[10]:.1f} s (median), {took[-1]:.1f} s at most")
+    client.close()
+
+
+def test_a_flood_is_bounded_on_disk_and_in_memory(place: Place) -> None:
+    client = place.up()
+    bot = client.post("/bots", json=place.body("flood", "flood")).json()["id"]
+    other = client.post("/bots", json=place.body("other", "beat")).json()["id"]
+    wait_for(lambda: place.run_file(bot).get("bot"))
+    shim = psutil.Process(place.run_file(bot)["pid"])
+    begun, most_disk, most_memory, slowest = time.monotonic(), 0, 0, 0.0
+    written = psutil.Process(place.run_file(bot)["bot"])
+    seconds = float(os.environ.get("FLOOD_SECONDS", "60"))
+    while time.monotonic() - begun < seconds:
+        asked = time.monotonic()
+        client.get("/bots")
+        slowest = max(slowest, time.monotonic() - asked)
+        sizes = 0
+        for file in files_of_log(place.log(bot)):
+            with suppress(FileNotFoundError):
+                sizes += file.stat().st_size
+        most_disk, most_memory = max(most_disk, sizes), max(most_memory, shim.memory_info().rss)
+        time.sleep(0.5)
+    rate = written.io_counters().write_chars / (time.monotonic() - begun) / 1e6
+    assert most_disk <= 50 * 1024 * 1024
+    assert most_memory < 30e6
+    beats = beats_of(place.log(other))
+    assert all(numbers == list(range(1, len(numbers) + 1)) for numbers in beats.values())
+    print(
+        f"\na flood of {rate:.0f} MB/s for {seconds:.0f} s: at most {most_disk / 1e6:.0f} MB of log, "
+        f"{most_memory / 1e6:.1f} MB for its shim; GET /bots at most {slowest * 1000:.0f} ms"
+    )
+    client.close()
+
+
+def test_what_bots_that_rest_cost(place: Place) -> None:
+    client, lines = place.up(), []
+    assert place.server is not None
+    server = psutil.Process(place.server.pid)
+    bots: list[str] = []
+    for count in (0, 20, 100):
+        while len(bots) < count:
+            bots.append(client.post("/bots", json=place.body(f"rest-{len(bots)}", "rest")).json()["id"])
+        wait_for(lambda: all(bot["task"]["last_status"] == "RUNNING" for bot in client.get("/bots").json()), 300)
+        time.sleep(5)
+        before, begun = sum(server.cpu_times()[:2]), time.monotonic()
+        time.sleep(30)
+        share = (sum(server.cpu_times()[:2]) - before) / (time.monotonic() - begun)
+        shims = [psutil.Process(place.run_file(bot)["pid"]) for bot in bots]
+        resident = [shim.memory_info().rss for shim in shims] or [0]
+        own = [shim.memory_full_info().pss for shim in shims] or [0]
+        spent = sum(sum(shim.cpu_times()[:2]) for shim in shims)
+        lines.append(
+            f"{count} bots: {share:.2%} of a core, {server.memory_info().rss / 1e6:.0f} MB the server; a shim "
+            f"{sum(resident) / len(resident) / 1e6:.1f} MB resident, {sum(own) / len(own) / 1e6:.1f} MB its share, "
+            f"{spent:.1f} s of CPU all shims since their start"
+        )
+        assert share < 0.06
+    for number in range(150):
+        bot = client.post("/bots", json=place.body(f"stopped-{number}", "rest")).json()["id"]
+        client.post(f"/bots/{bot}/stop")
+    times = []
+    for _ in range(20):
+        begun = time.monotonic()
+        count = len(client.get("/bots").json())
+        times.append(time.monotonic() - begun)
+    lines.append(f"GET /bots of {count}: {sorted(times)[10] * 1000:.0f} ms (median)")
+    print("\n" + "\n".join(lines))
+    client.close()
