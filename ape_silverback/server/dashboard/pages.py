@@ -23,6 +23,7 @@ from ape_silverback.cluster.bot_errors import count_errors
 from ape_silverback.cluster.types import ResourceStatus
 from ape_silverback.server.authentication import SESSION, Role, is_cross_site, is_same, role_of_key
 from ape_silverback.server.dashboard.charts import Chart, charts_of
+from ape_silverback.server.dashboard.deployments import deployments_of
 from ape_silverback.server.dashboard.sessions import COOKIE, SESSION_LIFE, Sessions
 from ape_silverback.server.logs import Filter, stream
 from ape_silverback.server.metrics import read_results
@@ -385,9 +386,9 @@ def _value(value: Any) -> str:
 
 
 @router.get("/ui/deployments")
-def deployments_page(request: Request, role: Viewer) -> Response:
+def deployments_page(request: Request, role: Viewer, store: TheStore) -> Response:
     """Show the deployments that were recorded on this cluster."""
-    return _page(request, role, "deployments.html", page="deployments", deployments=[])
+    return _page(request, role, "deployments.html", page="deployments", deployments=deployments_of(store))
 
 
 # Rendering

@@ -113,3 +113,24 @@ def test_the_command_line_opens_it(site: Site, outside: httpx.Client, ape: Ape) 
     assert (result.returncode, result.stderr) == (0, "")
     assert outside.get(result.stdout.strip(), follow_redirects=True).status_code == 200
     assert outside.get(result.stdout.strip()).status_code == 401
+
+
+def test_deployments_that_were_recorded_here_are_shown_as_text(inside: httpx.Client, site: Site) -> None:
+    lines: list[dict[str, object]] = [
+        {"id": 1, "time": "2026-11-01T12:00:00Z", "by": "me@laptop", "commit": "a" * 40, "what": "deploy"},
+        {"id": 1, "outcome": {"alpha": "ready", "<b>beta</b>": "failed: it stopped"}},
+        {"id": 2, "time": "2026-11-02T12:00:00Z", "by": "me@laptop", "target": "my target"},
+        {"id": 3, "time": "yesterday", "by": 7},
+        {"written": "by a client of the future"},
+    ]
+    for number, line in enumerate(lines):
+        query = {"project": "shop", "after": str(number)}
+        answer = httpx.post(
+            f"{site.url}/deployments", params=query, json=line, headers={"X-API-Key": KEY}, trust_env=False
+        )
+        assert answer.status_code == 200, answer.text
+    page = inside.get("/ui/deployments").text
+    assert page.index("ape silverback cluster rollback --to 2 --target &#39;my target&#39;") < page.index("aaaaaaaaaa<")
+    assert "<li>&lt;b&gt;beta&lt;/b&gt;: failed: it stopped</li>" in page
+    assert "still going on, or cut off" in page
+    assert "yesterday" not in page
