@@ -24,7 +24,7 @@ from ape_silverback.project.networks import ConfigurationFiles, ResolvedNetwork,
 from ape_silverback.suggestions import did_you_mean
 
 if TYPE_CHECKING:
-    from ape_silverback.config.models import HealthyConfig, RestartConfig, TargetConfig
+    from ape_silverback.config.models import HealthyConfig, RestartConfig
     from ape_silverback.config.reader import SectionReading
 
 IMAGE_REFERENCE = re.compile(
@@ -37,11 +37,6 @@ IMAGE_REFERENCE = re.compile(
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
 """A bot's name as a cluster takes it."""
-
-
-def target_of(reading: SectionReading, name: str | None) -> TargetConfig | None:
-    """Return a target of the section; see ``SectionReading.target``."""
-    return reading.target(name)
 
 
 def resolve(

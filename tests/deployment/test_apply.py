@@ -381,3 +381,16 @@ def test_a_cluster_that_keeps_the_record_tells_every_machine(
     assert client.bots["a"].network == "mainnet", "nothing was changed"
     assert [record.succeeded for record in machine("third").records.history()] == [True, True]
     assert not list((tmp_path / "laptop").rglob("history.jsonl"))
+
+
+def test_a_rolling_restart_stops_when_no_more_bots_may_be_down(deploy: Deploy, served: Cluster) -> None:
+    deploy(wanted(*map(bot, "abcdef")))
+    served.machine.crashing = {"broken:1"}
+    changed = wanted(*(bot(name, image="broken:1" if name == "b" else "fine:1") for name in "abcdef"))
+    result = deploy(changed, max_unavailable=1)
+    assert (result.named("ready"), result.named("failed")) == (["a"], ["b"])
+    assert result.outcome["c"].text == "not started: b is down, and no more than 1 may be at once"
+    assert result.versions == "with the change: a, b; as before: c, d, e, f"
+    assert runs(served, "f")["image"] == "registry.example/app:1"
+    served.machine.crashing = set()
+    assert deploy(changed, max_unavailable=1).succeeded

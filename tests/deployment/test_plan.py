@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid5
@@ -15,6 +17,7 @@ from ape_silverback.deployment.plan import (
     CreateGroup,
     KeepBot,
     Orphan,
+    Plan,
     PlanOptions,
     RemoveBot,
     RemoveGroup,
@@ -25,6 +28,7 @@ from ape_silverback.deployment.plan import (
 )
 from ape_silverback.deployment.planner import fingerprint, make_plan
 from ape_silverback.deployment.state import (
+    Code,
     LiveBot,
     LiveGroup,
     LiveState,
@@ -277,3 +281,41 @@ def test_a_fingerprint_tells_whether_what_a_plan_looked_at_has_moved() -> None:
         live(groups={"rpc": {"X"}}),
     ):
         assert fingerprint(moved, plan.looked_at) != plan.state
+
+
+def test_code_that_changed_since_a_bot_started_restarts_it() -> None:
+    started = datetime(2026, 1, 1, 12, tzinfo=timezone.utc)
+    running = LiveBot(uuid5(SPACE, "a"), "a", ResourceStatus.RUNNING, bot().configuration, started)
+
+    def planned(digest: str, modified: datetime, before: str | None = "old") -> Plan:
+        known = recorded(bot())
+        known = RecordedState((known.bots[0].model_copy(update={"code": before}),), last=1)
+        return make_plan(desired(bot()), live(running), known, LocalState(code={"a": Code(digest, modified)}))
+
+    later, sooner = started + timedelta(minutes=1), started - timedelta(minutes=1)
+    assert [one.reason for one in planned("new", later).of(RestartBot)] == ["code changed"]
+    assert planned("old", later).of(KeepBot), "written again, with the same content"
+    assert planned("new", sooner).of(KeepBot), "restarted by hand since"
+    assert planned("new", later, before=None).of(RestartBot)
+    assert planned("new", later).bots[0].code == "new"
+
+
+def test_a_tag_that_was_moved_restarts_the_bot() -> None:
+    known = recorded(bot())
+    known = RecordedState((known.bots[0].model_copy(update={"digest": "sha256:1"}),), last=1)
+    image = bot().configuration.image
+    moved = make_plan(desired(bot()), live(there(bot())), known, LocalState(digests={image: "sha256:2"}))
+    assert [one.reason for one in moved.of(RestartBot)] == [f"the tag of {image} was moved"]
+    same = make_plan(desired(bot()), live(there(bot())), known, LocalState(digests={image: "sha256:1"}))
+    assert (same.writes, same.unknown) == ((), ())
+
+
+def test_pruning_with_bots_selected_is_refused() -> None:
+    state = replace(desired(bot("a")), selected=("a",), names=frozenset({"a", "b"}))
+    with pytest.raises(DeployError, match="pruning looks at the whole project"):
+        make_plan(
+            state,
+            live(there(bot("a")), there(bot("b"))),
+            recorded(bot("a"), bot("b")),
+            plan_options=PlanOptions(prune=True),
+        )
