@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sqlite3
 import threading
 import time
 from collections import Counter
@@ -148,7 +149,12 @@ class Measurements(Collector):
 
     def _prune(self) -> None:
         while not self._ended.wait(PRUNE_EVERY):
-            for bot in self.supervisor.store.bots():
+            try:
+                bots = self.supervisor.store.bots()
+            except sqlite3.Error as error:  # busy, or closed by a server that is going down
+                logger.warning("what bots recorded wasn't pruned: %s", error)
+                continue
+            for bot in bots:
                 try:
                     prune(self.supervisor.runtime.work_folder(bot.id))
                 except OSError as error:
