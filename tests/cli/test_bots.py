@@ -21,7 +21,8 @@ from ape_silverback.cli.shared.documents import (
     StatusDocument,
 )
 from ape_silverback.cluster.client import ClusterClient
-from tests.cli.conftest import INTERRUPT, AtTerminal, Run, documents, wait_for
+from tests.cli.conftest import INTERRUPT, AtTerminal, Run, documents, runner, wait_for
+from tests.cluster.server import Reply, Request, answer, serving
 from tests.conftest import ape_command, environment_of
 from tests.server.machine import Cluster
 
@@ -193,6 +194,41 @@ def test_logs_as_a_document_a_line(run: Run, cluster: Cluster) -> None:
         "second",
         "rubbish",
     ]
+
+
+def test_logs_of_a_removed_bot_can_be_read(run: Run, served: Cluster, client: ClusterClient) -> None:
+    for lines in ([at(1, "of the first")], [at(2, "old"), at(3, "odd", "ERROR"), at(4, "its last words")]):
+        client.new_bot("mourned", "ghcr.io/me/bot:1", "ethereum", "mainnet", "alchemy")
+        wait_for(lambda: client.bots["mourned"].is_healthy)
+        served.log("mourned", *lines)
+        client.bots["mourned"].remove()
+
+    def messages(*arguments: str) -> list[str]:
+        return [line.rpartition("| ")[2] for line in run("bots", "logs", *arguments).stdout.splitlines()]
+
+    assert messages("mourned", "--removed", "--tail", "2") == ["odd", "its last words"]
+    assert messages("mourned", "--removed", "--level", "ERROR") == ["odd"]
+    assert messages("mourned", "--removed", "--until", "2026-01-01T00:00:02Z") == ["old"]
+    assert messages("mourned*", "--removed") == ["of the first", "old", "odd", "its last words"]
+    [line] = run("bots", "logs", "mourned", "--removed", "--tail", "1", "--format", "json").stdout.splitlines()
+    assert LogDocument.model_validate_json(line).bot == "mourned"
+    assert "no bot 'mourned'" in run("bots", "logs", "mourned", code=1).stderr
+    assert "no removed bot 'alive'; there is: " in run("bots", "logs", "alive", "--removed", code=1).stderr
+    assert "can't be combined" in run("bots", "logs", "mourned", "--removed", "-f", code=2).stderr
+
+
+def test_logs_of_no_bot_at_all_are_empty(run: Run, client: ClusterClient) -> None:
+    assert run("bots", "logs", "--all").stdout == ""
+
+
+def test_a_cluster_without_logs_of_removed_bots_is_told(home: Path, project: Path) -> None:
+    def behave(request: Request) -> Reply:
+        assert request.path == "/openapi.json", "nothing else is asked for"
+        return answer({"info": {"title": "Silverback", "version": "0.7.39"}})
+
+    with serving(behave) as plain:
+        run = runner(home, project, SILVERBACK_CLUSTER_URI=plain.url, SILVERBACK_CLUSTER_API_KEY="k")
+        assert "doesn't offer logs of removed bots" in run("bots", "logs", "blocks", "--removed", code=1).stderr
 
 
 @pytest.mark.parametrize(
@@ -433,8 +469,8 @@ def test_an_answer_is_taken_as_it_is_meant(
     cluster: Cluster, client: ClusterClient, at_terminal: AtTerminal, command: str
 ) -> None:
     before = client.bots
-    for answer in ("n\n", "\n"):
-        shown = at_terminal("bots", command, "alpha", typed=(("[y/N]", answer),), code=1)
+    for typed in ("n\n", "\n"):
+        shown = at_terminal("bots", command, "alpha", typed=(("[y/N]", typed),), code=1)
         assert "alpha" in shown
         assert "Nothing was changed." in shown
         assert client.bots == before
