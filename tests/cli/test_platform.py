@@ -216,10 +216,10 @@ def test_a_cluster_of_the_platform_is_used_as_any_other(run: Run, platform: Plat
         (["info"], "Clusters: space/prod, space/test", 1),
         (["status"], "no cluster of workspace 'space' is chosen: pass --cluster space/NAME", 1),
         (["workspaces", "list", "-p", "nobody"], "default, direct", 1),
-        (["workspaces", "list", "-p", "direct"], "is one cluster", 1),
+        (["workspaces", "list", "-p", "direct"], "is of one cluster; only the platform has workspaces", 1),
         (
             ["bots", "remove", "--all", "-y", "-p", "direct", "-c", "space/prod"],
-            "it has no 'space/prod' of --cluster",
+            "is of one cluster; --cluster space/prod doesn't apply",
             1,
         ),
         (["list", "-p", "direct"], "Profiles of the platform: default", 1),
