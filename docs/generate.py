@@ -191,6 +191,7 @@ def from_silverback() -> str:
 def output() -> str:
     """Write the schema of what commands give as data."""
     from ape_silverback.cli.shared.documents import DOCUMENTS
+    from ape_silverback.cluster.types import BotHealth, Crash, RestartStatus
     from ape_silverback.doctor import Finding
     from ape_silverback.stream.verify import Check, Report
 
@@ -203,6 +204,7 @@ def output() -> str:
         "knows is null.",
     ]
     parts += [describe(name, model) for name, model in DOCUMENTS.items()]
+    parts += [describe(model.__name__, model) for model in (BotHealth, RestartStatus, Crash)]
     parts += [describe("Report", Report), describe("Check", Check), describe("Finding", Finding)]
     parts += plan_parts()
     return "\n\n".join(parts) + "\n"

@@ -10,7 +10,14 @@ from ape.logging import logger
 from ape_silverback.cluster.auth.session import PlatformSession
 from ape_silverback.cluster.auth.tokens import LOG_IN
 from ape_silverback.cluster.base_client import Retries
-from ape_silverback.cluster.cluster import NO_CHANGE, Bot, ClusterClient, RegistryCredentials, VariableGroup
+from ape_silverback.cluster.cluster import (
+    NO_CHANGE,
+    Bot,
+    ClusterClient,
+    RegistryCredentials,
+    RemovedBot,
+    VariableGroup,
+)
 from ape_silverback.cluster.platform import PlatformClient, Workspace
 from ape_silverback.cluster.settings import ClusterProfile, PlatformProfile, danger_of
 
@@ -23,6 +30,7 @@ __all__ = [
     "ClusterClient",
     "PlatformClient",
     "RegistryCredentials",
+    "RemovedBot",
     "VariableGroup",
     "Workspace",
     "connect",

@@ -34,6 +34,7 @@ from ape_silverback.cluster.types import (
     NewKeyInfo,
     NodeInfo,
     RegistryCredentialsInfo,
+    RemovedBotInfo,
     ResourceStatus,
     RestartPolicy,
     ServiceHealth,
@@ -260,7 +261,7 @@ class Bot(BotInfo, _OfCluster):
         Raises:
             ClusterError: the log can't be read.
         """
-        lines = self.cluster._log_lines(self, log_level, start_time, end_time, follow)
+        lines = self.cluster._log_lines(f"/bots/{self.id}", log_level, start_time, end_time, follow)
         for some in lines:
             yield from map(read_entry, some)
 
@@ -282,7 +283,26 @@ class Bot(BotInfo, _OfCluster):
         Raises:
             ClusterError: the log can't be read.
         """
-        return map(read_log_lines, self.cluster._log_lines(self, level, since, until, follow))
+        return map(read_log_lines, self.cluster._log_lines(f"/bots/{self.id}", level, since, until, follow))
+
+
+class RemovedBot(RemovedBotInfo, _OfCluster):
+    """A bot that was removed from a cluster, which keeps its log for a while."""
+
+    def read_log(
+        self, level: LogLevel = LogLevel.INFO, since: datetime | None = None, until: datetime | None = None
+    ) -> Iterator[list[LogLine]]:
+        """Read its log as ``Bot.read_log`` does.
+
+        Args:
+            level: lowest level.
+            since: time from which on.
+            until: time up to which.
+
+        Raises:
+            ClusterError: the log can't be read, or is no longer kept.
+        """
+        return map(read_log_lines, self.cluster._log_lines(f"/removed-bots/{self.id}", level, since, until, stay=False))
 
 
 class ClusterClient(ApiClient):
@@ -454,6 +474,19 @@ class ClusterClient(ApiClient):
         listing = Listing(self)
         return [bot._list_in(listing) for bot in self.get_all(Bot, "/bots")]
 
+    @property
+    def removed_bots(self) -> dict[str, RemovedBot]:
+        """Removed bots whose log is kept, by name: of those of one name the last, the others under ``NAME (ID)``.
+
+        Raises:
+            NotOffered: the cluster doesn't announce ``removed-logs``.
+        """
+        self.check_offers("removed-logs", "logs of removed bots")
+        found: dict[str, RemovedBot] = {}
+        for bot in sorted(self.get_all(RemovedBot, "/removed-bots"), key=lambda bot: bot.removed, reverse=True):
+            found[f"{bot.name} ({bot.id})" if bot.name in found else bot.name] = bot._bind(self)
+        return found
+
     def new_bot(
         self,
         name: str,
@@ -491,7 +524,7 @@ class ClusterClient(ApiClient):
         return found._bind(self)
 
     def _log_lines(
-        self, bot: Bot, log_level: LogLevel, start_time: datetime | None, end_time: datetime | None, stay: bool
+        self, path: str, log_level: LogLevel, start_time: datetime | None, end_time: datetime | None, stay: bool
     ) -> Iterator[list[str]]:
         @contextmanager
         def connect(since: datetime | None) -> Iterator[httpx.Response]:
@@ -500,7 +533,7 @@ class ClusterClient(ApiClient):
             query |= {"end_time": end_time.isoformat()} if end_time else {}
             # A followed log may be silent for any time.
             timeout = httpx.Timeout(5.0, read=None) if stay else SLOW_TIMEOUT
-            request = self.build_request("GET", f"/bots/{bot.id}/logs", params=query, timeout=timeout)
+            request = self.build_request("GET", f"{path}/logs", params=query, timeout=timeout)
             response = self.send(request, stream=True)
             try:
                 self.check(response)

@@ -16,7 +16,7 @@ from itertools import chain, groupby
 
 from ape.logging import LogLevel
 
-from ape_silverback.cluster.cluster import Bot
+from ape_silverback.cluster.cluster import Bot, RemovedBot
 from ape_silverback.cluster.log_stream import LogLine
 from ape_silverback.concurrency import map_threads
 from ape_silverback.exceptions import ClusterError, SilverbackError
@@ -39,7 +39,7 @@ class LogPiece:
         lines: at least one.
     """
 
-    bot: Bot
+    bot: Bot | RemovedBot
     lines: Sequence[LogLine]
 
 
@@ -57,7 +57,7 @@ class LogEnd:
 
 
 def read_logs(
-    bots: Sequence[Bot],
+    bots: Sequence[Bot | RemovedBot],
     level: LogLevel = LogLevel.INFO,
     since: datetime | None = None,
     until: datetime | None = None,
@@ -77,7 +77,7 @@ def read_logs(
     """
     _check_number(bots)
 
-    def read(bot: Bot) -> Iterator[list[LogLine]]:
+    def read(bot: Bot | RemovedBot) -> Iterator[list[LogLine]]:
         return bot.read_log(level, since, until)
 
     if tail is not None:
@@ -206,6 +206,6 @@ def _beginning_of_tail(log: Iterator[list[LogLine]], since: datetime | None, tai
     return begin, skipped
 
 
-def _check_number(bots: Sequence[Bot]) -> None:
+def _check_number(bots: Sequence[Bot | RemovedBot]) -> None:
     if len(bots) > MOST_BOTS:
         raise ClusterError(f"the logs of {len(bots)} bots are too many to read at once; choose at most {MOST_BOTS}")

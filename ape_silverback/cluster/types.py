@@ -526,6 +526,16 @@ class BotInfo(BaseModel):
         return BotConfiguration.model_validate({name: getattr(self, name) for name in BotConfiguration.model_fields})
 
 
+class RemovedBotInfo(BaseModel):
+    """A bot that was removed, and whose log is kept for a while. From clusters that announce ``removed-logs``."""
+
+    id: uuid.UUID
+    name: str
+    removed: datetime
+    errors: list[str] = Field(default_factory=list)
+    """Those of its last run."""
+
+
 class BotTaskResult(BaseModel):
     """What a bot recorded of one run of a task. From clusters that announce ``metrics``."""
 

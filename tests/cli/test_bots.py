@@ -6,6 +6,7 @@ import json
 import re
 import signal
 import subprocess
+from datetime import datetime, timezone
 from pathlib import Path
 
 import click
@@ -21,7 +22,9 @@ from ape_silverback.cli.shared.documents import (
     StatusDocument,
 )
 from ape_silverback.cluster.client import ClusterClient
-from tests.cli.conftest import INTERRUPT, AtTerminal, Run, documents, wait_for
+from ape_silverback.cluster.types import RestartPolicy
+from tests.cli.conftest import INTERRUPT, AtTerminal, Run, documents, runner, wait_for
+from tests.cluster.server import BOT, Reply, Request, answer, serving
 from tests.conftest import ape_command, environment_of
 from tests.server.machine import Cluster
 
@@ -76,6 +79,70 @@ def test_health_fails_when_one_isnt_healthy(run: Run, cluster: Cluster, client: 
     found = documents(list[BotHealthDocument], result.stdout)
     assert [bot.name for bot in found if not bot.healthy] == ["beta"]
     assert "not healthy: beta" in result.stderr
+    assert "beta: not healthy: exited with code 1\n" in run("bots", "health", "beta", code=1).stdout
+
+
+def test_crashes_restarts_and_the_next_attempt_are_shown(run: Run, cluster: Cluster, client: ClusterClient) -> None:
+    client.bots["alpha"].update(restart=RestartPolicy(backoff=0.01))
+    client.bots["beta"].update(restart=RestartPolicy(backoff=3600, max_backoff=3600))
+    cluster.die("alpha", 7)
+    cluster.die("beta", 3)
+    wait_for(lambda: (status := client.bots["alpha"].restarts) is not None and status.count == 1)
+    wait_for(lambda: (status := client.bots["beta"].restarts) is not None and status.next_start is not None)
+    wait_for(lambda: client.bots["alpha"].is_healthy)
+
+    text = run("bots", "info", "alpha", "beta").stdout
+    assert re.search(r"^restarts: +1$", text, re.MULTILINE)
+    assert re.search(r"^restarts: +0, starts again in \d+m \d+s$|^restarts: +0, starts again in 1h", text, re.MULTILINE)
+    assert re.search(r"^crashes:\n  \d{4}-.* ago\)  exited with code 7$", text, re.MULTILINE)
+
+    rows = {line.split()[0]: line for line in run("bots", "list", "-o", "wide").stdout.splitlines()}
+    assert rows["NAME"].split()[2:6] == ["UPTIME", "RESTARTS", "HEARTBEAT", "LAG"]
+    assert re.match(r"alpha +running +\d.*s +1 +- +- +ethereum", rows["alpha"])
+    assert re.search(r"starts again in .*: exited with code 3$", rows["beta"])
+    assert "starts again in" in run("status").stdout
+    assert "RESTARTS" in run("status", "-o", "wide").stdout
+
+    bots = {bot.name: bot for bot in documents(StatusDocument, run("status", "--format", "json").stdout).bots}
+    assert bots["alpha"].restarts == client.bots["alpha"].restarts
+    assert bots["beta"].restarts is not None
+    assert [crash.reason for crash in bots["beta"].restarts.crashes] == ["exited with code 3"]
+
+
+def test_a_bot_that_falls_behind_is_told_with_heartbeat_and_lag(
+    run: Run, cluster: Cluster, client: ClusterClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cluster.machine, "work_folder", lambda bot: tmp_path / "work" / str(bot))
+    moment = datetime.now(timezone.utc).isoformat()
+    beat = {"updated": moment, "blocks": True, "processed": 7, "processed_at": moment, "head": 100, "first": 1}
+    file = tmp_path / "work" / str(client.bots["beta"].id) / "heartbeat.json"
+    file.parent.mkdir(parents=True)
+    file.write_text(json.dumps(beat))
+    wait_for(lambda: not client.bots["beta"].is_healthy, 30)
+    assert "beta: not healthy: 93 blocks behind\n" in run("bots", "health", code=1).stdout
+    [found] = documents(list[BotHealthDocument], run("bots", "health", "beta", "--format", "json", code=1).stdout)
+    assert (found.reason, found.last_block, found.lag) == ("93 blocks behind", 7, 93)
+    assert found.heartbeat is not None
+    text = run("bots", "info", "beta").stdout
+    assert re.search(r"^health: +not healthy: 93 blocks behind$", text, re.MULTILINE)
+    assert re.search(r"^heartbeat: .* ago\)$", text, re.MULTILINE)
+    assert re.search(r"^lag: +93 blocks$", text, re.MULTILINE)
+    [row] = [line for line in run("status", "-o", "wide").stdout.splitlines() if line.startswith("beta")]
+    assert re.search(r"0 +\d.*s +93 blocks .* 93 blocks behind$", row)
+
+
+def test_what_a_cluster_doesnt_tell_of_health_and_restarts_is_a_dash(home: Path, project: Path) -> None:
+    def behave(request: Request) -> Reply:
+        told = {"/bots": [BOT], "/health": {"networks": {}, "bots": {str(BOT["name"]): {"healthy": True}}}}
+        return answer(told[request.path])
+
+    with serving(behave) as plain:
+        run = runner(home, project, SILVERBACK_CLUSTER_URI=plain.url, SILVERBACK_CLUSTER_API_KEY="k")
+        [_, row] = run("bots", "list", "-o", "wide").stdout.splitlines()
+        assert row.split()[1:6] == ["running", "-", "-", "-", "-"]
+        assert run("bots", "health").stdout.endswith(": healthy\n")
+        [found] = documents(list[BotDocument], run("bots", "list", "--format", "json").stdout)
+        assert (found.health, found.restarts) == (None, None)
 
 
 def test_all_of_them_come_by_name(run: Run, cluster: Cluster, client: ClusterClient) -> None:
@@ -193,6 +260,41 @@ def test_logs_as_a_document_a_line(run: Run, cluster: Cluster) -> None:
         "second",
         "rubbish",
     ]
+
+
+def test_logs_of_a_removed_bot_can_be_read(run: Run, served: Cluster, client: ClusterClient) -> None:
+    for lines in ([at(1, "of the first")], [at(2, "old"), at(3, "odd", "ERROR"), at(4, "its last words")]):
+        client.new_bot("mourned", "ghcr.io/me/bot:1", "ethereum", "mainnet", "alchemy")
+        wait_for(lambda: client.bots["mourned"].is_healthy)
+        served.log("mourned", *lines)
+        client.bots["mourned"].remove()
+
+    def messages(*arguments: str) -> list[str]:
+        return [line.rpartition("| ")[2] for line in run("bots", "logs", *arguments).stdout.splitlines()]
+
+    assert messages("mourned", "--removed", "--tail", "2") == ["odd", "its last words"]
+    assert messages("mourned", "--removed", "--level", "ERROR") == ["odd"]
+    assert messages("mourned", "--removed", "--until", "2026-01-01T00:00:02Z") == ["old"]
+    assert messages("mourned*", "--removed") == ["of the first", "old", "odd", "its last words"]
+    [line] = run("bots", "logs", "mourned", "--removed", "--tail", "1", "--format", "json").stdout.splitlines()
+    assert LogDocument.model_validate_json(line).bot == "mourned"
+    assert "no bot 'mourned'" in run("bots", "logs", "mourned", code=1).stderr
+    assert "no removed bot 'alive'; there is: " in run("bots", "logs", "alive", "--removed", code=1).stderr
+    assert "can't be combined" in run("bots", "logs", "mourned", "--removed", "-f", code=2).stderr
+
+
+def test_logs_of_no_bot_at_all_are_empty(run: Run, client: ClusterClient) -> None:
+    assert run("bots", "logs", "--all").stdout == ""
+
+
+def test_a_cluster_without_logs_of_removed_bots_is_told(home: Path, project: Path) -> None:
+    def behave(request: Request) -> Reply:
+        assert request.path == "/openapi.json", "nothing else is asked for"
+        return answer({"info": {"title": "Silverback", "version": "0.7.39"}})
+
+    with serving(behave) as plain:
+        run = runner(home, project, SILVERBACK_CLUSTER_URI=plain.url, SILVERBACK_CLUSTER_API_KEY="k")
+        assert "doesn't offer logs of removed bots" in run("bots", "logs", "blocks", "--removed", code=1).stderr
 
 
 @pytest.mark.parametrize(
@@ -433,8 +535,8 @@ def test_an_answer_is_taken_as_it_is_meant(
     cluster: Cluster, client: ClusterClient, at_terminal: AtTerminal, command: str
 ) -> None:
     before = client.bots
-    for answer in ("n\n", "\n"):
-        shown = at_terminal("bots", command, "alpha", typed=(("[y/N]", answer),), code=1)
+    for typed in ("n\n", "\n"):
+        shown = at_terminal("bots", command, "alpha", typed=(("[y/N]", typed),), code=1)
         assert "alpha" in shown
         assert "Nothing was changed." in shown
         assert client.bots == before

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ape_silverback.cli.shared.bots import FILTERED_BY, SORTED_BY, filter_bots, show_bots
-from ape_silverback.cli.shared.options import cluster_options, connected, format_option, platform
+from ape_silverback.cli.shared.options import cluster_options, connected, format_option, platform, wide_option
 from ape_silverback.cli.shared.output import age, captured, health_text, one_line, show
 from ape_silverback.cli.shared.terminal import complain, echo, note, style
 from ape_silverback.concurrency import CONCURRENCY
@@ -40,7 +40,7 @@ MANY_BOTS = 20
     show_default=True,
     help="Seconds between updates.",
 )
-@click.option("-o", "--output", type=click.Choice(["wide"]), help="wide: every column of the bots, in full.")
+@wide_option
 @click.option(
     "--sort", "by", type=click.Choice(list(SORTED_BY)), default="name", show_default=True, help="Sort the bots."
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 from collections.abc import Callable, Sequence
+from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -66,21 +67,53 @@ def show_bots(bots: Sequence[BotDocument], *, wide: bool = False) -> None:
     if not bots:
         note("No bots. `ape silverback cluster deploy` deploys those of the project.")
         return
+    work = ("RESTARTS", "HEARTBEAT", "LAG") if wide else ()
     more = ("ENVIRONMENT", "CREDENTIAL", "CREATED") if wide else ()
     show_table(
-        ("NAME", "STATE", "UPTIME", "NETWORK", "ACCOUNT", "IMAGE", *more, "REASON"),
+        ("NAME", "STATE", "UPTIME", *work, "NETWORK", "ACCOUNT", "IMAGE", *more, "REASON"),
         [
             (
                 bot.name,
                 state_text(bot.state),
                 age(bot.started) if bot.started and bot.state in ("startup", "running") else "-",
+                *(_work_of(bot) if wide else ()),
                 f"{bot.ecosystem}:{bot.network}:{bot.provider}",
                 bot.account or "-",
                 bot.image,
                 *((", ".join(bot.environment) or "-", bot.credential or "-", time_text(bot.created)) if wide else ()),
-                (bot.reason or "").partition("\n")[0] if bot.state == "stopped" else "",
+                _reason_of(bot),
             )
             for bot in bots
         ],
         giving_way=None if wide else GIVING_WAY,
     )
+
+
+def _work_of(bot: BotDocument) -> tuple[str, str, str]:
+    """Return restarts, age of the heartbeat and lag; a dash for what the cluster doesn't tell."""
+    health = bot.health
+    return (
+        str(bot.restarts.count) if bot.restarts else "-",
+        age(health.heartbeat) if health and health.heartbeat else "-",
+        f"{health.lag} blocks" if health and health.lag is not None else "-",
+    )
+
+
+def _reason_of(bot: BotDocument) -> str:
+    """Return why a bot is down and when it starts again, or what is wrong with one that runs."""
+    match bot.state:
+        case "stopped":
+            reason = bot.reason
+            if bot.restarts and bot.restarts.next_start:
+                reason = f"{next_start_text(bot.restarts.next_start)}: {reason or 'it ended'}"
+        case "running" if bot.health and not bot.health.healthy:
+            reason = bot.health.reason
+        case _:
+            reason = None
+    return (reason or "").partition("\n")[0]
+
+
+def next_start_text(at: datetime) -> str:
+    """Return when a bot is started again, as ``starts again in 30s``."""
+    now = datetime.now(timezone.utc)
+    return f"starts again in {age(now, at)}" if at > now else "starts again now"

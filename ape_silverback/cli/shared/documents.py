@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from ape_silverback.cluster.types import ClusterConfiguration, ResourceStatus
+from ape_silverback.cluster.types import BotHealth, ClusterConfiguration, ResourceStatus, RestartStatus
 
 if TYPE_CHECKING:
     from ape_silverback.cluster.client import Bot, RegistryCredentials, VariableGroup, Workspace
@@ -57,6 +57,10 @@ class BotDocument(Document):
     exit_code: int | None = None
     reason: str | None = None
     """Why it stopped, from clusters that tell."""
+    health: BotHealth | None = None
+    """Whether it does its work, from clusters that announce `health-details`."""
+    restarts: RestartStatus | None = None
+    """How often its cluster started it again, from clusters that announce `restarts`."""
 
     @classmethod
     def of(cls, bot: Bot, state: ResourceStatus, credential: str | None = None) -> BotDocument:
@@ -79,6 +83,8 @@ class BotDocument(Document):
             stopped=task.stopped_at if task else None,
             exit_code=task.exit_code if task else None,
             reason=task.stopped_reason if task else None,
+            health=bot.health,
+            restarts=bot.restarts,
         )
 
 
@@ -204,6 +210,36 @@ class BotHealthDocument(Document):
 
     name: str
     healthy: bool
+    reason: str | None = None
+    """What is wrong, from clusters that tell; null for a healthy bot."""
+    heartbeat: datetime | None = None
+    """When it last showed that it works, from clusters that announce `health-details`; so are the next two."""
+    last_block: int | None = None
+    """The last block that it handled; null before the first, and for bots without blocks."""
+    lag: int | None = None
+    """Blocks that it has seen and not handled."""
+
+    @classmethod
+    def of(cls, name: str, bot: Bot, healthy: bool) -> BotHealthDocument:
+        """Describe the health of a bot.
+
+        Args:
+            name: that it was chosen by.
+            bot: as it was listed.
+            healthy: whether the cluster's health says that it is.
+        """
+        known = bot.health
+        reason = None
+        if not healthy:
+            reason = (known.reason if known else None) or (bot.task.stopped_reason if bot.task else None)
+        return cls(
+            name=name,
+            healthy=healthy,
+            reason=reason,
+            heartbeat=known.heartbeat if known else None,
+            last_block=known.last_block if known else None,
+            lag=known.lag if known else None,
+        )
 
 
 class LogDocument(Document):

@@ -71,6 +71,13 @@ format_option = click.option(
     help="Output format; docs/userguides/output.md describes JSON and YAML.",
 )
 
+wide_option = click.option(
+    "-o",
+    "--output",
+    type=click.Choice(["wide"]),
+    help="wide: every column of the bots, in full, with restarts, age of the heartbeat and lag.",
+)
+
 yes_option = click.option("-y", "--yes", is_flag=True, help="Don't ask for confirmation.")
 
 all_option = click.option("--all", "every", is_flag=True, help="All of them.")

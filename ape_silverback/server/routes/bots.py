@@ -20,6 +20,7 @@ from ape_silverback.cluster.types import (
     BotInfo,
     ClusterConfiguration,
     HealthPolicy,
+    RemovedBotInfo,
     ResourceStatus,
     RestartPolicy,
 )
@@ -55,15 +56,6 @@ class BotEvent(BaseModel):
     time: datetime
     kind: str
     reason: str | None
-
-
-class RemovedBotInfo(BaseModel):
-    """A bot that was removed and whose log is kept."""
-
-    id: UUID
-    name: str
-    removed: datetime
-    errors: list[str]
 
 
 class NewBot(BaseModel):

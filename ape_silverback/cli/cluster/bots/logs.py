@@ -29,7 +29,7 @@ from ape_silverback.concurrency import map_threads
 if TYPE_CHECKING:
     from ape.logging import LogLevel
 
-    from ape_silverback.cluster.client import Bot
+    from ape_silverback.cluster.client import Bot, RemovedBot
     from ape_silverback.cluster.log_stream import LogLine
     from ape_silverback.cluster.merged_logs import LogPiece
 
@@ -64,6 +64,7 @@ TIME_WIDTH, LEVEL_WIDTH = 17, 8
 )
 @click.option("--until", metavar="TIME", type=Moment(), help="Show lines up to a time.")
 @click.option("--tail", metavar="N", type=click.IntRange(min=0), help="Show only the last N lines of each bot.")
+@click.option("--removed", is_flag=True, help="Show logs of removed bots, which some clusters keep for a while.")
 @format_option
 @cluster_options
 def logs(
@@ -74,16 +75,20 @@ def logs(
     since: datetime | None,
     until: datetime | None,
     tail: int | None,
+    removed: bool,
     format_: str,
     profile: str | None,
     cluster: str | None,
 ) -> None:
     """Show the logs of bots, those of several bots merged by time. BOT is a name or a glob.
 
+    With --removed it is the last removed bot of a name; earlier ones are 'NAME (ID)'.
+
     \b
     Example:
         ape silverback cluster bots logs blocks --since 10m -f
         ape silverback cluster bots logs '*' --level ERROR --format json
+        ape silverback cluster bots logs blocks --removed --tail 50
     """
     from ape.logging import LogLevel
 
@@ -91,10 +96,17 @@ def logs(
 
     if follow and until:
         raise click.UsageError("--follow and --until can't be combined.")
+    if follow and removed:
+        raise click.UsageError("--follow and --removed can't be combined: a removed bot writes nothing more.")
     with connected(profile, cluster) as connection:
-        chosen = list(choose("bot", connection.client.bots, names, every).values())
         level = LogLevel[log_level.upper()]
-        pieces = _follow(chosen, level, since, tail) if follow else read_logs(chosen, level, since, until, tail)
+        chosen: Sequence[Bot | RemovedBot]
+        if removed:
+            chosen = list(choose("removed bot", connection.client.removed_bots, names, every).values())
+            pieces = read_logs(chosen, level, since, until, tail)
+        else:
+            chosen = bots = list(choose("bot", connection.client.bots, names, every).values())
+            pieces = _follow(bots, level, since, tail) if follow else read_logs(bots, level, since, until, tail)
         lines_of = _formatter(chosen, format_)
         try:
             for piece in pieces:
@@ -105,7 +117,7 @@ def logs(
             raise
 
 
-def _formatter(bots: Sequence[Bot], format_: str) -> Callable[[LogPiece], list[str]]:
+def _formatter(bots: Sequence[Bot | RemovedBot], format_: str) -> Callable[[LogPiece], list[str]]:
     """Return what makes safe lines of pieces of logs."""
     if format_ == "json":
         return lambda piece: [_json_line(piece.bot.name, line) for line in piece.lines]
@@ -127,10 +139,10 @@ def _json_line(bot: str, line: LogLine) -> str:
     return f'{{"bot": {safe_json(bot)}, "timestamp": {time}, "level": {level}, "message": {safe_json(line.message)}}}'
 
 
-def _prefixes(bots: Sequence[Bot]) -> dict[str, str]:
-    if len(bots) == 1:
-        return {bots[0].name: ""}
+def _prefixes(bots: Sequence[Bot | RemovedBot]) -> dict[str, str]:
     names = {bot.name: safe_line(bot.name) for bot in bots}
+    if len(names) <= 1:
+        return dict.fromkeys(names, "")
     width = max(map(width_of, names.values()))
     return {
         name: style(shown + " " * (width - width_of(shown) + 2), fg=COLOURS[number % len(COLOURS)])

@@ -1,4 +1,4 @@
-"""``ape silverback cluster bots``: the bots that are on a cluster. Making and changing one is in ``bot_changes``."""
+"""``ape silverback cluster bots list``, ``info`` and ``health``: how the bots of a cluster are."""
 
 from __future__ import annotations
 
@@ -6,26 +6,31 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ape_silverback.cli.shared.bots import show_bots, statuses_of
+from ape_silverback.cli.shared.bots import next_start_text, show_bots, statuses_of
 from ape_silverback.cli.shared.options import (
     bot_names,
     cluster_options,
     connected,
     format_option,
+    wide_option,
 )
-from ape_silverback.cli.shared.output import age, show, show_facts, state_text, time_text
+from ape_silverback.cli.shared.output import age, health_text, show, show_facts, state_text, time_text
 from ape_silverback.cli.shared.selection import choose
-from ape_silverback.cli.shared.terminal import echo
+from ape_silverback.cli.shared.terminal import echo, style
 
 if TYPE_CHECKING:
     from ape_silverback.cli.shared.documents import BotDocument
 
+MOST_CRASHES = 5
+"""Crashes that are shown of a bot, the last ones."""
+
 
 @click.command("list")
 @bot_names
+@wide_option
 @format_option
 @cluster_options
-def list_(names: tuple[str, ...], format_: str, profile: str | None, cluster: str | None) -> None:
+def list_(names: tuple[str, ...], output: str | None, format_: str, profile: str | None, cluster: str | None) -> None:
     """List bots with their state, uptime and network, and why one stopped. BOT is a name or a glob; the default is all.
 
     A narrow terminal gets fewer columns; `bots info` shows everything.
@@ -34,13 +39,14 @@ def list_(names: tuple[str, ...], format_: str, profile: str | None, cluster: st
     Example:
         ape silverback cluster bots list
         ape silverback cluster bots list 'price-*' --format json
+        ape silverback cluster bots list -o wide
     """
     from ape_silverback.cli.shared.documents import BotDocument
 
     with connected(profile, cluster) as connection:
         chosen = list(choose("bot", connection.client.bots, names, not names).values())
         documents = [BotDocument.of(*pair) for pair in zip(chosen, statuses_of(connection.client, chosen), strict=True)]
-    show([document.data() for document in documents], format_, lambda: show_bots(documents))
+    show([document.data() for document in documents], format_, lambda: show_bots(documents, wide=output == "wide"))
 
 
 @click.command("info")
@@ -92,7 +98,29 @@ def show_bot(bot: BotDocument) -> None:
     if bot.stopped:
         facts |= {"stopped": f"{time_text(bot.stopped)} ({age(bot.stopped)} ago)"}
         facts |= {"exit-code": "-" if bot.exit_code is None else str(bot.exit_code), "reason": bot.reason or "-"}
-    show_facts(facts)
+    show_facts(facts | _facts_of_work(bot))
+    if bot.restarts and bot.restarts.crashes:
+        echo(style("crashes:", bold=True))
+        for crash in bot.restarts.crashes[: -MOST_CRASHES - 1 : -1]:
+            first = crash.reason.partition("\n")[0]
+            echo(f"  {time_text(crash.time)} ({age(crash.time)} ago)  {first}")
+
+
+def _facts_of_work(bot: BotDocument) -> dict[str, str]:
+    """Return what the cluster tells of a bot's health and its restarts."""
+    facts = {}
+    if (health := bot.health) and bot.state in ("startup", "running", "shutdown"):
+        facts["health"] = health_text(health.healthy) + (f": {health.reason}" if health.reason else "")
+        if health.heartbeat:
+            facts["heartbeat"] = f"{time_text(health.heartbeat)} ({age(health.heartbeat)} ago)"
+        if health.last_block is not None:
+            facts["last-block"] = str(health.last_block)
+        if health.lag is not None:
+            facts["lag"] = f"{health.lag} blocks"
+    if bot.restarts:
+        following = bot.restarts.next_start
+        facts["restarts"] = str(bot.restarts.count) + (f", {next_start_text(following)}" if following else "")
+    return facts
 
 
 @click.command("health")
@@ -100,7 +128,7 @@ def show_bot(bot: BotDocument) -> None:
 @format_option
 @cluster_options
 def health_(names: tuple[str, ...], format_: str, profile: str | None, cluster: str | None) -> None:
-    """Check whether bots are healthy; exit with 1 if one isn't. BOT is a name or a glob; the default is all.
+    """Show whether bots are healthy and what is wrong; exit with 1 if one isn't. BOT is a name or a glob; default: all.
 
     \b
     Example:
@@ -112,13 +140,14 @@ def health_(names: tuple[str, ...], format_: str, profile: str | None, cluster: 
         chosen = choose("bot", connection.client.bots, names, not names)
         known = connection.client.health.bots
     documents = [
-        BotHealthDocument(name=name, healthy=(found := known.get(name)) is not None and found.healthy)
-        for name in chosen
+        BotHealthDocument.of(name, bot, (found := known.get(name)) is not None and found.healthy)
+        for name, bot in chosen.items()
     ]
 
     def text() -> None:
         for document in documents:
-            echo(f"{document.name}: {'healthy' if document.healthy else 'not healthy'}")
+            reason = f": {document.reason}" if document.reason else ""
+            echo(f"{document.name}: {'healthy' if document.healthy else f'not healthy{reason}'}")
 
     show([document.data() for document in documents], format_, text)
     if unhealthy := [document.name for document in documents if not document.healthy]:
