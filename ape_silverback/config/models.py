@@ -239,6 +239,10 @@ class BotConfig(BotValues):
     protect: bool | None = None
     """Whether ``deploy --prune`` and ``bots remove`` refuse to remove it. ``false`` when not set."""
 
+    share_account: bool | None = None
+    """Whether it may sign with an account that another bot of the cluster uses on the same network. ``false`` when not
+    set: two bots that sign with one account at once take each other's nonces."""
+
     renamed_from: Annotated[tuple[Name, ...] | None, BeforeValidator(_one_or_more)] = None
     """Its earlier name on the cluster, or a list of them, the latest first: a bot of such a name is renamed, instead of
     a new one being created."""
@@ -319,6 +323,9 @@ class Section(_Deployment):
 
     project: Name | None = None
     """Name of the project in the history of deployments. Default: its repository and folder tell it apart."""
+
+    strict: bool = False
+    """Whether a variable whose value looks like a private key is refused, in place of a warning."""
 
     notify: NotifyConfig = NotifyConfig()
     """Who is told when something breaks on a cluster of one's own."""

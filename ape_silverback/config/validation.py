@@ -10,9 +10,11 @@ from pydantic import ValidationError
 
 from ape_silverback.config.models import (
     BotConfig,
+    HealthyConfig,
     NetworkValues,
     NotifyConfig,
     Part,
+    RestartConfig,
     Section,
     StreamConfig,
     TargetConfig,
@@ -34,8 +36,10 @@ PlaceOf = Callable[[Path], "str | None"]
 # Key → (model of what is below it, whether names lie between). For the keys that hold more keys of ours.
 _NESTED: dict[str, tuple[type[Part], bool]] = {
     "bots": (BotConfig, True),
+    "healthy": (HealthyConfig, False),
     "networks": (NetworkValues, True),
     "notify": (NotifyConfig, False),
+    "restart": (RestartConfig, False),
     "stream": (StreamConfig, False),
     "targets": (TargetConfig, True),
 }

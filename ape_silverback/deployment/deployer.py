@@ -81,7 +81,8 @@ class Deployer:
         """
         recorded = self.records.known()
         names = {name for bot in desired.bots for name in (bot.name, bot.family, *bot.renamed_from) if name}
-        live = self._live_state(names | {bot.name for bot in recorded.bots})
+        accounts = {bot.configuration.account for bot in desired.bots if bot.configuration.account}
+        live = self._live_state(names | {bot.name for bot in recorded.bots}, accounts | local.keyfiles.keys())
         return make_plan(replace(desired, identity=self.identity), live, recorded, local, plan_options)
 
     def check(self, plan: Plan) -> None:
@@ -214,7 +215,15 @@ class Deployer:
         origins = dict.fromkeys(BotConfiguration.model_fields, origin)
         bots = tuple(
             DesiredBot(
-                bot.name, origin, bot.name, bot.configuration, origins, bot.protect, family=bot.family, id=bot.id
+                name=bot.name,
+                origin=origin,
+                module=bot.name,
+                configuration=bot.configuration,
+                origins=origins,
+                protect=bot.protect,
+                share_account=bot.share_account,
+                family=bot.family,
+                id=bot.id,
             )
             for bot in record.of_target(record.target)
             if not names or bot.name in names
@@ -234,8 +243,8 @@ class Deployer:
             restores=record.id,
         )
 
-    def _live_state(self, names: Collection[str]) -> LiveState:
-        return read_live_state(self.client, self.cluster, self.cluster_identity, names)
+    def _live_state(self, names: Collection[str], accounts: Collection[str] = ()) -> LiveState:
+        return read_live_state(self.client, self.cluster, self.cluster_identity, names, accounts)
 
 
 def _chosen(record: Record, names: Collection[str], target: str | None) -> dict[str, object]:

@@ -461,7 +461,8 @@ def _read_earlier(folder: Path | None, before: int | None) -> list[Record]:
 
 
 def _convert(bots: Any, targets: Mapping[str, tuple[Any, str | None]]) -> list[dict[str, Any]]:
-    return [{"name": name, "target": targets[name][1], "confirmed": False, **bot} for name, bot in (bots or {}).items()]
+    added = {"confirmed": False, "share_account": True}  # it was allowed
+    return [{"name": name, "target": targets[name][1], **added, **bot} for name, bot in (bots or {}).items()]
 
 
 def _folder_about(root: Path, project: str, cluster: str) -> Path | None:

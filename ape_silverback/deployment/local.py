@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import re
 import secrets
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timezone
@@ -18,6 +19,7 @@ from ape_silverback.project.discovery import split_project_image
 from ape_silverback.project.imports import bot_files
 
 KEY_FILE = "fingerprint.key"
+_PRIVATE_KEY = re.compile(r"\s*(?:0x)?[0-9a-fA-F]{64}\s*")
 
 
 def read_local_state(
@@ -40,7 +42,28 @@ def read_local_state(
         empty=empty,
         code=_code_of(desired.bots) if runs_folder else {},
         digests={} if runs_folder else image_digests(bot.configuration.image for bot in desired.bots),
+        private_keys=frozenset(name for name, value in values.items() if _PRIVATE_KEY.fullmatch(value)),
+        keyfiles=_keyfiles() if any(_is_own(bot.configuration.account) for bot in desired.bots) else {},
     )
+
+
+def _is_own(account: str | None) -> bool:
+    return account is not None and not account.startswith("TEST::")
+
+
+def _keyfiles() -> dict[str, str]:
+    """Return the address of each account that Ape has here as a keyfile; its alias where the file can't be read."""
+    from ape.utils.basemodel import ManagerAccessMixin
+    from ape_accounts import KeyfileAccount
+
+    found = {}
+    for account in ManagerAccessMixin.account_manager.get_accounts_by_type(KeyfileAccount):
+        alias = account.keyfile_path.stem
+        try:
+            found[alias] = str(account.keyfile["address"]).lower().removeprefix("0x")
+        except (OSError, ValueError, LookupError, TypeError):
+            found[alias] = alias
+    return found
 
 
 def fingerprints_of(values: Mapping[str, str]) -> dict[str, str]:

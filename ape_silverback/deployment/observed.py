@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from ape_silverback.cluster.client import Bot, ClusterClient
 
 
-def read_live_state(client: ClusterClient, cluster: str, identity: str, names: Iterable[str]) -> LiveState:
+def read_live_state(
+    client: ClusterClient, cluster: str, identity: str, names: Iterable[str], accounts: Iterable[str] = ()
+) -> LiveState:
     """Read bots, groups and credentials at once.
 
     Args:
@@ -25,16 +27,17 @@ def read_live_state(client: ClusterClient, cluster: str, identity: str, names: I
         identity: what tells the cluster from others.
         names: the bots whose status is needed. Where neither the list nor the cluster's health tells a status, only
             these bots are asked for theirs.
+        accounts: likewise the bots with one of these accounts.
 
     Raises:
         ClusterError: a request failed.
     """
-    wanted = set(names)
+    wanted, signing = set(names), set(accounts)
     with ThreadPoolExecutor(CONCURRENCY) as pool:
         groups = pool.submit(lambda: client.variable_groups)
         credentials = pool.submit(lambda: client.credentials)
         configuration = pool.submit(lambda: client.configuration)
-        states = read_states(client, ask=lambda bot: bot.name in wanted)
+        states = read_states(client, ask=lambda bot: bot.name in wanted or bot.account in signing)
         paid = configuration.result()
         names_by_id = {credential.id: name for name, credential in credentials.result().items()}
         return LiveState(

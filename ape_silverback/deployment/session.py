@@ -149,7 +149,7 @@ class DeploySession:
         values = self.values(name for group in desired.groups for name in group.variables)
         runs_folder = self.connection.kind() == "local"
         local = read_local_state(desired, values, self._allowed_empty(), runs_folder=runs_folder)
-        return self.deployer.plan(desired, local, plan_options)
+        return self.deployer.plan(replace(desired, strict=self.reading.section.strict), local, plan_options)
 
     def values(self, names: Iterable[str] = ()) -> dict[str, str]:
         """Return the values that are at hand of the variables that the project declares, and of others."""

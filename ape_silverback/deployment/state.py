@@ -117,6 +117,9 @@ class RecordedBot(Frozen):
     protect: bool = False
     """Whether a deployment may not remove it."""
 
+    share_account: bool = False
+    """Whether it may sign with an account that another bot uses on the same network."""
+
     family: str | None = None
     """Bot of the section that it is one of, for a bot that the section has on several networks."""
 
@@ -219,12 +222,16 @@ class LocalState:
         empty: those whose value is empty.
         code: bot → the project's files that it runs with, for a cluster that runs the project's folder.
         digests: image → its digest, where an engine or the reference tells.
+        private_keys: names of the variables whose value looks like a private key.
+        keyfiles: alias of each account that Ape has here as a keyfile → its address.
     """
 
     values: Mapping[str, str] = field(default_factory=dict)
     empty: frozenset[str] = frozenset()
     code: Mapping[str, Code] = field(default_factory=dict)
     digests: Mapping[str, str] = field(default_factory=dict)
+    private_keys: frozenset[str] = frozenset()
+    keyfiles: Mapping[str, str] = field(default_factory=dict)
 
 
 NOTHING_LOCAL = LocalState()

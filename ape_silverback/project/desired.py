@@ -21,6 +21,7 @@ class DesiredBot:
         configuration: what is deployed of it.
         origins: field of the configuration → where its value came from.
         protect: whether a deployment that no longer has it may not remove it.
+        share_account: whether it may sign with an account that another bot uses on the same network.
         renamed_from: names that it had on the cluster before, the latest first.
         family: bot of the section that it is one of, when that runs on several networks.
         id: its id on the cluster, when an earlier deployment is restored.
@@ -32,6 +33,7 @@ class DesiredBot:
     configuration: BotConfiguration
     origins: Mapping[str, str]
     protect: bool = False
+    share_account: bool = False
     renamed_from: tuple[str, ...] = ()
     family: str | None = None
     id: UUID | None = None
@@ -60,6 +62,7 @@ class DesiredState:
         names: all bots that the project has for the target, selected or not.
         group_names: all variable groups that it declares for the target, used or not.
         restores: number of the earlier deployment that this is; None for what the project says now.
+        strict: whether a variable whose value looks like a private key is refused.
         warnings: what is worth knowing but stops nothing, a line each.
     """
 
@@ -74,6 +77,7 @@ class DesiredState:
     names: frozenset[str] = frozenset()
     group_names: frozenset[str] = frozenset()
     restores: int | None = None
+    strict: bool = False
 
     @property
     def every_name(self) -> frozenset[str]:

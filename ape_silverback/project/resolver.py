@@ -189,6 +189,7 @@ class _Resolver:
                 "healthy": healthy_origin,
             },
             protect=layers.first("protect", default=False)[0],
+            share_account=layers.first("share_account", default=False)[0],
             renamed_from=member.earlier or layers.first("renamed_from", default=())[0],
             family=member.family,
         )

@@ -147,7 +147,7 @@ def test_what_is_left_over_is_said_in_every_plan_and_counts(run: Run, client: Cl
 
 def test_each_difference_says_who_made_it(run: Run, client: ClusterClient, project: Path, served: Cluster) -> None:
     every = ("same", "mine", "theirs", "both", "agreed", "gone", "stopped", "left", "moved")
-    bots = dict.fromkeys(every, "{account: one}")
+    bots = dict.fromkeys(every, "{account: one, share-account: true}")
     write(project, f"{BASE}  bots: {{{', '.join(f'{name}: {text}' for name, text in bots.items())}}}\n")
     run("deploy", "--yes")
     there = client.bots
@@ -157,7 +157,7 @@ def test_each_difference_says_who_made_it(run: Run, client: ClusterClient, proje
     there["gone"].remove()
     there["stopped"].stop()
     there["moved"].update(name="away")
-    bots |= dict.fromkeys(("mine", "both", "agreed"), "{account: three}")
+    bots |= dict.fromkeys(("mine", "both", "agreed"), "{account: three, share-account: true}")
     del bots["left"]
     write(project, f"{BASE}  bots: {{{', '.join(f'{name}: {text}' for name, text in bots.items())}}}\n")
     text = run("plan").stdout
@@ -313,3 +313,38 @@ def test_a_saved_plan_is_the_whole_truth(run: Run, client: ClusterClient, projec
     run("deploy", "--plan", "plan.json", "--yes")
     assert names(client) == {"beta"}
     assert "--target side" in run("history", "--target", "side").stdout
+
+
+# Who signs
+
+
+def test_two_signers_of_one_account_are_refused_and_keys_are_warned_of_by_name(
+    run: Run, client: ClusterClient, project: Path, home: Path
+) -> None:
+    accounts = home / ".ape" / "accounts"
+    accounts.mkdir(parents=True)
+    for alias in ("me", "also_me"):
+        (accounts / f"{alias}.json").write_text(json.dumps({"address": "f39fd6e51aad88f6f4ce6ab8827279cfffb92266"}))
+    section = f"{BASE}  variables: {{keys: [SIGNER]}}\n  environment: [keys]\n"
+    bots = "  bots: {alpha: {account: me}, beta: {account: also_me}}\n"
+    key = "0x" + "5a" * 32
+    write(project, section + bots)
+    refused = run("deploy", "--yes", SIGNER=key, code=1)
+    assert "alpha, beta: they sign with one account, 'me' (bots.alpha.account (ape-config.yaml:8))" in refused.stderr
+    assert "on ethereum:mainnet" in refused.stderr
+    assert not client.bots
+    shared = bots.replace("me}", "me, share-account: true}")
+    write(project, f"{section}  strict: true\n{shared}")
+    strict = run("deploy", "--yes", SIGNER=key, code=1)
+    assert "the value of SIGNER in keys looks like a private key" in strict.stderr
+    assert not client.variable_groups
+    write(project, section + shared)
+    deployed = run("deploy", "--yes", SIGNER=key)
+    assert "the value of SIGNER in keys looks like a private key" in deployed.stderr
+    assert "APE_ACCOUNTS_also_me_PASSPHRASE isn't in a variable group of the bot" in deployed.stderr
+    assert names(client) == {"alpha", "beta"}
+    for result in (refused, strict, deployed):
+        assert "5a5a" not in result.stdout + result.stderr
+    write(project, f"{BASE}  bots: {{gamma: {{account: me}}}}\n")
+    other = run("deploy", "--yes", code=1)
+    assert "gamma, alpha (on the cluster), beta (on the cluster): they sign with one account" in other.stderr

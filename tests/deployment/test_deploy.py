@@ -117,6 +117,18 @@ def test_a_changed_account_is_shown_old_and_new_and_the_bot_restarts(place: Plac
 
 
 @pytest.mark.usefixtures("deployed")
+def test_edited_code_restarts_the_bot_that_runs_it_and_no_other(place: Place) -> None:
+    left, right = place.pid_of("left"), place.pid_of("right")
+    module = place.project / "bots" / "left.py"
+    module.write_text(f"{module.read_text()}\n# edited\n")
+    result = place.cluster("deploy", "--yes")
+    assert "restart bot left: code changed" in result.stdout
+    assert place.pid_of("left") != left
+    assert place.pid_of("right") == right
+    assert "Nothing to change" in place.cluster("plan").stdout
+
+
+@pytest.mark.usefixtures("deployed")
 def test_a_stopped_bot_is_started_again(place: Place) -> None:
     place.cluster("bots", "stop", "left", "--yes")
     result = place.cluster("deploy", "left", "--yes")

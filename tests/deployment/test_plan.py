@@ -46,7 +46,11 @@ SPACE = UUID("12345678-1234-4234-9234-123456789abc")
 
 def bot(name: str = "a", **fields: Any) -> DesiredBot:
     values = {"image": "registry.example/app-a:1", "ecosystem": "ethereum", "network": "sepolia", "provider": "node"}
-    others = {name: fields.pop(name) for name in ("protect", "renamed_from", "family", "id") if name in fields}
+    others = {
+        name: fields.pop(name)
+        for name in ("protect", "share_account", "renamed_from", "family", "id")
+        if name in fields
+    }
     configuration = BotConfiguration.model_validate(values | fields)
     origins = dict.fromkeys(BotConfiguration.model_fields, "here")
     return DesiredBot(name, "here", name, configuration, origins, **others)
@@ -319,3 +323,98 @@ def test_pruning_with_bots_selected_is_refused() -> None:
             recorded(bot("a"), bot("b")),
             plan_options=PlanOptions(prune=True),
         )
+
+
+# Signers
+
+
+def test_two_bots_of_the_project_with_one_account_on_one_network_are_refused() -> None:
+    one, two = bot("a", account="me"), bot("b", account="me")
+    with pytest.raises(
+        DeployError, match=r"a, b: they sign with one account, 'me' \(here\), on ethereum:sepolia"
+    ) as told:
+        make_plan(desired(one, two), live())
+    assert "set `share-account: true` for a, b" in str(told.value)
+    agreed = [replace(each, share_account=True) for each in (one, two)]
+    assert len(make_plan(desired(*agreed), live()).writes) == 2
+    with pytest.raises(DeployError, match=r"set `share-account: true` for b$"):
+        make_plan(desired(agreed[0], two), live())
+    make_plan(desired(one, bot("b", account="me", network="mainnet")), live())
+    make_plan(desired(one, bot("b", account="you")), live())
+
+
+@pytest.mark.parametrize(
+    ("status", "refused"),
+    [
+        (ResourceStatus.RUNNING, True),
+        (ResourceStatus.SHUTDOWN, True),
+        (None, True),
+        (ResourceStatus.STOPPED, False),
+    ],
+)
+def test_a_bot_whose_account_another_one_of_the_cluster_uses_is_refused_while_that_runs(
+    status: ResourceStatus | None, refused: bool
+) -> None:
+    other = replace(there(bot("other", account="me")), status=status)
+    if refused:
+        with pytest.raises(DeployError, match=r"a, other \(on the cluster\): .* set `share-account: true` for a$"):
+            make_plan(desired(bot(account="me")), live(other))
+    else:
+        make_plan(desired(bot(account="me")), live(other))
+    make_plan(desired(bot(account="me", share_account=True)), live(other))
+
+
+def test_a_bot_that_goes_on_under_another_name_shares_its_account_with_no_one() -> None:
+    before = bot("old", account="me")
+    plan = make_plan(desired(bot("a", account="me", renamed_from=("old",))), live(there(before)), recorded(before))
+    assert [type(action) for action in plan.actions] == [UpdateBot]
+
+
+def test_two_names_of_one_address_are_one_account() -> None:
+    known = LocalState(keyfiles={"me": "aa", "also-me": "aa", "you": "bb"})
+    with pytest.raises(DeployError, match="a, b: they sign with one account"):
+        make_plan(desired(bot("a", account="me"), bot("b", account="also-me")), live(), local=known)
+    make_plan(desired(bot("a", account="me"), bot("b", account="you")), live(), local=known)
+
+
+@pytest.mark.parametrize("network", ["local", "mainnet-fork"])
+def test_bots_share_a_test_account_where_nothing_is_lost(network: str) -> None:
+    bots = [bot(name, account="TEST::0", network=network) for name in "ab"]
+    assert len(make_plan(desired(*bots), live()).writes) == 2
+    with pytest.raises(DeployError, match="one account"):
+        make_plan(desired(*(bot(name, account="TEST::0") for name in "ab")), live())
+
+
+def test_a_rollback_restores_the_agreement_to_share() -> None:
+    bots = [bot(name, account="me", share_account=True) for name in "ab"]
+    assert [one.share_account for one in make_plan(desired(*bots), live()).bots] == [True, True]
+
+
+def test_a_value_that_looks_like_a_private_key_is_warned_of_by_name_before_it_is_sent() -> None:
+    local = replace(having("KEY", "URL"), private_keys=frozenset({"KEY"}))
+    wanted = desired(bot(environment=("rpc",)), groups={"rpc": ("KEY", "URL")})
+    [warning] = make_plan(wanted, live(), local=local).warnings
+    assert warning.startswith("the value of KEY in rpc looks like a private key")
+    with pytest.raises(DeployError, match=r"the value of KEY in rpc looks like a private key.*`strict:`"):
+        make_plan(replace(wanted, strict=True), live(), local=local)
+    sent = live(there(bot(environment=("rpc",))), groups={"rpc": {"KEY", "URL"}})
+    known = recorded(bot(environment=("rpc",)), groups={"rpc": ("KEY", "URL")})
+    assert not make_plan(replace(wanted, strict=True), sent, known, local).warnings, "it isn't sent"
+
+
+def test_a_keyfile_account_without_its_passphrase_is_warned_of_when_the_bot_starts() -> None:
+    known = replace(having("APE_ACCOUNTS_me_PASSPHRASE"), keyfiles={"me": "aa", "my-key": "bb"})
+    signing = bot(account="me", environment=("keys",))
+
+    def warned(wanted: DesiredState, state: LiveState) -> tuple[str, ...]:
+        return tuple(text for text in make_plan(wanted, state, recorded(signing), known).warnings if "keyfile" in text)
+
+    passphrase = ("APE_ACCOUNTS_me_PASSPHRASE",)
+    [warning] = warned(desired(signing), live(groups={"keys": {"OTHER"}}))
+    assert warning.startswith("a: account 'me' is a keyfile, and APE_ACCOUNTS_me_PASSPHRASE isn't in a variable group")
+    assert not warned(desired(signing), live(groups={"keys": set(passphrase)}))
+    assert not warned(desired(signing, groups={"keys": passphrase}), live())
+    assert not warned(desired(bot(account="somewhere-else")), live())
+    assert not warned(desired(signing), live(there(signing), groups={"keys": {"OTHER"}})), "nothing is started"
+    [warning] = warned(desired(bot(account="my-key")), live())
+    assert warning.endswith("no variable can be called so, rename the account first")

@@ -191,7 +191,9 @@ def wants(draw: Any) -> DesiredState:
         old: tuple[str, ...] = ()
         if free and draw(st.booleans()):
             old = (free.pop(),)
-        bots.append(bot(name, renamed_from=old, protect=draw(st.booleans()), **draw(configurations)))
+        bots.append(
+            bot(name, renamed_from=old, protect=draw(st.booleans()), share_account=True, **draw(configurations))
+        )
     groups = {name: tuple(sorted(draw(variables))) for name in GROUPS}
     used = {name for one in bots for name in one.configuration.environment}
     return desired(*bots, groups={name: members for name, members in groups.items() if name in used})
