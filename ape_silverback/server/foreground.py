@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import logging
 import os
+import socket
 import secrets
 import sys
 from collections.abc import Callable, Mapping
@@ -61,6 +62,20 @@ class ServeOptions:
         return f"{'https' if self.certificate else 'http'}://{host}:{self.port}"
 
 
+class _AnnouncedServer(uvicorn.Server):
+    """A server that tells when it listens: its application starts before its sockets do."""
+
+    def __init__(self, config: uvicorn.Config, ready: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._ready = ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start, and tell so."""
+        await super().startup(sockets)
+        if self.started:
+            self._ready()
+
+
 def serve(options: ServeOptions, ready: Callable[[str], None]) -> None:
     """Serve a cluster until SIGTERM or SIGINT: then requests end, and bots stop unless they are to be kept.
 
@@ -85,16 +100,9 @@ def serve(options: ServeOptions, ready: Callable[[str], None]) -> None:
     logging.getLogger("httpx").setLevel(logging.WARNING)
     alerts = alerts_of(supervisor, options.folder, address, os.environ)
 
-    def on_start() -> None:
-        ready(
-            f"Serving the cluster in {options.folder} at {options.url} (runtime {read_choice(options.folder).name}); "
-            f"its first key is in {key_file(options.folder)}"
-        )
-
     app = make_app(
         supervisor,
         api_key,
-        on_start,
         beside=[alerts] if alerts else [],
         hosts=("127.0.0.1", "localhost", "[::1]") if _is_loopback(options.host) else ("*",),
     )
@@ -111,8 +119,12 @@ def serve(options: ServeOptions, ready: Callable[[str], None]) -> None:
         ssl_certfile=str(options.certificate) if options.certificate else None,
         ssl_keyfile=str(options.key) if options.key else None,
     )
+    line = (
+        f"Serving the cluster in {options.folder} at {options.url} (runtime {read_choice(options.folder).name}); "
+        f"its first key is in {key_file(options.folder)}"
+    )
     try:
-        uvicorn.Server(config).run()
+        _AnnouncedServer(config, lambda: ready(line)).run()
     finally:
         supervisor.runtime.close()
         supervisor.store.close()

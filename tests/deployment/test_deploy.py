@@ -91,7 +91,8 @@ def test_deploy_twice_and_the_second_time_writes_nothing(place: Place) -> None:
     with recording(profile["host"]) as (address, requests):
         environment = {"SILVERBACK_CLUSTER_URI": address, "SILVERBACK_CLUSTER_API_KEY": profile["key"]}
         first = place.cluster("deploy", "--yes", **environment)
-        assert [request for request in requests if not request.startswith("GET")] == ["POST /bots", "POST /bots"]
+        writes = [request.partition("?")[0] for request in requests if not request.startswith("GET")]
+        assert writes == ["POST /deployments", "POST /bots", "POST /bots", "POST /deployments"]
         assert "+ create bot left" in first.stdout
         assert "left: running and healthy" in first.stderr
         assert "2 of 2 bots running and healthy" in first.stdout
@@ -334,7 +335,7 @@ def test_no_means_no_and_yes_means_yes(place: Place) -> None:
     assert re.search(r"left +running", place.cluster("bots", "list").stdout)
     answer(place, "y", "bots", "stop", "left")
     assert re.search(r"left +stopped", place.cluster("bots", "list").stdout)
-    assert "Remove left from local" in answer(place, "n", "bots", "remove", "left")
+    assert "Remove left and its logs from local" in answer(place, "n", "bots", "remove", "left")
     assert "left" in place.cluster("bots", "list").stdout
     answer(place, "y", "bots", "remove", "left")
     assert "left" not in place.cluster("bots", "list").stdout

@@ -71,7 +71,7 @@ def test_a_payment_is_rehearsed_from_the_workspace_to_the_end(run: Run, home: Pa
 
     payer.advance(3700)
     wait_for(lambda: state() == "removed", 30)
-    assert "it has run out" in run("deploy", "--yes", *prod, code=1).stderr
+    assert "what was paid for ran out" in run("deploy", "--yes", *prod, code=1).stderr
     assert "is gone: what was paid for ran out" in run("bots", "list", *prod, code=1).stderr
     store.close()
 
@@ -157,7 +157,7 @@ def test_nothing_is_deployed_where_it_costs_money(run: Run) -> None:
     assert binary is not None
     with running_anvil(binary, chain_id=1) as url:
         refused = run("up", "--chain", url, "--dev-payments", code=1).stderr
-    assert "chain 1 isn't a development chain (1337 and 31337 are): nothing is deployed there" in refused
+    assert "chain 1 isn't a development chain (1337 and 31337 are): nothing was deployed" in refused
 
 
 def test_a_profile_of_somebody_else_with_that_name_stays(run: Run, home: Path, chain: str) -> None:

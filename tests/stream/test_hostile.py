@@ -239,7 +239,11 @@ def test_an_honest_platform_gets_its_bots_and_the_manager_is_shown_with_the_line
     result = run("deploy", "--yes")
     assert f"Verified space/prod: stream {world.stream['stream_id']} of {world.payments.manager}" in result.stderr
     assert f'managers: {{1337: "{world.payments.manager}"}}' in result.stderr
-    assert world.platform.written == ["POST /c/space/prod/bots"]
+    assert world.platform.written == [
+        "POST /c/space/prod/deployments",
+        "POST /c/space/prod/bots",
+        "POST /c/space/prod/deployments",
+    ]
     world.pins["managers"] = {1337: world.payments.manager}
     again = run("deploy", "--yes")
     assert "Nothing changed" in again.stdout
@@ -260,7 +264,11 @@ def test_leaving_out_the_verification_is_loud_and_can_be_forbidden(run: Run, wor
     assert "NOT verified" in result.stderr
     refused = run("deploy", "--yes", "--no-verify", code=1, APE_SILVERBACK_STREAM__REQUIRE="true")
     assert "stream: require" in refused.stderr
-    assert world.platform.written == ["POST /c/space/prod/bots"]
+    assert world.platform.written == [
+        "POST /c/space/prod/deployments",
+        "POST /c/space/prod/bots",
+        "POST /c/space/prod/deployments",
+    ]
 
 
 def test_a_cluster_that_nobody_streams_for_is_used_unless_a_stream_is_required(run: Run, world: World) -> None:
@@ -269,7 +277,11 @@ def test_a_cluster_that_nobody_streams_for_is_used_unless_a_stream_is_required(r
     assert "names no stream that pays for it" in refused.stderr
     assert world.platform.written == []
     run("deploy", "--yes")
-    assert world.platform.written == ["POST /c/space/prod/bots"]
+    assert world.platform.written == [
+        "POST /c/space/prod/deployments",
+        "POST /c/space/prod/bots",
+        "POST /c/space/prod/deployments",
+    ]
 
 
 @pytest.mark.parametrize("payment", [("create", "--amount", "1"), ("add-time", "--amount", "1"), ("cancel",)])

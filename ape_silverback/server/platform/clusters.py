@@ -127,6 +127,11 @@ class Clusters:
         )
         self._serve(self._reload(record))
 
+    def resume(self, record: ClusterRecord) -> None:
+        """Go on providing a cluster that is paid for, where that failed."""
+        if record.info.id not in self._served:
+            self._serve(record)
+
     def deprovision(self, record: ClusterRecord, reason: str) -> None:
         """Take a cluster away, with its bots and all that it keeps.
 

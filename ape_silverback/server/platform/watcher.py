@@ -27,7 +27,7 @@ from ape_silverback.server.events import (
     log_request,
     read,
 )
-from ape_silverback.server.platform.clusters import CREATED, PAID, Clusters, Payment
+from ape_silverback.server.platform.clusters import CREATED, PAID, PROVISIONING, Clusters, Payment
 from ape_silverback.server.platform.payments import Block, Payments
 from ape_silverback.server.platform.store import ClusterRecord, PlatformStore, Progress
 
@@ -92,6 +92,10 @@ class Watcher:
             ChainError: the node doesn't answer or is on another chain; what was done until then stays.
         """
         self._end_those_of_others()
+        for record in self.store.clusters():
+            if record.status is PROVISIONING:  # something failed after its payment was recorded
+                with self._act():
+                    self.clusters.resume(record)
         latest, progress = self._state()
         while progress.last.number < latest.number:
             progress = self._follow(progress, min(latest.number, progress.last.number + MOST_BLOCKS))

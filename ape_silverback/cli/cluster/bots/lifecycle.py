@@ -134,7 +134,8 @@ def remove(
         if protected := [text for name in chosen if (text := _protected(reading, name))]:
             raise click.ClickException("\n".join(protected))
         if chosen:
-            confirm(f"Remove {', '.join(chosen)} and their logs from {connection.label}?", yes)
+            logs = "its logs" if len(chosen) == 1 else "their logs"
+            confirm(f"Remove {', '.join(chosen)} and {logs} from {connection.label}?", yes)
         results = each(chosen, lambda bot: bot.remove(), "removed")
     show_results(results, format_)
 
