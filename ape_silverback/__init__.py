@@ -71,7 +71,7 @@ __all__ = [
 # What `ape.plugins.register` gives a function, without Ape: to import it would change what Ctrl-C does in every pytest.
 @HookimplMarker("ape")
 def config_class() -> Iterator[type]:
-    """Give Ape the class of the ``silverback:`` section."""
+    """Yield the class of the ``silverback:`` section."""
     from ape_silverback.plugin import SilverbackConfig
 
     yield SilverbackConfig

@@ -388,7 +388,7 @@ class _Application:
     # Going back
 
     def _roll_back(self, pool: ThreadPoolExecutor) -> Iterator[Event]:
-        """Give bots that failed after a change what they had, groups first; then wait for them."""
+        """Restore what failed bots had before a change, groups first; then wait for them."""
         bots = [one for one in self.plan.of(UpdateBot, RestartBot) if one.name in self.failed]
         if not bots:
             return
@@ -424,7 +424,7 @@ class _Application:
                 yield event
 
     def _give_back(self, action: UpdateBot | RestartBot, bot: Bot | None) -> tuple[Event, Bot | None]:
-        """Give a bot the configuration that it had, and stop it."""
+        """Restore the configuration that a bot had, and stop it."""
         if bot is None:
             return Event("failed", action.name, "can't be rolled back: it is no longer on the cluster"), None
         try:

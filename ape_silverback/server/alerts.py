@@ -40,7 +40,7 @@ KINDS: Mapping[str, NoticeKind] = {
 
 
 class Alerts:
-    """Tells people what happens on one cluster.
+    """Notifies people of what happens on one cluster.
 
     Args:
         supervisor: of the bots.
@@ -75,7 +75,7 @@ class Alerts:
         self.notifier.end()
 
     def hear(self, event: Event) -> None:
-        """Tell people of an event of a bot, if it is one for them."""
+        """Notify people of an event of a bot, if it is one for them."""
         if kind := KINDS.get(event.kind):
             self.notifier.tell(Notice(kind, event.name, event.reason or ""))
 

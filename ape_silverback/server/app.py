@@ -216,7 +216,7 @@ def _answer(status: int, text: str | None = None) -> Callable[[Request, Exceptio
 
 
 def _describe(app: FastAPI, runtime: str, configuration: ClusterConfiguration | None) -> None:
-    """Tell in ``/openapi.json`` what is paid for, what runs the bots, and what is served beyond the common API."""
+    """Announce in ``/openapi.json`` what is paid for, what runs the bots, and what is served beyond the common API."""
     described = app.openapi
     extra = {
         "x-config": configuration.model_dump() if configuration else None,

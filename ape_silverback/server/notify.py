@@ -161,7 +161,7 @@ class Notifier:
         self._thread.join(timeout=5.0)
 
     def tell(self, event: Notice) -> None:
-        """Tell people of an event, soon."""
+        """Notify people of an event, soon."""
         with self._changed:
             self._digest.add(event, time.monotonic())
             self._changed.notify()

@@ -24,7 +24,7 @@ def supervisor_of(folder: Path, address: Callable[[], str], api_key: str) -> Sup
     store = Store(folder)
 
     def variables_of(bot: BotRecord) -> Mapping[str, str]:
-        """Give what a bot finds in its environment: its groups, and over them what its configuration says."""
+        """Return the environment of a bot: its groups, and over them what its configuration sets."""
         variables: dict[str, str] = {}
         for group in bot.configuration.environment:
             variables |= store.values_of(group)

@@ -95,7 +95,7 @@ def rollback(
     cluster: str | None,
     **options: Any,
 ) -> None:
-    """Give bots the configuration that an earlier deployment gave them: all of them, or each BOT.
+    """Go back to what an earlier deployment gave the bots: all of them, or each BOT.
 
     Without --to it is the last one before that succeeded and differs. Bots keep their ids, so one that was renamed
     since gets its old name back. Bots that came later are left alone, unless --prune is given. Values of variables

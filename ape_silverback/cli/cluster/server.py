@@ -127,7 +127,7 @@ def down() -> None:
 
 
 def _wanted(chain: str | None, manager: str | None, tokens: tuple[str, ...], deploy: bool) -> Wanted | None:
-    """Give what should pay for clusters; None when nothing is said.
+    """Return what should pay for clusters; None without ``--chain``.
 
     Raises:
         click.UsageError: the options don't fit.
@@ -216,7 +216,7 @@ def _payments_text(payments: Payments) -> str:
 
 
 def _is_ours(name: str) -> bool:
-    """Say whether there is a profile of this name and it was written by ``up``, which only knows the loopback."""
+    """Return whether there is a profile of this name that ``up`` wrote, which only knows the loopback."""
     from ape_silverback.cluster.settings import ClusterProfile, read_profiles
 
     profile = read_profiles().profile.get(name)

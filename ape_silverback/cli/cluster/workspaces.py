@@ -104,7 +104,7 @@ def new(name: str | None, slug: str | None, format_: str, profile: str | None) -
 @format_option
 @platform_options
 def update(slug: str, name: str | None, new_slug: str | None, format_: str, profile: str | None) -> None:
-    """Give a workspace another name or slug.
+    """Change the name or slug of a workspace.
 
     \b
     Example:

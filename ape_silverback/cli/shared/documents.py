@@ -27,7 +27,7 @@ class Document(BaseModel):
     model_config = ConfigDict(defer_build=True)  # a command uses one or two of them
 
     def data(self) -> dict[str, Any]:
-        """Give it as plain values."""
+        """Return it as plain values."""
         return self.model_dump(mode="json")
 
 

@@ -96,7 +96,7 @@ allow_commands_option = click.option(
     callback=_commands,
     help="Run the commands that env files have for values, as NAME=$(command). Each is shown before it runs.",
 )
-"""Gives the command what runs them, or None."""
+"""Passes the command what runs them, or None."""
 
 
 def _iso(text: str) -> datetime:

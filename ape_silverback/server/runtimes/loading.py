@@ -45,7 +45,7 @@ def read_choice(folder: Path) -> RuntimeChoice:
 
 
 def write_choice(folder: Path, choice: RuntimeChoice) -> None:
-    """Give a cluster a runtime, which its next server uses."""
+    """Set the runtime of a cluster, which its next server uses."""
     content = {"name": choice.name, "cluster": choice.cluster or str(uuid.uuid4()), "options": dict(choice.options)}
     write_private(_choice_file(folder), json.dumps(content))
 

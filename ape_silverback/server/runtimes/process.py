@@ -313,7 +313,7 @@ def _time(text: object) -> datetime | None:
 
 
 def _shim_text(code: int) -> str:
-    """Tell why a shim ran nothing, from its exit code."""
+    """Return why a shim ran nothing, from its exit code."""
     if code == BUSY:
         return "its former run isn't over"
     if code == NO_ORDER or code < 0:

@@ -113,7 +113,7 @@ def _extend_sdk(work: Path) -> None:
                 await super().add_result(result)
 
     class Working:
-        """Tells that it works, and how it ended."""
+        """Records that it works, and how it ended."""
 
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             super().__init__(*args, **kwargs)
