@@ -342,7 +342,7 @@ def test_the_history_knows_commit_and_dirtiness(run: Run, client: ClusterClient,
     assert client.bots["blocks"].image == f"ghcr.io/me/first-blocks:{commit[:12]}"
     (project / "bots" / "blocks.py").write_text("changed = 1\n")
     assert "there are changes that aren't committed" in run("deploy", "--tag", "git", "--yes", code=1).stderr
-    run("deploy", "--tag", "git", "--allow-dirty", "--account", "me", "--yes")
+    run("deploy", "--tag", "git", "--allow-dirty", "--network", "ethereum:sepolia:node", "--yes")
     found = documents(list[Record], run("history", "--format", "json").stdout)
     assert [(one.commit, one.dirty) for one in found] == [(commit, False), (commit, True)]
     assert f"{commit[:12]}+" in run("history").stdout
