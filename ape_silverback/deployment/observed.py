@@ -62,22 +62,11 @@ def _by_name(bots: Iterable[LiveBot]) -> dict[str, LiveBot]:
     return found
 
 
-def statuses_of(bots: Iterable[Bot]) -> list[ResourceStatus]:
-    """Return bots' statuses: what the cluster listed with them, else by requests of their own, side by side.
-
-    Raises:
-        ClusterError: a request failed.
-    """
-    bots = list(bots)
-    found = status_or_error(bots)
-    for status in found.values():
-        if isinstance(status, ClusterError):
-            raise status
-    return [status for bot in bots if isinstance(status := found[bot.name], ResourceStatus)]
-
-
 def status_or_error(bots: Iterable[Bot]) -> dict[str, ResourceStatus | ClusterError]:
-    """Return bots' statuses by name as ``statuses_of`` does, and the error of each that couldn't be read."""
+    """Return bots' statuses by name, or the error of each whose status couldn't be read.
+
+    What the cluster listed with them is taken; the others are asked side by side.
+    """
 
     def status_of(bot: Bot) -> ResourceStatus | ClusterError:
         if bot.task is not None and bot.task.last_status in ResourceStatus.__members__:
