@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ape_silverback.cli.cluster.deploy import apply, events_option
+from ape_silverback.cli.shared.apply import apply, events_option
 from ape_silverback.cli.shared.deploy_options import (
     apply_flags,
     apply_options_of,
