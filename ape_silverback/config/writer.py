@@ -6,13 +6,13 @@ comments and order.
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ape_silverback.config.editing import edited, replace_text
 from ape_silverback.config.reader import FILES, KEY, configuration_file
 from ape_silverback.config.validation import validate_section
 from ape_silverback.exceptions import ConfigurationError
@@ -48,32 +48,30 @@ def add_section(project: Path, entries: Sequence[Entry]) -> Path:
     file = configuration_file(project) or project / FILES[0]
     values = {entry.key: entry.value for entry in entries if entry.value is not None}
     validate_section(values, lambda _: None)
-    try:
-        text = file.read_text(encoding="utf-8") if file.exists() else ""
+
+    def edit(text: str) -> str:
         existing = _existing(file, text)
-        if existing:
-            if taken := [key for key in values if key in existing or key.replace("-", "_") in existing]:
-                raise ConfigurationError(f"{file.name}: the silverback section has `{taken[0]}:` already")
-            changed = {".toml": _merge_toml, ".json": _merge_json}.get(file.suffix, _merge_yaml)(text, values)
-        elif file.suffix == ".json":
-            changed = _merge_json(text, values)
-        else:
-            written = toml_section(entries) if file.suffix == ".toml" else yaml_section(entries)
-            changed = f"{text.rstrip()}\n\n{written}" if text.strip() else written
-        draft = file.with_name(f".{file.name}.new")
-        draft.write_text(changed, encoding="utf-8")
-        if file.exists():
-            draft.chmod(file.stat().st_mode & 0o777)
-        draft.replace(file)
-    except OSError as error:
-        raise ConfigurationError(f"{file.name}: can't be written: {error.strerror}") from error
+        if taken := [key for key in values if key in (existing or ()) or key.replace("-", "_") in (existing or ())]:
+            raise ConfigurationError(f"{file.name}: the silverback section already has `{taken[0]}:`")
+        if existing is not None or file.suffix == ".json":
+            return edited(file.suffix, text, lambda content: _put(content, values))
+        written = toml_section(entries) if file.suffix == ".toml" else yaml_section(entries)
+        return f"{text.rstrip()}\n\n{written}" if text.strip() else written
+
+    replace_text(file, edit)
     return file
 
 
-def _existing(file: Path, text: str) -> Mapping[str, Any]:
-    """Return the keys of the section that a file has."""
+def _put(content: Any, values: Mapping[str, Any]) -> None:
+    if content.get(KEY) is None:
+        content[KEY] = {}
+    content[KEY].update(values)
+
+
+def _existing(file: Path, text: str) -> Mapping[str, Any] | None:
+    """Return the section of a file; empty for a key without a value, None without the key."""
     if not text.strip():
-        return {}
+        return None
     if file.suffix == ".toml":
         import tomlkit
 
@@ -84,7 +82,9 @@ def _existing(file: Path, text: str) -> Mapping[str, Any]:
         import yaml
 
         content = yaml.safe_load(text)
-    section = content.get(KEY) if isinstance(content, Mapping) else None
+    if not isinstance(content, Mapping) or KEY not in content:
+        return None
+    section = content[KEY]
     return section if isinstance(section, Mapping) else {}
 
 
@@ -131,43 +131,3 @@ def toml_section(entries: Iterable[Entry]) -> str:
             example = [f"# {key} = {json.dumps(value)}"] if value and "\n" not in value else []
             plain.append("\n".join([*comment, *example]))
     return "\n\n".join([plain[0] + "\n" + "\n\n".join(plain[1:]) if plain[1:] else plain[0], *tables]) + "\n"
-
-
-def _merge_yaml(text: str, values: Mapping[str, Any]) -> str:
-    from ruamel.yaml import YAML
-
-    def round_trip(change: bool, mapping: int, sequence: int, offset: int) -> str:
-        yaml = YAML()
-        yaml.preserve_quotes = True
-        yaml.width = 10_000
-        yaml.indent(mapping=mapping, sequence=sequence, offset=offset)
-        content = yaml.load(text)
-        if change:
-            content[KEY].update(values)
-        out = io.StringIO()
-        yaml.dump(content, out)
-        return out.getvalue()
-
-    # The indentation with which the file, unchanged, comes out most like itself.
-    ways = [(mapping, sequence, offset) for mapping in (2, 4) for sequence, offset in ((2, 0), (4, 2), (4, 0), (6, 4))]
-    return round_trip(True, *max(ways, key=lambda way: _lines_kept(text, round_trip(False, *way))))
-
-
-def _lines_kept(before: str, after: str) -> int:
-    return sum(old == new for old, new in zip(before.splitlines(), after.splitlines(), strict=False))
-
-
-def _merge_toml(text: str, values: Mapping[str, Any]) -> str:
-    import tomlkit
-
-    document = tomlkit.parse(text)
-    section: Any = document["tool"]["ape"][KEY]
-    for key, value in values.items():
-        section[key] = value
-    return tomlkit.dumps(document)
-
-
-def _merge_json(text: str, values: Mapping[str, Any]) -> str:
-    content = json.loads(text) if text.strip() else {}
-    content[KEY] = {**(content.get(KEY) or {}), **values}
-    return f"{json.dumps(content, indent=2, ensure_ascii=False)}\n"

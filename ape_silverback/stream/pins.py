@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import io
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ape_silverback.config.editing import edited, replace_text
 from ape_silverback.exceptions import ConfigurationError, StreamError
 from ape_silverback.stream.verify import Report
 
@@ -52,17 +51,9 @@ def write_pins(folder: Path, file: Path | None, pins: Pins, target: str | None =
     """
     file = file or folder / NEW_FILE
     path = (KEY, *(("targets", target) if target else ()), "stream")
+    kept = {key: value for key, value in pins.items() if value}
     try:
-        text = file.read_text(encoding="utf8") if file.exists() else ""
-        write = {".toml": _toml, ".json": _json}.get(file.suffix, _yaml)
-        changed = write(text, path, {key: value for key, value in pins.items() if value})
-        draft = file.with_name(f".{file.name}.new")
-        draft.write_text(changed, encoding="utf8")
-        if file.exists():
-            draft.chmod(file.stat().st_mode & 0o777)
-        draft.replace(file)
-    except OSError as error:
-        raise ConfigurationError(f"{file.name}: can't be written: {error.strerror}") from error
+        replace_text(file, lambda text: _pinned(file.suffix, text, path, kept))
     except (TypeError, AttributeError, ValueError) as error:
         raise ConfigurationError(f"{file.name}: `{KEY}: stream:` can't be written there: {error}") from error
     return file
@@ -83,21 +74,12 @@ def _lay_in(content: Any, path: tuple[str, ...], pins: Pins, number: type) -> No
                 content[name][written] = address
 
 
-def _yaml(text: str, path: tuple[str, ...], pins: Pins) -> str:
+def _pinned(suffix: str, text: str, path: tuple[str, ...], pins: Pins) -> str:
+    """Return the text of a configuration file with pins below a path of keys."""
+    if suffix in (".toml", ".json"):
+        return edited(suffix, text, lambda content: _lay_in(content, path, pins, str))
     from ruamel.yaml import YAML
     from ruamel.yaml.scalarstring import DoubleQuotedScalarString
-
-    def round_trip(change: bool, mapping: int, sequence: int, offset: int) -> str:
-        yaml = YAML()
-        yaml.preserve_quotes = True
-        yaml.width = 10_000
-        yaml.indent(mapping=mapping, sequence=sequence, offset=offset)
-        content = yaml.load(text)
-        if change:
-            _lay_in(content, path, quoted, int)
-        out = io.StringIO()
-        yaml.dump(content, out)
-        return out.getvalue()
 
     # An address without quotes is a number in YAML.
     quoted = {
@@ -106,25 +88,4 @@ def _yaml(text: str, path: tuple[str, ...], pins: Pins) -> str:
     }
     if YAML().load(text) is None:  # nothing but comments, which would have nothing to belong to
         text += f"{KEY}:\n"
-    # The indentation with which the file, unchanged, comes out most like itself.
-    ways = [(mapping, sequence, offset) for mapping in (2, 4) for sequence, offset in ((2, 0), (4, 2), (4, 0), (6, 4))]
-    best = max(ways, key=lambda way: _lines_kept(text, round_trip(False, *way)))
-    return round_trip(True, *best)
-
-
-def _lines_kept(before: str, after: str) -> int:
-    return sum(old == new for old, new in zip(before.splitlines(), after.splitlines(), strict=False))
-
-
-def _toml(text: str, path: tuple[str, ...], pins: Pins) -> str:
-    import tomlkit
-
-    document = tomlkit.parse(text)
-    _lay_in(document, ("tool", "ape", *path), pins, str)
-    return tomlkit.dumps(document)
-
-
-def _json(text: str, path: tuple[str, ...], pins: Pins) -> str:
-    content = json.loads(text)
-    _lay_in(content, path, pins, str)
-    return f"{json.dumps(content, indent=2, ensure_ascii=False)}\n"
+    return edited(suffix, text, lambda content: _lay_in(content, path, quoted, int))

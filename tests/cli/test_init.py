@@ -80,7 +80,7 @@ def test_init_describes_what_a_project_has_and_keeps_the_rest_of_its_file(ape: A
         assert reading.section.variables["settings"] == ("PRICE_KEY", "URL")
     again = ape("silverback", "init")
     assert again.returncode == 1
-    assert "the silverback section has `variables:` already" in again.stderr
+    assert "the silverback section already has `variables:`" in again.stderr
     assert reading.file.read_text() == text
 
 
@@ -94,6 +94,25 @@ def test_a_section_that_is_there_gets_what_it_lacks(ape: Ape, project: Path) -> 
     assert set(before.splitlines()) <= set(text.splitlines())
     section = read_section(project).section
     assert (section.profile, list(section.bots)) == ("mine", ["a"])
+
+
+@pytest.mark.parametrize(
+    ("file", "before"),
+    [
+        ("ape-config.yaml", "# first\nsilverback:\nethereum:\n    default_network: local  # why\n"),
+        ("ape-config.json", '{"silverback": null, "ethereum": {"default_network": "local"}}'),
+        ("pyproject.toml", '[tool.ape.silverback]\n[tool.ape.ethereum]\ndefault_network = "local"\n'),
+    ],
+)
+def test_a_section_without_keys_is_filled_and_not_written_twice(
+    ape: Ape, project: Path, file: str, before: str
+) -> None:
+    write(project, {file: before, "bots/a.py": ""})
+    assert ape("silverback", "init").returncode == 0
+    text = (project / file).read_text()
+    assert text.count("silverback") == before.count("silverback") + text.count("silverback.bots")
+    assert ("# first" in text, "# why" in text) == ("# first" in before, "# why" in before)
+    assert list(read_section(project).section.bots) == ["a"]
 
 
 def test_a_project_without_bots_is_told_where_to_put_one(ape: Ape, project: Path) -> None:
