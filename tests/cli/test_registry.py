@@ -130,7 +130,7 @@ def test_remove_refuses_what_a_bot_uses_and_goes_on(run: Run, used: None, client
 
 def test_remove_asks_and_no_is_no(run: Run, ghcr: None, client: ClusterClient, at_terminal: AtTerminal) -> None:
     assert "pass --yes" in run("registry", "remove", "ghcr", code=2).stderr
-    at_terminal("registry", "remove", "ghcr", typed=(("Remove the registry credentials ghcr", "n\n"),), code=1)
+    at_terminal("registry", "remove", "ghcr", typed=(("Remove the registry credential ghcr", "n\n"),), code=1)
     assert set(client.credentials) == {"ghcr"}
     at_terminal("registry", "remove", "ghcr", typed=(("[y/N]", "y\n"),))
     assert client.credentials == {}

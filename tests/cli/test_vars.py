@@ -223,7 +223,7 @@ def test_one_that_a_bot_uses_stays_and_the_others_go(run: Run, bot: Bot, client:
 
 def test_remove_asks_and_no_is_no(run: Run, rpc: None, client: ClusterClient, at_terminal: AtTerminal) -> None:
     assert "pass --yes" in run("vars", "remove", "rpc", code=2).stderr
-    assert "Remove the variable groups rpc from" in at_terminal("vars", "remove", "rpc", typed=(("?", "n\n"),), code=1)
+    assert "Remove the variable group rpc from" in at_terminal("vars", "remove", "rpc", typed=(("?", "n\n"),), code=1)
     assert set(client.variable_groups) == {"rpc"}
     at_terminal("vars", "remove", "rpc", typed=(("[y/N]", "y\n"),))
     assert client.variable_groups == {}

@@ -18,8 +18,8 @@ from ape_silverback.cli.shared.options import (
     yes_option,
 )
 from ape_silverback.cli.shared.output import age, show, show_facts, show_table, time_text
-from ape_silverback.cli.shared.selection import choose, choose_one, each, show_results
-from ape_silverback.cli.shared.terminal import answered, ask, confirm, echo, note
+from ape_silverback.cli.shared.selection import choose_one, remove_chosen, show_results
+from ape_silverback.cli.shared.terminal import answered, ask, echo, note
 
 HERE = "ape_silverback.cli.cluster.registry"
 
@@ -216,10 +216,8 @@ def remove(
         ape silverback cluster registry remove ghcr --yes
     """
     with connected_for_writing(profile, cluster, no_verify) as connection:
-        chosen = choose("registry credential", connection.client.credentials, names, every)
-        if chosen:
-            confirm(f"Remove the registry credentials {', '.join(chosen)} from {connection.label}?", yes)
-        results = each(chosen, lambda one: one.remove(), "removed")
+        known = connection.client.credentials
+        results = remove_chosen("registry credential", known, names, every, place=connection.label, yes=yes)
     show_results(results, format_)
 
 

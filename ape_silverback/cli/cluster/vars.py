@@ -21,8 +21,8 @@ from ape_silverback.cli.shared.options import (
     yes_option,
 )
 from ape_silverback.cli.shared.output import age, show, show_facts, show_table, time_text
-from ape_silverback.cli.shared.selection import choose, choose_one, each, show_results
-from ape_silverback.cli.shared.terminal import confirm, echo, note
+from ape_silverback.cli.shared.selection import choose_one, remove_chosen, show_results
+from ape_silverback.cli.shared.terminal import echo, note
 from ape_silverback.config.env_file import NAME, Commands, read_env_file
 
 HERE = "ape_silverback.cli.cluster.vars"
@@ -112,7 +112,7 @@ def info(name: str, format_: str, profile: str | None, cluster: str | None) -> N
         show_facts(
             {
                 "name": document.name,
-                "id": document.id,
+                "id": str(document.id),
                 "variables": ", ".join(document.variables) or "-",
                 "created": time_text(document.created),
                 "used by": ", ".join(users) or "-",
@@ -232,10 +232,8 @@ def remove(
         ape silverback cluster vars remove rpc --yes
     """
     with connected_for_writing(profile, cluster, no_verify) as connection:
-        chosen = choose("variable group", connection.client.variable_groups, names, every)
-        if chosen:
-            confirm(f"Remove the variable groups {', '.join(chosen)} from {connection.label}?", yes)
-        results = each(chosen, lambda group: group.remove(), "removed")
+        known = connection.client.variable_groups
+        results = remove_chosen("variable group", known, names, every, place=connection.label, yes=yes)
     show_results(results, format_)
 
 

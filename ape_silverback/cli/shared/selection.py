@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import fnmatch
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import TYPE_CHECKING, Literal, Protocol, TypeVar
 
 import click
 
 from ape_silverback.cli.shared.output import show
-from ape_silverback.cli.shared.terminal import echo, note
+from ape_silverback.cli.shared.terminal import confirm, echo, note
 from ape_silverback.concurrency import map_threads
 
 if TYPE_CHECKING:
@@ -17,6 +17,13 @@ if TYPE_CHECKING:
 
 
 T = TypeVar("T")
+
+
+class Removable(Protocol):
+    """Something of a cluster that can be removed."""
+
+    def remove(self) -> None:
+        """Remove it."""
 
 
 def choose(kind: str, known: Mapping[str, T], names: Sequence[str], every: bool = False) -> dict[str, T]:
@@ -74,6 +81,30 @@ def each(
         return ResultDocument(name=name, result=result)
 
     return map_threads(one, chosen)
+
+
+def remove_chosen(
+    kind: str, known: Mapping[str, Removable], names: Sequence[str], every: bool, *, place: str, yes: bool
+) -> list[ResultDocument]:
+    """Ask whether to remove what names or globs choose, remove it, and return the results by name.
+
+    Args:
+        kind: as for ``choose``.
+        known: all of them by name.
+        names: names or globs.
+        every: whether to choose all.
+        place: what they are removed from, for the question.
+        yes: whether not to ask.
+
+    Raises:
+        click.UsageError: as ``choose``; or it has to be asked, and stdin isn't a terminal.
+        click.ClickException: a name matches nothing.
+    """
+    chosen = choose(kind, known, names, every)
+    if chosen:
+        kinds = kind if len(chosen) == 1 else f"{kind}s"
+        confirm(f"Remove the {kinds} {', '.join(chosen)} from {place}?", yes)
+    return each(chosen, lambda one: one.remove(), "removed")
 
 
 def show_results(results: Sequence[ResultDocument], format_: str) -> None:
