@@ -189,23 +189,25 @@ def from_silverback() -> str:
 
 
 def output() -> str:
-    """Write the schema of what commands give as data."""
+    """Write the schema of what commands print as data."""
     from ape_silverback.cli.shared.documents import DOCUMENTS
-    from ape_silverback.cluster.types import BotHealth, Crash, RestartStatus
+    from ape_silverback.cluster.bot_errors import ErrorCount
+    from ape_silverback.cluster.types import Crash, KeyInfo, NewKeyInfo, NodeInfo, RestartStatus
     from ape_silverback.doctor import Finding
+    from ape_silverback.images.build import BuiltImage
     from ape_silverback.stream.verify import Check, Report
 
     parts = [
         "# Output as data",
         GENERATED,
-        "With `--format json` or `--format yaml` a command gives documents on stdout and nothing else; progress, "
-        "questions and errors are on stderr. Commands about many things give a list, also of one or none. `bots logs` "
-        "gives a document a line. Keys stay what they are; new ones may come. Times are ISO 8601, in UTC; what nobody "
-        "knows is null.",
+        "With `--format json` or `--format yaml` a command prints documents on stdout and nothing else; progress, "
+        "prompts and errors go to stderr. Commands about several things print a list, also for one or none. "
+        "`bots logs` prints one document per line. Keys keep their meaning; new ones may be added. Times are ISO 8601, "
+        "in UTC; an unknown value is null.",
     ]
-    parts += [describe(name, model) for name, model in DOCUMENTS.items()]
-    parts += [describe(model.__name__, model) for model in (BotHealth, RestartStatus, Crash)]
-    parts += [describe("Report", Report), describe("Check", Check), describe("Finding", Finding)]
+    parts += [describe(model.__name__.removesuffix("Document"), model) for model in DOCUMENTS]
+    models = (RestartStatus, Crash, ErrorCount, NodeInfo, KeyInfo, NewKeyInfo, BuiltImage, Report, Check, Finding)
+    parts += [describe(model.__name__, model) for model in models]
     parts += plan_parts()
     return "\n\n".join(parts) + "\n"
 
@@ -214,20 +216,26 @@ def describe(name: str, model: type[BaseModel], level: str = "##") -> str:
     """Write the keys of a document."""
     rows, about = ["| key | type | |", "| --- | --- | --- |"], descriptions(model)
     for key, part in model.model_json_schema(mode="serialization")["properties"].items():
-        rows.append(f"| `{key}` | {type_text(part)} | {about.get(key) or part.get('description', '')} |")
-    return f"{level} {name}\n\n{(model.__doc__ or '').strip()}\n\n" + "\n".join(rows)
+        text = (about.get(key) or part.get("description", "")).replace("None", "null")
+        rows.append(f"| `{key}` | {type_text(part)} | {text} |")
+    return f"{level} {name}\n\n{inspect.cleandoc(model.__doc__ or '')}\n\n" + "\n".join(rows)
 
 
 def descriptions(model: type[BaseModel]) -> dict[str, str]:
-    """Give the text below each key of a model, from its source: pydantic would read it at every start of a command."""
-    [found] = ast.parse(textwrap.dedent(inspect.getsource(model))).body
-    assert isinstance(found, ast.ClassDef)  # noqa: S101 - the source of a class
-    return {
-        key.target.id: inspect.cleandoc(text.value.value)
-        for key, text in itertools.pairwise(found.body)
-        if isinstance(key, ast.AnnAssign) and isinstance(key.target, ast.Name)
-        if isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant)
-    }
+    """Return the text below each key of a model, from its source: pydantic would read it whenever a command starts."""
+    found: dict[str, str] = {}
+    for base in reversed(model.__mro__):
+        if not issubclass(base, BaseModel) or base is BaseModel:
+            continue
+        [source] = ast.parse(textwrap.dedent(inspect.getsource(base))).body
+        assert isinstance(source, ast.ClassDef)  # noqa: S101 - the source of a class
+        found |= {
+            key.target.id: inspect.cleandoc(text.value.value)
+            for key, text in itertools.pairwise(source.body)
+            if isinstance(key, ast.AnnAssign) and isinstance(key.target, ast.Name)
+            if isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant)
+        }
+    return found
 
 
 def plan_parts() -> list[str]:
@@ -268,7 +276,7 @@ def type_text(part: dict[str, Any]) -> str:
         return f"name → {type_text(below)}" if isinstance(below, dict) else "object"
     if part.get("format") == "date-time":
         return "time"
-    names = {"string": "text", "integer": "number", "boolean": "true or false", "null": "null"}
+    names = {"string": "text", "integer": "number", "number": "number", "boolean": "true or false", "null": "null"}
     return names[part["type"]] if "type" in part else "any value"
 
 

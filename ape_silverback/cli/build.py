@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -66,7 +66,6 @@ def build(
         ape silverback build 'price-*' --tag 1.4 --push
         ape silverback build --sdk 0.7.38 --platform linux/amd64
     """
-    from ape_silverback.cli.shared.documents import ImageDocument
     from ape_silverback.config.reader import read_section
     from ape_silverback.exceptions import BuildError
     from ape_silverback.images.build import Build, build_image, one_per_image
@@ -87,17 +86,17 @@ def build(
     except BuildError as error:
         raise click.ClickException(f"{error}; --file-only writes the Containerfiles without an engine") from error
     how = Build(push, base or (sdk_base(sdk) if sdk else BASE), platform=platform)
-    documents = []
+    images = []
     # One after the other: they share their first layers, which the first makes and the others find in the cache.
     for bot in one_per_image(wanted):
         image = bot.configuration.image.removeprefix(f"{NO_REGISTRY}/")
         made = build_image(Path.cwd(), bot, image, reading.file, how, maker, note)
-        documents.append(ImageDocument(**asdict(made)))
+        images.append(made)
         if made.error is not None:
             complain(f"{bot.name}: {made.error}")
 
     def text() -> None:
-        done = [one for one in documents if one.error is None]
+        done = [one for one in images if one.error is None]
         if done and file_only:
             show_table(
                 ("NAME", "CONTAINERFILE", "IMAGE"), [(one.name, one.containerfile or "", one.image) for one in done]
@@ -106,8 +105,8 @@ def build(
             rows = [(one.name, one.image, "yes" if one.pushed else "no", one.digest or "-") for one in done]
             show_table(("NAME", "IMAGE", "PUSHED", "DIGEST"), rows)
 
-    show([one.data() for one in documents], format_, text)
-    if failed := [one.name for one in documents if one.error is not None]:
+    show([one.model_dump(mode="json") for one in images], format_, text)
+    if failed := [one.name for one in images if one.error is not None]:
         raise click.ClickException(f"failed: {', '.join(failed)}")
 
 

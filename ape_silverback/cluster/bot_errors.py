@@ -1,14 +1,15 @@
-"""Errors of bots: the same one counted, and the line that tells most. Pure functions."""
+"""Errors of bots: counted, and the line of one that best explains why a bot ended. Pure functions."""
 
 from __future__ import annotations
 
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
-# What differs each time that the same thing goes wrong: hashes and addresses, UUIDs, times, durations and shares, and
-# numbers as long as heights of blocks and amounts. Shorter ones may be a status or an exit code.
+from pydantic import BaseModel, ConfigDict, computed_field
+
+# What differs each time the same thing goes wrong: hashes and addresses, UUIDs, times, durations, percentages, and
+# numbers as long as block heights and amounts. Shorter numbers may be a status or an exit code.
 _CHANGING = re.compile(
     r"0x[0-9a-fA-F]{8,}(?:…|\.\.\.)?"
     r"|\b[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}\b"
@@ -18,45 +19,45 @@ _CHANGING = re.compile(
 )
 
 
-@dataclass(frozen=True)
-class ErrorCount:
-    """An error, and how often it was told.
+class ErrorCount(BaseModel):
+    """An error of bots, and how often it occurred: `bots errors`."""
 
-    Attributes:
-        message: as it was told last.
-        bots: name of a bot → how often it told it.
-    """
+    model_config = ConfigDict(frozen=True, defer_build=True)
 
     message: str
-    bots: Mapping[str, int]
+    """The latest of them; errors that differ only in hashes, times and long numbers are one."""
 
+    bots: Mapping[str, int]
+    """Name of a bot → how often it occurred there."""
+
+    @computed_field(description="How often it occurred in all.")  # type: ignore[prop-decorator]
     @property
     def count(self) -> int:
-        """How often it was told by all of them."""
+        """How often it occurred in all."""
         return sum(self.bots.values())
 
 
-def count_errors(told: Mapping[str, Sequence[str]]) -> list[ErrorCount]:
-    """Count errors, the most frequent first; those are one that differ in hashes, times and long numbers only.
+def count_errors(by_bot: Mapping[str, Sequence[str]]) -> list[ErrorCount]:
+    """Count errors, the most frequent first; those that differ only in hashes, times and long numbers are one.
 
     Args:
-        told: name of a bot → its errors, the oldest first.
+        by_bot: name of a bot → its errors, the oldest first.
     """
     last: dict[str, str] = {}
     counts: dict[str, Counter[str]] = {}
-    for name, messages in told.items():
+    for name, messages in by_bot.items():
         for message in messages:
             same = _CHANGING.sub("…", message)
             last[same] = message
             counts.setdefault(same, Counter())[name] += 1
-    found = [ErrorCount(message, counts[same]) for same, message in last.items()]
+    found = [ErrorCount(message=message, bots=counts[same]) for same, message in last.items()]
     return sorted(found, key=lambda one: -one.count)
 
 
 def last_error_line(errors: Sequence[str]) -> str | None:
-    """Return the one line that tells most about why a bot ended: of the last error, the last line that names one.
+    """Return the line that best explains why a bot ended: the last one that names an error.
 
-    A line that ends with a colon only announces the next one, and takes it along.
+    A line that ends with a colon is joined with the next one.
     """
     lines: list[str] = []
     for line in (line.strip() for error in errors for line in error.splitlines()):

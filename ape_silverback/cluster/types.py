@@ -304,6 +304,8 @@ class VariableGroupInfo(BaseModel):
     id: uuid.UUID
     name: str
     variables: list[str]
+    """Names of its variables. Their values are never returned."""
+
     created: datetime
 
 
@@ -443,7 +445,7 @@ KeyRole = Literal["read", "write"]
 
 
 class KeyInfo(BaseModel):
-    """A named API key of a cluster that announces ``keys``, without what opens the cluster."""
+    """A named API key of a cluster that announces `keys`, without its secret: `keys list`."""
 
     id: uuid.UUID
     name: str
@@ -454,14 +456,14 @@ class KeyInfo(BaseModel):
 
 
 class NewKeyInfo(KeyInfo):
-    """A key that was just made."""
+    """An API key that was just created: `keys new`."""
 
     key: str = Field(repr=False)
-    """What opens the cluster. Nobody can tell it again."""
+    """The key itself, which can't be shown again."""
 
 
 class NodeInfo(BaseModel):
-    """A machine of a cluster that announces ``nodes``."""
+    """A machine of a cluster that announces `nodes`: `nodes`."""
 
     id: str
     name: str

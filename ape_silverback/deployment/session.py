@@ -232,7 +232,9 @@ class DeploySession:
                 continue
             # Of a bot on several networks, each has this image.
             yield from (
-                replace(built, name=one.name) for one in bots if one.configuration.image == bot.configuration.image
+                built.model_copy(update={"name": one.name})
+                for one in bots
+                if one.configuration.image == bot.configuration.image
             )
         if failed:
             raise BuildError("\n".join([*failed, "nothing was changed on the cluster"]))

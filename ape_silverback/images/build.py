@@ -7,6 +7,8 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from pydantic import BaseModel, ConfigDict
+
 from ape_silverback.exceptions import BuildError
 from ape_silverback.images.engine import Engine, Output
 from ape_silverback.images.recipe import BASE, make_recipe
@@ -30,25 +32,31 @@ class Build:
     platform: str | None = None
 
 
-@dataclass(frozen=True)
-class BuiltImage:
-    """The outcome of building a bot's image.
+class BuiltImage(BaseModel):
+    """The image of a bot, and how its build ended: `build`."""
 
-    Attributes:
-        name: the bot's name.
-        image: the reference that it is built as.
-        containerfile: path of the Containerfile, relative to the project; None when it couldn't be made.
-        digest: the registry's when it was pushed, else the engine's; None when the engine doesn't know it.
-        error: why it failed.
-    """
+    model_config = ConfigDict(frozen=True)
 
     name: str
+    """The bot."""
+
     image: str
+    """The reference that it is built as."""
+
     containerfile: str | None = None
+    """Path of its Containerfile, relative to the project; null if it couldn't be written."""
+
     built: bool = False
+    """Whether it was built; `--file-only` builds nothing."""
+
     pushed: bool = False
+    """Whether it was pushed."""
+
     digest: str | None = None
+    """The registry's digest if it was pushed, else the engine's; null if the engine doesn't know it."""
+
     error: str | None = None
+    """Why it failed."""
 
 
 def one_per_image(bots: Iterable[DesiredBot]) -> list[DesiredBot]:
@@ -66,7 +74,7 @@ def build_image(
     config: Path | None,
     build: Build,
     engine: Engine | None,
-    tell: Callable[[str], None],
+    show_line: Callable[[str], None],
 ) -> BuiltImage:
     """Build a bot's image. A failure is part of the result, not raised.
 
@@ -75,28 +83,30 @@ def build_image(
         image: the reference that it is built as.
         config: the configuration file that Ape reads there, if any.
         engine: what builds; None to write only the Containerfile.
-        tell: called with each line of the engine while it works.
+        show_line: called with each line of the engine while it works.
     """
-    file, built, digest = None, False, None
+    result = BuiltImage(name=bot.name, image=image)
     try:
         recipe = make_recipe(project, bot, config=config, base=build.base)
         file = recipe.write(project).relative_to(project).as_posix()
+        result = result.model_copy(update={"containerfile": file})
         if engine is None:
-            return BuiltImage(bot.name, image, file)
+            return result
         if "@" in image:
             raise BuildError(f"image '{image}' is pinned to a digest, which a new build can't have")
-        tell(f"{bot.name}: building {image} with {engine.name}")
-        digest = _pass_on(engine.build(project, recipe, image, build.platform), tell)
-        built = True
+        show_line(f"{bot.name}: building {image} with {engine.name}")
+        digest = _pass_on(engine.build(project, recipe, image, build.platform), show_line)
+        result = result.model_copy(update={"built": True, "digest": digest})
         if build.push:
-            tell(f"{bot.name}: pushing {image}")
-            digest = _pass_on(engine.push(image), tell)
+            show_line(f"{bot.name}: pushing {image}")
+            digest = _pass_on(engine.push(image), show_line)
+            result = result.model_copy(update={"pushed": True, "digest": digest})
     except BuildError as error:
-        return BuiltImage(bot.name, image, file, built, False, digest, str(error))
-    return BuiltImage(bot.name, image, file, built, build.push, digest)
+        return result.model_copy(update={"error": str(error)})
+    return result
 
 
-def _pass_on(output: Output, tell: Callable[[str], None]) -> str | None:
+def _pass_on(output: Output, show_line: Callable[[str], None]) -> str | None:
     """Pass on the lines of an engine while it works; return the digest that it ends with."""
     with closing(output):  # when no more lines are taken, the engine is ended at once
         while True:
@@ -105,4 +115,4 @@ def _pass_on(output: Output, tell: Callable[[str], None]) -> str | None:
             except StopIteration as end:
                 digest: str | None = end.value
                 return digest
-            tell(f"  {line}")
+            show_line(f"  {line}")

@@ -16,11 +16,11 @@ import yaml
 from ape_silverback.cli.shared.documents import (
     BotDocument,
     BotHealthDocument,
-    ErrorDocument,
     LogDocument,
     ResultDocument,
     StatusDocument,
 )
+from ape_silverback.cluster.bot_errors import ErrorCount
 from ape_silverback.cluster.client import ClusterClient
 from ape_silverback.cluster.types import RestartPolicy
 from tests.cli.conftest import INTERRUPT, AtTerminal, Run, documents, runner, wait_for
@@ -197,7 +197,7 @@ def test_errors_are_grouped_and_counted(run: Run, cluster: Cluster) -> None:
     for name, times in (("alpha", 2), ("beta", 1)):
         cluster.log(name, *["2126-01-01T00:00:00Z ERROR:    rpc is down"] * times)
     cluster.log("beta", "2126-01-01T00:00:00Z ERROR:    odd", "2126-01-01T00:00:00Z   with more")
-    found = documents(list[ErrorDocument], run("bots", "errors", "--format", "json").stdout)
+    found = documents(list[ErrorCount], run("bots", "errors", "--format", "json").stdout)
     assert [(one.message.splitlines()[0], one.count, one.bots) for one in found] == [
         ("rpc is down", 3, {"alpha": 2, "beta": 1}),
         ("odd", 1, {"beta": 1}),
@@ -214,7 +214,7 @@ def test_a_task_that_fails_again_and_again_is_one_error_with_its_traceback(run: 
         trace += ["    raise ValueError('no price')", "ValueError: no price"]
         cluster.log("alpha", f"{second} INFO:     {block} - Started", *(f"{second} {line}" for line in trace))
         cluster.log("alpha", f"{second} ERROR:    {block} - 0.0{number}0s ({number}.0%)")
-    [one] = documents(list[ErrorDocument], run("bots", "errors", "--format", "json").stdout)
+    [one] = documents(list[ErrorCount], run("bots", "errors", "--format", "json").stdout)
     assert (one.count, one.bots) == (3, {"alpha": 3})
     assert one.message.startswith("beat[block=0x")
     assert one.message.endswith("\nValueError: no price")

@@ -12,7 +12,7 @@ from subprocess import CompletedProcess
 import pytest
 import yaml
 
-from ape_silverback.cli.shared.documents import ImageDocument
+from ape_silverback.images.build import BuiltImage
 from tests.cli.conftest import documents
 from tests.conftest import Ape
 
@@ -72,7 +72,7 @@ def section(project: Path, text: str) -> None:
 
 def test_every_bot_is_built_one_after_the_other(build: Build, asked: Callable[[], list[str]], project: Path) -> None:
     result = build("--format", "json")
-    found = documents(list[ImageDocument], result.stdout)
+    found = documents(list[BuiltImage], result.stdout)
     assert [(one.name, one.image, one.built, one.pushed, one.digest) for one in found] == [
         ("blocks", "first-blocks:latest", True, False, "sha256:1d"),
         ("prices", "first-prices:latest", True, False, "sha256:1d"),
@@ -112,7 +112,7 @@ def test_an_image_is_named_as_deploy_names_it(build: Build, project: Path) -> No
     )
 
     def images(*arguments: str) -> list[str]:
-        found = documents(list[ImageDocument], build("--file-only", "--format", "json", *arguments).stdout)
+        found = documents(list[BuiltImage], build("--file-only", "--format", "json", *arguments).stdout)
         return [one.image for one in found]
 
     assert images() == ["ghcr.io/me/first-blocks:1", "ghcr.io/you/p:7"]
@@ -122,7 +122,7 @@ def test_an_image_is_named_as_deploy_names_it(build: Build, project: Path) -> No
 
 def test_a_bot_on_several_networks_has_one_image(build: Build, asked: Callable[[], list[str]], project: Path) -> None:
     section(project, "  bots:\n    blocks: {networks: [ethereum:mainnet, base:mainnet]}\n    prices:\n")
-    found = documents(list[ImageDocument], build("--format", "json").stdout)
+    found = documents(list[BuiltImage], build("--format", "json").stdout)
     assert [(one.name, one.image) for one in found] == [
         ("blocks", "first-blocks:latest"),
         ("prices", "first-prices:latest"),
@@ -145,7 +145,7 @@ def test_a_push_follows_each_build_and_gives_the_digest(
     build: Build, asked: Callable[[], list[str]], project: Path
 ) -> None:
     section(project, "  registry: ghcr.io/me\n")
-    found = documents(list[ImageDocument], build("--push", "--format", "json").stdout)
+    found = documents(list[BuiltImage], build("--push", "--format", "json").stdout)
     assert [(one.pushed, one.digest) for one in found] == [(True, "sha256:feed")] * 2
     pushes = [line for line in asked() if " push " in line]
     assert [line.split()[-1] for line in pushes] == ["ghcr.io/me/first-blocks:latest", "ghcr.io/me/first-prices:latest"]
@@ -154,7 +154,7 @@ def test_a_push_follows_each_build_and_gives_the_digest(
 def test_one_failure_doesnt_stop_the_others(build: Build, project: Path) -> None:
     section(project, "  bots:\n    blocks:\n      image: ghcr.io/me/broken:1\n    prices:\n    absent:\n")
     result = build("--format", "json", code=1)
-    found = {one.name: one for one in documents(list[ImageDocument], result.stdout)}
+    found = {one.name: one for one in documents(list[BuiltImage], result.stdout)}
     assert found["blocks"].error == "`podman build` failed with exit code 3: no space left"
     assert (found["absent"].error or "").startswith("no module 'absent' in this project")
     assert (found["prices"].built, found["prices"].error) == (True, None)
@@ -165,7 +165,7 @@ def test_one_failure_doesnt_stop_the_others(build: Build, project: Path) -> None
 def test_a_push_that_is_refused_leaves_a_built_image(build: Build, project: Path) -> None:
     section(project, "  registry: refused.example\n")
     result = build("blocks", "--push", "--engine", "docker", "--format", "json", code=1)
-    [found] = documents(list[ImageDocument], result.stdout)
+    [found] = documents(list[BuiltImage], result.stdout)
     assert (found.built, found.pushed, found.digest) == (True, False, "sha256:1d")
     assert found.error == "`docker push` failed with exit code 1: denied"
 
@@ -227,7 +227,7 @@ def test_the_commit_names_images_and_building_leaves_it_clean(build: Build, proj
 
     def image(*arguments: str) -> str:
         result = build("blocks", "--tag", "git", "--format", "json", *arguments)
-        return documents(list[ImageDocument], result.stdout)[0].image
+        return documents(list[BuiltImage], result.stdout)[0].image
 
     git("init", "--quiet")
     git("add", ".")

@@ -8,7 +8,7 @@ from types import ModuleType
 import click
 import pytest
 
-from ape_silverback.cli.shared.documents import DOCUMENTS
+from ape_silverback.cli.shared.documents import DOCUMENTS, Document
 from tests.conftest import ROOT
 
 
@@ -74,12 +74,12 @@ def test_a_command_explains_itself(path: tuple[str, ...]) -> None:
             assert parameter.help, f"{parameter.opts} has no help"
 
 
-@pytest.mark.parametrize("name", DOCUMENTS)
-def test_a_document_says_what_gives_it(name: str) -> None:
-    doc = DOCUMENTS[name].__doc__ or ""
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda document: document.__name__)
+def test_a_document_names_the_commands_that_print_it(document: type[Document]) -> None:
+    doc = document.__doc__ or ""
     assert "`" in doc
-    about = generate.descriptions(DOCUMENTS[name])
-    for field in DOCUMENTS[name].model_fields:
+    about = generate.descriptions(document)
+    for field in document.model_fields:
         obvious = {"name", "slug", "id", "image", "ecosystem", "network", "provider", "created", "updated", "hostname"}
         obvious |= {"cluster", "version", "healthy", "bot", "message", "count", "timestamp", "host", "profile", "bots"}
         obvious |= {"networks", "exit_code", "cluster_access", "configuration", "last_updated", "result"}

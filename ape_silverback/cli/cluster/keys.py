@@ -48,12 +48,9 @@ def new(name: str, role: KeyRole, no_verify: bool, format_: str, profile: str | 
     Example:
         ape silverback cluster keys new ci --role write
     """
-    from ape_silverback.cli.shared.documents import KeyDocument
-
     with connected_for_writing(profile, cluster, no_verify) as connection:
         made = connection.client.new_key(name, role)
-    document = KeyDocument.model_validate(made.model_dump(exclude={"id"}))
-    show(document.data(), format_, lambda: echo(made.key))
+    show(made.model_dump(mode="json"), format_, lambda: echo(made.key))
     if format_ == "text":
         note(f"Key '{made.name}' ({made.role}); keep it now, it can't be shown again.")
 
@@ -68,10 +65,8 @@ def list_(format_: str, profile: str | None, cluster: str | None) -> None:
     Example:
         ape silverback cluster keys list
     """
-    from ape_silverback.cli.shared.documents import KeyDocument
-
     with connected(profile, cluster) as connection:
-        found = [KeyDocument.model_validate(one.model_dump(exclude={"id"})) for one in connection.client.keys]
+        found = connection.client.keys
 
     def text() -> None:
         if not found:
@@ -81,7 +76,7 @@ def list_(format_: str, profile: str | None, cluster: str | None) -> None:
         rows = [(one.name, one.role, f"{one.created:%Y-%m-%d}", when) for one, when in zip(found, used, strict=True)]
         show_table(("NAME", "ROLE", "CREATED", "LAST USE"), rows)
 
-    show([one.data() for one in found], format_, text)
+    show([one.model_dump(mode="json") for one in found], format_, text)
 
 
 @click.command()

@@ -21,10 +21,8 @@ def nodes(format_: str, profile: str | None, cluster: str | None) -> None:
     Example:
         ape silverback cluster nodes
     """
-    from ape_silverback.cli.shared.documents import NodeDocument
-
     with connected(profile, cluster) as connection:
-        found = [NodeDocument(**node.model_dump()) for node in connection.client.nodes]
+        found = connection.client.nodes
 
     def text() -> None:
         if not found:
@@ -43,4 +41,4 @@ def nodes(format_: str, profile: str | None, cluster: str | None) -> None:
         ]
         show_table(("NAME", "STATE", "ROLE", "CPUS", "MEMORY", "BOTS"), rows)
 
-    show([node.data() for node in found], format_, text)
+    show([node.model_dump(mode="json") for node in found], format_, text)

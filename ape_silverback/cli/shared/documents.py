@@ -1,18 +1,24 @@
-"""What commands give with ``--format json`` and ``yaml``: the models of it, which the documentation is made from.
+"""What commands print with ``--format json`` and ``yaml`` where that isn't a model of another room, dumped as it is.
 
-The text below a key documents it. A key stays what it is; new keys may come. Times are ISO 8601 in UTC, a value that
-nobody knows is null.
+The documentation is made from these models: the text below a key documents it. A key keeps its meaning; new keys may be
+added. Times are ISO 8601 in UTC; an unknown value is null.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from ape_silverback.cluster.types import BotHealth, ClusterConfiguration, ResourceStatus, RestartStatus
+from ape_silverback.cluster.types import (
+    BotHealth,
+    ClusterConfiguration,
+    RegistryCredentialsInfo,
+    ResourceStatus,
+    RestartStatus,
+    VariableGroupInfo,
+)
 
 if TYPE_CHECKING:
     from ape_silverback.cluster.client import Bot, RegistryCredentials, VariableGroup, Workspace
@@ -88,45 +94,28 @@ class BotDocument(Document):
         )
 
 
-class GroupDocument(Document):
+class GroupDocument(VariableGroupInfo, Document):
     """A variable group: `vars list`, `vars info`, `vars new`, `vars update`."""
 
-    name: str
-    id: str
-    variables: list[str]
-    """Names of its variables. Values are never told."""
-    created: datetime
     used_by: list[str] | None = None
-    """Names of the bots that use it; only `vars info` asks for them."""
+    """Names of the bots that use it; only in `vars info`."""
 
     @classmethod
     def of(cls, group: VariableGroup, used_by: list[str] | None = None) -> GroupDocument:
         """Describe a variable group."""
-        return cls(name=group.name, id=str(group.id), variables=group.variables, created=group.created, used_by=used_by)
+        return cls(**group.model_dump(), used_by=used_by)
 
 
-class CredentialDocument(Document):
-    """Registry credentials: `registry list`, `registry info`, `registry new`, `registry update`."""
+class CredentialDocument(RegistryCredentialsInfo, Document):
+    """A registry credential: `registry list`, `registry info`, `registry new`, `registry update`."""
 
-    name: str
-    id: str
-    hostname: str
-    created: datetime
-    updated: datetime
     used_by: list[str] | None = None
-    """Names of the bots that use them; only `registry info` asks for them."""
+    """Names of the bots that use it; only in `registry info`."""
 
     @classmethod
     def of(cls, credential: RegistryCredentials, used_by: list[str] | None = None) -> CredentialDocument:
-        """Describe registry credentials."""
-        return cls(
-            name=credential.name,
-            id=credential.id,
-            hostname=credential.hostname,
-            created=credential.created,
-            updated=credential.updated,
-            used_by=used_by,
-        )
+        """Describe a registry credential."""
+        return cls(**credential.model_dump(), used_by=used_by)
 
 
 class WorkspaceDocument(Document):
@@ -205,19 +194,13 @@ class HealthDocument(Document):
     """Name → whether it is healthy."""
 
 
-class BotHealthDocument(Document):
-    """Health of a bot: `bots health`."""
+class BotHealthDocument(BotHealth, Document):
+    """Health of a bot: `bots health`, and without the name as `health` of a bot.
+
+    All but `healthy` comes from clusters that announce `health-details`; others give the reason of a stopped bot.
+    """
 
     name: str
-    healthy: bool
-    reason: str | None = None
-    """What is wrong, from clusters that tell; null for a healthy bot."""
-    heartbeat: datetime | None = None
-    """When it last showed that it works, from clusters that announce `health-details`; so are the next two."""
-    last_block: int | None = None
-    """The last block that it handled; null before the first, and for bots without blocks."""
-    lag: int | None = None
-    """Blocks that it has seen and not handled."""
 
     @classmethod
     def of(cls, name: str, bot: Bot, healthy: bool) -> BotHealthDocument:
@@ -226,20 +209,13 @@ class BotHealthDocument(Document):
         Args:
             name: that it was chosen by.
             bot: as it was listed.
-            healthy: whether the cluster's health says that it is.
+            healthy: whether the cluster's health has it as healthy.
         """
-        known = bot.health
+        known = bot.health or BotHealth(healthy=healthy)
         reason = None
         if not healthy:
-            reason = (known.reason if known else None) or (bot.task.stopped_reason if bot.task else None)
-        return cls(
-            name=name,
-            healthy=healthy,
-            reason=reason,
-            heartbeat=known.heartbeat if known else None,
-            last_block=known.last_block if known else None,
-            lag=known.lag if known else None,
-        )
+            reason = known.reason or (bot.task.stopped_reason if bot.task else None)
+        return cls(**{**known.model_dump(), "name": name, "healthy": healthy, "reason": reason})
 
 
 class LogDocument(Document):
@@ -258,16 +234,6 @@ class LogDocument(Document):
         return cls(bot=bot, timestamp=entry.time, level=level, message=entry.message)
 
 
-class ErrorDocument(Document):
-    """An error of bots: `bots errors`."""
-
-    message: str
-    """As it was told last; errors that differ in hashes, times and long numbers only are one."""
-    count: int
-    bots: dict[str, int]
-    """Name → how often it happened there."""
-
-
 class ResultDocument(Document):
     """What became of one thing: `start`, `stop` and `remove` of bots, `remove` of others."""
 
@@ -275,39 +241,6 @@ class ResultDocument(Document):
     result: Literal["started", "stopped", "removed", "moved", "failed"]
     error: str | None = None
     """Why it failed."""
-
-
-class KeyDocument(Document):
-    """A named API key of a cluster: `keys`."""
-
-    name: str
-    role: str
-    created: datetime
-    last_use: datetime | None = None
-    """When it was last used, to a minute."""
-
-    key: str | None = Field(default=None, repr=False)
-    """What opens the cluster; only in what `keys new` prints."""
-
-
-class NodeDocument(Document):
-    """A machine of a cluster: `nodes`."""
-
-    name: str
-    id: str
-    state: str
-    availability: str
-    """Whether it takes bots: ``active``, ``pause`` or ``drain``."""
-
-    manager: bool
-    cpus: float
-    memory: int
-    """Bytes."""
-
-    engine: str
-    """Version of its container engine."""
-
-    bots: list[str]
 
 
 class StatusDocument(Document):
@@ -439,46 +372,22 @@ class UserDocument(Document):
     """Whether it is renewed then."""
 
 
-class ImageDocument(Document):
-    """The image of a bot: `build`."""
-
-    name: str
-    """The bot."""
-    image: str
-    """The reference that it is built as."""
-    containerfile: str | None
-    """Where its Containerfile was written to, relative to the project."""
-    built: bool
-    """Whether it was built; `--file-only` builds nothing."""
-    pushed: bool
-    """Whether it was pushed."""
-    digest: str | None
-    """Of the registry where it was pushed to, else the engine's own; null when the engine doesn't tell."""
-    error: str | None = None
-    """Why it failed."""
-
-
-DOCUMENTS: Mapping[str, type[Document]] = {
-    document.__name__.removesuffix("Document"): document
-    for document in (
-        BotDocument,
-        GroupDocument,
-        CredentialDocument,
-        WorkspaceDocument,
-        ClusterDocument,
-        DirectClusterDocument,
-        HealthDocument,
-        BotHealthDocument,
-        LogDocument,
-        ErrorDocument,
-        ResultDocument,
-        StatusDocument,
-        EventDocument,
-        StreamDocument,
-        LocalClusterDocument,
-        LocalPlatformDocument,
-        UserDocument,
-        ImageDocument,
-    )
-}
-"""Every document, by the name that the documentation has for it."""
+DOCUMENTS: tuple[type[Document], ...] = (
+    BotDocument,
+    GroupDocument,
+    CredentialDocument,
+    WorkspaceDocument,
+    ClusterDocument,
+    DirectClusterDocument,
+    HealthDocument,
+    BotHealthDocument,
+    LogDocument,
+    ResultDocument,
+    StatusDocument,
+    EventDocument,
+    StreamDocument,
+    LocalClusterDocument,
+    LocalPlatformDocument,
+    UserDocument,
+)
+"""The models of this file; other commands dump models of other rooms as they are."""

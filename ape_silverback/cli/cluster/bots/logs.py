@@ -226,21 +226,20 @@ def errors(names: tuple[str, ...], format_: str, profile: str | None, cluster: s
     Example:
         ape silverback cluster bots errors
     """
-    from ape_silverback.cli.shared.documents import ErrorDocument
     from ape_silverback.cluster.bot_errors import count_errors
 
     with connected(profile, cluster) as connection:
         chosen = list(choose("bot", connection.client.bots, names, not names).values())
-        told = dict(zip([bot.name for bot in chosen], map_threads(lambda bot: bot.errors, chosen), strict=True))
-    documents = [ErrorDocument(message=one.message, count=one.count, bots=dict(one.bots)) for one in count_errors(told)]
+        by_bot = dict(zip([bot.name for bot in chosen], map_threads(lambda bot: bot.errors, chosen), strict=True))
+    found = count_errors(by_bot)
 
     def text() -> None:
-        if not documents:
+        if not found:
             note("No errors.")
-        for one in documents:
+        for one in found:
             shares = (f"{name} ({count})" if 1 < count < one.count else name for name, count in one.bots.items())
             where = ", ".join(shares)
             echo(f"{style(f'{one.count} x', bold=True)} {style(where, fg='red')}")
             echo_indented(one.message, 4)
 
-    show([one.data() for one in documents], format_, text)
+    show([one.model_dump(mode="json") for one in found], format_, text)
