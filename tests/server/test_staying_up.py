@@ -26,7 +26,7 @@ from ape_silverback.cluster.types import (
 )
 from ape_silverback.server.logs import read_log
 from ape_silverback.server.processes import ProcessIdentity, boot_id, read_json, with_variable
-from ape_silverback.server.restarts import GiveUp, Restart, after_crash
+from ape_silverback.server.restarts import GiveUp, Restart, after_crash, after_end
 from ape_silverback.server.runtimes import EngineError, Run
 from ape_silverback.server.runtimes.process import BOT_VARIABLE, ProcessRuntime
 from ape_silverback.server.store import BotRecord, Store
@@ -164,7 +164,8 @@ def test_a_bot_that_its_circuit_breaker_stopped_isnt_started_again_unless_always
     assert now(supervisor, bot).task.stopped_reason == "stopped by its circuit breaker: task - 0.1s"
     assert now(supervisor, bot).restarts.next_start is None
     assert kinds(supervisor, bot)[-1] == "circuit-breaker"
-    done = create(supervisor, folder, "done", restart=QUICK.model_copy(update={"policy": "always"}))
+    always = QUICK.model_copy(update={"policy": "always", "max_restarts": 1000})
+    done = create(supervisor, folder, "done", restart=always)
     wait_for(lambda: len(starts(folder, "done")) >= 3)
     assert "crashed" not in kinds(supervisor, done)
     assert any(event.reason == "ended by itself, without an error" for event in supervisor.store.events(done.id))
@@ -174,6 +175,18 @@ def test_a_bot_that_its_circuit_breaker_stopped_isnt_started_again_unless_always
     time.sleep(0.5)
     assert len(starts(folder, "done")) == count, "what its user stopped stays stopped"
     assert len(starts(folder, "breaker")) == 1
+
+
+def test_a_bot_that_always_ends_at_once_is_given_up_like_one_that_crashes(supervisor: Supervisor, folder: Path) -> None:
+    bot = create(supervisor, folder, "done", restart=QUICK.model_copy(update={"policy": "always"}))
+    wait_for(lambda: "gave-up" in kinds(supervisor, bot))
+    found = now(supervisor, bot)
+    assert found.status is STATUS.STOPPED
+    assert (found.task.stopped_reason or "").startswith("ended 3 times in ")
+    assert (found.task.stopped_reason or "").endswith(": ended by itself, without an error")
+    assert found.restarts.next_start is None
+    assert len(starts(folder, "done")) == 3
+    assert after_end(RestartPolicy(policy="on-failure"), crashes(0), 0.5) is None
 
 
 def crashes(*seconds: float) -> list[Crash]:
@@ -373,7 +386,7 @@ def test_a_bot_that_is_silent_or_behind_is_unhealthy_and_recovers(folder: Path) 
             moment = datetime.now(timezone.utc).isoformat()
             content = {"updated": moment, "blocks": True, "processed": 7, "processed_at": moment, "head": 7, "first": 1}
             (supervisor.runtime.work_folder(bot.id) / "heartbeat.json").write_text(json.dumps(content | more))
-            supervisor._health_at = 0.0
+            supervisor.work._look_at = 0.0
 
         beat()
         wait_for(lambda: supervisor.health(now(supervisor, bot)).last_block == 7)
@@ -395,9 +408,9 @@ def test_the_log_and_the_errors_of_a_removed_bot_are_kept(supervisor: Supervisor
     [removed] = supervisor.store.removed_bots()
     assert (removed.id, removed.name) == (bot.id, "crash")
     assert any("no price" in error for error in removed.errors)
-    assert b"ValueError: no price" in read_log(supervisor.removed_log(bot.id))
+    assert b"ValueError: no price" in read_log(supervisor.removed.log(bot.id))
     with supervisor.store.transaction() as db:
         db.execute("UPDATE removed_bots SET removed = '2020-01-01T00:00:00+00:00'")
-    supervisor._purge_at = 0.0
+    supervisor.removed._purge_at = 0.0
     wait_for(lambda: not supervisor.store.removed_bots())
-    assert not supervisor.removed_log(bot.id).parent.exists()
+    assert not supervisor.removed.log(bot.id).parent.exists()

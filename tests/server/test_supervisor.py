@@ -24,12 +24,13 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from ape_silverback.cluster.types import BotConfiguration, ResourceStatus
 from ape_silverback.server.database import NameTakenError
+from ape_silverback.server.lifecycle import ALIVE, TRANSITIONS
 from ape_silverback.server.logs import read_log
 from ape_silverback.server.processes import read_json
 from ape_silverback.server.runtimes import ImageError, Run
 from ape_silverback.server.runtimes.process import ProcessRuntime
 from ape_silverback.server.store import BotRecord, Store
-from ape_silverback.server.supervisor import ALIVE, TRANSITIONS, Supervisor
+from ape_silverback.server.supervisor import Supervisor
 from tests.server.machine import NEVER, Machine
 
 STATUS = ResourceStatus

@@ -235,7 +235,7 @@ def removed_logs(
     """Return the log of a removed bot, a JSON entry a line."""
     if not any(one.id == bot for one in supervisor.store.removed_bots()):
         raise HTTPException(404, f"nothing is kept of a bot {bot}")
-    content = stream(supervisor.removed_log(bot), Filter(_level(log_level), start_time, end_time))
+    content = stream(supervisor.removed.log(bot), Filter(_level(log_level), start_time, end_time))
     return StreamingResponse(content, media_type=LOG_TYPE)
 
 
