@@ -35,11 +35,13 @@ while kind == "beat":
     number += 1
     print(f"INFO:     beat {os.getpid()} {number}", flush=True)
     time.sleep(0.05)
+begun, lines = time.monotonic(), (b"x" * 99 + b"\\n") * 640
 while kind == "flood":
-    os.write(1, b"x" * 99 + b"\\n")
-    number += 1
-    if number % 2000 == 0:
-        time.sleep(0.01)
+    left = lines
+    while left:
+        left = left[os.write(1, left):]
+    number += len(lines)
+    time.sleep(max(begun + number / 20e6 - time.monotonic(), 0))
 while True:
     time.sleep(3600)
 """
