@@ -10,6 +10,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from ape_silverback.cluster.types import ResourceStatus
@@ -20,9 +21,13 @@ from ape_silverback.exceptions import ClusterError, Forbidden, NotFound, Silverb
 
 if TYPE_CHECKING:
     from ape_silverback.cluster.client import Bot, ClusterClient
+    from ape_silverback.cluster.types import Crash
 
 LOG_LINES = 15
 """Log lines that are shown of a bot that fails."""
+
+BEFORE_CRASH = timedelta(minutes=1)
+"""How long before a crash its reason may be in the log."""
 
 GROWTH = 1.25
 """Factor between two delays."""
@@ -68,6 +73,7 @@ class Sight:
         healthy: whether the cluster calls it healthy.
         is_sure: whether the cluster tells what became of the bot's task, so that a bot that looks stopped is.
         reason: why it stopped.
+        crash: why it last crashed while it was waited for, on a cluster that has started it again since.
     """
 
     present: bool = True
@@ -75,6 +81,7 @@ class Sight:
     healthy: bool = False
     is_sure: bool = False
     reason: str | None = None
+    crash: str | None = None
 
 
 @dataclass(frozen=True)
@@ -123,6 +130,8 @@ def verdict(watched: Watched, sight: Sight, elapsed: float, timing: Timing) -> t
         done = elapsed - ready >= watched.settle
         return replace(now, ready=ready), Verdict(True, "running and healthy") if done else None
     now = replace(now, ready=None)
+    if sight.crash is not None:
+        return now, Verdict(False, f"it stopped: {sight.crash}")
     if status is ResourceStatus.STOPPED and sight.status is not None:
         if now.was_active or sight.is_sure:
             return now, Verdict(False, f"it stopped{': ' + sight.reason if sight.reason else ''}")
@@ -160,7 +169,7 @@ def wait_until_ready(
         each. No error is raised: an answer that makes no sense is asked for again until the time-out.
     """
     watched = {name: Watched(0.0 if name in kept else timing.settle) for name in names}
-    look = _Look(client, timing.poll)
+    look = _Look(client, timing.poll, kept)
     started = time.monotonic()
     for delay in timing.delays():
         if not watched:
@@ -206,13 +215,19 @@ def _seen(name: str, before: Watched, now: Watched, decided: Verdict | None) -> 
 class _Look:
     """Looks at a cluster, with as few requests as it takes.
 
+    Args:
+        kept: bots to which nothing was done: what they crashed of before isn't the deployment's doing. The others were
+            started, with which a cluster begins to count anew.
+
     Attributes:
         bots: as the cluster listed them last.
     """
 
-    def __init__(self, client: ClusterClient, poll: float) -> None:
+    def __init__(self, client: ClusterClient, poll: float, kept: frozenset[str]) -> None:
         self._client = client
         self._poll = poll
+        self._kept = kept
+        self._crashed_before: dict[str, datetime | None] = {}
         self._due: dict[str, float] = {}
         self.bots: Mapping[str, Bot] = {}
 
@@ -242,8 +257,20 @@ class _Look:
                 sights[name] = Sight(present=False)
             else:
                 known = status if isinstance(status, ResourceStatus) else None
-                sights[name] = Sight(status=known, is_sure=bot.task is not None, reason=reason)
+                crash = self._new_crash(name, bot)
+                sights[name] = Sight(
+                    status=known,
+                    is_sure=bot.task is not None,
+                    reason=reason,
+                    crash=crash.reason if crash and known is not ResourceStatus.STOPPED else None,
+                )
         return sights
+
+    def _new_crash(self, name: str, bot: Bot) -> Crash | None:
+        """Return the last crash of a bot; None for that which a bot to which nothing was done had before."""
+        last = bot.restarts.crashes[-1] if bot.restarts and bot.restarts.crashes else None
+        before = self._crashed_before.setdefault(name, last.time if last and name in self._kept else None)
+        return last if last and (before is None or last.time > before) else None
 
     def _is_due(self, name: str, elapsed: float) -> bool:
         """Return whether to ask for this bot's own status: of one that is unhealthy for long, less and less often.
@@ -313,8 +340,16 @@ def failure_of(client: ClusterClient, bot: Bot | None, name: str, text: str, sta
     except SilverbackError:
         pass
     try:
-        entries = bot.get_logs(start_time=bot.task.started_at if bot.task else None) if bot else ()
+        entries = bot.get_logs(start_time=_log_since(bot)) if bot else ()
         log = tuple(entry.message for entry in deque(entries, maxlen=LOG_LINES))
     except SilverbackError:
         pass
     return Event("failed", name, text, status, errors, log)
+
+
+def _log_since(bot: Bot) -> datetime | None:
+    """Return since when a bot's log shows why it failed: since its start, and since before its last crash."""
+    if bot.task is None or bot.task.started_at is None:
+        return None
+    crashes = bot.restarts.crashes if bot.restarts else []
+    return min([bot.task.started_at, *(crash.time - BEFORE_CRASH for crash in crashes[-1:])])

@@ -30,12 +30,16 @@ class Database:
 
     Raises:
         LocalClusterError: the file isn't a database, can't be opened, or was made by a newer version of this package.
+
+    Attributes:
+        is_closed: whether it was closed, so that nothing can be read any more.
     """
 
     def __init__(self, file: Path, migrations: Sequence[str]) -> None:
         file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._lock = threading.RLock()
         self._depth = 0
+        self.is_closed = False
         try:
             os.close(os.open(file, os.O_CREAT | os.O_RDWR, 0o600))  # before SQLite makes it readable for all
             self._db = sqlite3.connect(file, check_same_thread=False, isolation_level=None)
@@ -54,6 +58,7 @@ class Database:
     def close(self) -> None:
         """Close the database, with everything in its one file."""
         with self._lock:
+            self.is_closed = True
             self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
             self._db.close()
 

@@ -64,11 +64,19 @@ class Measurements(Collector):
     Args:
         supervisor: of the bots.
         expires: returns the Unix time up to which the cluster is paid for; None for one that hosts itself.
+        prune_every: seconds between two times that recorded files are held to their bounds.
     """
 
-    def __init__(self, supervisor: Supervisor, expires: Callable[[], float | None] = lambda: None) -> None:
+    def __init__(
+        self,
+        supervisor: Supervisor,
+        expires: Callable[[], float | None] = lambda: None,
+        *,
+        prune_every: float = PRUNE_EVERY,
+    ) -> None:
         self.supervisor = supervisor
         self.expires = expires
+        self.prune_every = prune_every
         self.registry = CollectorRegistry()
         self.registry.register(self)
         self.requests = Histogram(
@@ -83,7 +91,7 @@ class Measurements(Collector):
         self._thread = threading.Thread(target=self._prune, name="measurements", daemon=True)
 
     def begin(self) -> None:
-        """Begin to hold what bots record within bounds."""
+        """Begin to hold what bots record within bounds, until ``end`` or until the store is closed."""
         self._thread.start()
 
     def end(self) -> None:
@@ -148,10 +156,13 @@ class Measurements(Collector):
         return BotCounters(self.supervisor.runtime.work_folder(bot))
 
     def _prune(self) -> None:
-        while not self._ended.wait(PRUNE_EVERY):
+        store = self.supervisor.store
+        while not self._ended.wait(self.prune_every):
             try:
-                bots = self.supervisor.store.bots()
-            except sqlite3.Error as error:  # busy, or closed by a server that is going down
+                bots = store.bots()
+            except sqlite3.Error as error:
+                if store.is_closed:
+                    return
                 logger.warning("what bots recorded wasn't pruned: %s", error)
                 continue
             for bot in bots:

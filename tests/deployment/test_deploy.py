@@ -86,6 +86,17 @@ def local_profile(place: Place) -> dict[str, str]:
 
 
 @pytest.mark.usefixtures("empty")
+def test_a_dry_run_shows_bots_origins_and_plan_and_changes_nothing(place: Place) -> None:
+    place.configure("silverback:\n  account: TEST::0\n  bots:\n    left:\n")
+    result = place.cluster("deploy", "--dry-run")
+    assert re.search(r"network +local +", result.stdout)
+    assert re.search(r"account +TEST::0 +account \(ape-config.yaml:8\)", result.stdout)
+    assert "+ create bot left" in result.stdout
+    assert "nothing was changed" in result.stderr
+    assert place.cluster("bots", "list").stdout == ""
+
+
+@pytest.mark.usefixtures("empty")
 def test_deploy_twice_and_the_second_time_writes_nothing(place: Place) -> None:
     profile = local_profile(place)
     with recording(profile["host"]) as (address, requests):
@@ -163,22 +174,11 @@ def test_groups_of_the_section_get_their_values_and_show_none(place: Place, tmp_
     assert "~ restart bot left: variables of rpc change" in changed.stdout
 
 
-@pytest.mark.usefixtures("empty")
-def test_a_dry_run_shows_bots_origins_and_plan_and_changes_nothing(place: Place) -> None:
-    place.configure("silverback:\n  account: TEST::0\n  bots:\n    left:\n")
-    result = place.cluster("deploy", "--dry-run")
-    assert re.search(r"network +local +", result.stdout)
-    assert re.search(r"account +TEST::0 +account \(ape-config.yaml:8\)", result.stdout)
-    assert "+ create bot left" in result.stdout
-    assert "nothing was changed" in result.stderr
-    assert place.cluster("bots", "list").stdout == ""
-
-
 @pytest.mark.usefixtures("deployed")
 def test_a_bot_that_fails_shows_its_last_lines_and_the_command_fails(place: Place) -> None:
     (place.project / "bots" / "broken.py").write_text(CRASHING)
     try:
-        result = place.cluster("deploy", "left", "broken", "--account", "TEST::2", "--yes", code=1)
+        result = place.cluster("deploy", "left", "broken", "--yes", code=1)
         place.cluster("bots", "remove", "broken", "--yes")
     finally:
         (place.project / "bots" / "broken.py").unlink()
@@ -206,7 +206,7 @@ def test_a_change_that_makes_a_bot_crash_is_taken_back(place: Place) -> None:
 
 @pytest.mark.usefixtures("deployed")
 def test_the_local_cluster_needs_no_image(place: Place) -> None:
-    result = place.cluster("deploy", "left", "--account", "TEST::3", "--build", "--yes", PATH=str(place.home))
+    result = place.cluster("deploy", "left", "--build", "--yes", PATH=str(place.home))
     assert "No image is built: this cluster runs the project's folder." in result.stderr
     assert "1 of 1 bots running and healthy" in result.stdout
 

@@ -48,6 +48,7 @@ HEALTHY, SICK = Sight(healthy=True), Sight(status=RUNNING)
         ([(0, SICK), (101, SICK)], False, "still running but not healthy after 100 s"),
         ([(0, Sight()), (101, Sight())], False, "still in an unknown state after 100 s"),
         ([(0, SICK), (99, HEALTHY), (105, HEALTHY), (106, HEALTHY)], True, "running and healthy (106)"),
+        ([(0, SICK), (5, Sight(status=ResourceStatus.STARTUP, crash="no pool"))], False, "it stopped: no pool (5)"),
         ([(0, Sight(present=False))], False, "it is no longer on the cluster"),
     ],
 )

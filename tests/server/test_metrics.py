@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import threading
+import time
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
@@ -11,7 +13,11 @@ import pytest
 
 from ape_silverback.cluster.task_results import frame_of, percentile, summarise
 from ape_silverback.server import metrics
+from ape_silverback.server.measurements import Measurements
 from ape_silverback.server.metrics import BotCounters, prune, read_results, session_files
+from ape_silverback.server.store import Store
+from ape_silverback.server.supervisor import Supervisor
+from tests.server.machine import Machine
 
 BEGIN = datetime(2026, 11, 1, 12, 0, tzinfo=timezone.utc)
 
@@ -126,3 +132,18 @@ def test_a_frame_has_the_columns_of_the_bot_sdks_own_reader(tmp_path: Path, sess
     assert ours["price"].tolist() == theirs["price"].tolist()
     assert [moment.isoformat() for moment in ours.index] == [moment.isoformat() for moment in theirs.index]
     assert frame_of(read_results(tmp_path), tasks=True)["error"].tolist() == [None, None, "boom"]
+
+
+def test_holding_files_within_bounds_ends_with_the_store(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    store, machine = Store(tmp_path / "cluster"), Machine(tmp_path)
+    supervisor = Supervisor(store, machine, lambda _: {})
+    measurements = Measurements(supervisor, prune_every=0.01)
+    before = set(threading.enumerate())
+    measurements.begin()
+    [thread] = set(threading.enumerate()) - before
+    time.sleep(0.05)
+    assert thread.is_alive()
+    store.close()
+    thread.join(timeout=30)
+    assert not thread.is_alive()
+    assert not caplog.records

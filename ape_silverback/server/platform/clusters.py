@@ -65,6 +65,16 @@ class Served:
     supervisor: Supervisor
     app: FastAPI
 
+    def begin(self) -> None:
+        """Look after its bots and what they record."""
+        self.supervisor.begin()
+        self.app.state.measurements.begin()
+
+    def end(self) -> None:
+        """Stop its bots, and looking after them."""
+        self.app.state.measurements.end()
+        self.supervisor.end()
+
 
 class Clusters:
     """The clusters of the platform. All but ``app_of`` is for one thread at a time.
@@ -103,7 +113,7 @@ class Clusters:
     def end(self) -> None:
         """Stop the bots of all clusters. The next server starts those again that ran."""
         with ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
-            list(pool.map(lambda served: served.supervisor.end(), self._served.values()))
+            list(pool.map(Served.end, self._served.values()))
 
     def app_of(self, cluster: uuid.UUID) -> FastAPI | None:
         """Return the application of a cluster; None for one that isn't served."""
@@ -150,8 +160,9 @@ class Clusters:
             write_choice(folder, replace(self.runtime, cluster=str(record.info.id)))
         supervisor = supervisor_of(folder, lambda: self._address(record), api_key)
         app = make_app(supervisor, api_key, session=self.session, configuration=record.info.configuration)
-        supervisor.begin()
-        self._served[record.info.id] = Served(supervisor, app)
+        served = Served(supervisor, app)
+        served.begin()
+        self._served[record.info.id] = served
         if record.status is PROVISIONING:
             self._enter(record, RUNNING)
             log.info("cluster %s: paid for by stream %s, runs", record.info.slug, record.stream)
@@ -159,7 +170,7 @@ class Clusters:
     def _clear(self, record: ClusterRecord) -> None:
         if served := self._served.pop(record.info.id, None):
             _remove_bots(served.supervisor)
-            served.supervisor.end()
+            served.end()
         # What a request began meanwhile, or a server before this one.
         end_bots(self._folder(record), grace=5.0, discard=True)
         shutil.rmtree(self._folder(record), ignore_errors=True)

@@ -4,7 +4,7 @@ Run as a script that imports next to nothing, since there is one for each bot: `
 through stdin. The shim holds a lock in the bot's folder for as long as anything of the bot runs, and writes the run
 file itself: a server that is killed at any moment leaves either no run or one that the next server finds. It stamps
 each line that the bot prints with the time, appends it to the bot's log, and records how the bot ended. All that the
-bot started ends with it. At rest it waits in one read; signals do the rest:
+bot started ends with it. At rest it waits in one poll; signals do the rest:
 
 - SIGTERM: asks the bot to end, and ends it once its grace has passed.
 - SIGUSR1: ends the bot, and all that it started, at once.
@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import _signal as signals  # type: ignore[import-not-found]  # `signal` imports enum, a tenth of this process
 import os
+import select
 import sys
 import time
 
@@ -171,6 +172,9 @@ class Shim:
     def run(self) -> None:
         """Run the bot to its end, and to the end of all that it started."""
         pipe, out = os.pipe()
+        woken, wake = os.pipe()
+        os.set_blocking(wake, False)
+        signals.set_wakeup_fd(wake, warn_on_full_buffer=False)
         handled = {signals.SIGTERM, signals.SIGUSR1, signals.SIGCHLD, signals.SIGALRM}
         signals.pthread_sigmask(signals.SIG_BLOCK, handled)  # one that comes before there is a bot must not be lost
         parent = os.getpid()
@@ -185,12 +189,8 @@ class Shim:
         signals.signal(signals.SIGALRM, self.on_alarm)
         self.write_run_file()
         signals.pthread_sigmask(signals.SIG_UNBLOCK, handled)
-        self.copy(pipe)
+        self.copy(pipe, woken)
         signals.pthread_sigmask(signals.SIG_BLOCK, handled)
-        while self.code is None:  # it closed what it prints to, and goes on
-            signals.pthread_sigmask(signals.SIG_UNBLOCK, handled)
-            signals.pause()
-            signals.pthread_sigmask(signals.SIG_BLOCK, handled)
         end_children()
         if self.log.dropped:
             self.log.tell_dropped()
@@ -217,21 +217,39 @@ class Shim:
         finally:
             os._exit(127)
 
-    def copy(self, pipe: int) -> None:
-        """Copy what the bot prints, until nothing that it started can print any more."""
-        rest = b""
-        while chunk := os.read(pipe, LONGEST_PART):
-            end = chunk.rfind(b"\n") + 1
-            if end:
-                self.take(rest + chunk[:end])
-                rest = chunk[end:]
-            else:
-                rest += chunk
-            if len(rest) >= LONGEST_PART:
-                self.take(rest + b"\n")
-                rest = b""
+    def copy(self, pipe: int, woken: int) -> None:
+        """Copy what the bot prints, until it has ended and nothing that it started can print any more.
+
+        Args:
+            pipe: what they print.
+            woken: gets a byte with each signal, so that one that comes just before the waiting ends it too.
+        """
+        ready = select.poll()
+        ready.register(pipe, select.POLLIN)
+        ready.register(woken, select.POLLIN)
+        rest, is_open = b"", True
+        while is_open or self.code is None:  # a bot can close what it prints to, and go on
+            for handle, _ in ready.poll():
+                chunk = os.read(handle, LONGEST_PART)
+                if handle == woken:
+                    continue
+                if not chunk:
+                    is_open = False
+                    ready.unregister(pipe)
+                rest = self.take_whole(rest + chunk)
         if rest:
             self.take(rest + b"\n")
+
+    def take_whole(self, text: bytes) -> bytes:
+        """Log the lines of a text that are whole, or too long to wait for their ends, and return the rest."""
+        end = text.rfind(b"\n") + 1
+        if end:
+            self.take(text[:end])
+        rest = text[end:]
+        if len(rest) >= LONGEST_PART:
+            self.take(rest + b"\n")
+            return b""
+        return rest
 
     def take(self, lines: bytes) -> None:
         """Log lines."""
