@@ -124,6 +124,7 @@ def make_app(
     app.state.configuration = configuration
     app.state.keys = Keys(supervisor.store)
     app.state.measurements = measurements
+    app.state.bot_answers = bots.BotAnswers()
     # A page in a browser can make its own name point here; it can't make the browser send another Host.
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(hosts))
     app.add_middleware(MeasuredRequests, histogram=measurements.requests)

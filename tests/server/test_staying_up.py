@@ -28,6 +28,7 @@ from ape_silverback.server.logs import read_log
 from ape_silverback.server.processes import ProcessIdentity, boot_id, read_json, with_variable
 from ape_silverback.server.restarts import GiveUp, Restart, after_crash, after_end
 from ape_silverback.server.runtimes import EngineError, Run
+from ape_silverback.server.runtimes.cgroups import PREFIX, make_group, remove_group
 from ape_silverback.server.runtimes.process import BOT_VARIABLE, ProcessRuntime
 from ape_silverback.server.store import BotRecord, Store
 from ape_silverback.server.supervisor import Supervisor
@@ -44,6 +45,14 @@ with witness.open("a") as file:
 print("INFO:     Startup complete", flush=True)
 if kind == "crash":
     sys.exit("ValueError: no price")
+if kind == "escaper":
+    if os.fork() == 0:
+        os.setsid()
+        if os.fork() == 0:
+            ignoring = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)"
+            Path(__file__).with_name("escaped").write_text(str(os.getpid()))
+            os.execve(sys.executable, [sys.executable, "-c", ignoring], {})
+        os._exit(0)
 if kind == "breaker":
     print("ERROR:    task - 0.1s", flush=True)
     sys.exit(0)
@@ -79,15 +88,16 @@ def wait_for(condition: Callable[[], Any], seconds: float = 30.0) -> None:
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     (tmp_path / "bots").mkdir()
-    for name in ("crash", "breaker", "done", "parent", "leaver", "deaf", "polite"):
+    for name in ("crash", "breaker", "done", "parent", "leaver", "deaf", "polite", "escaper"):
         (tmp_path / "bots" / f"{name}.py").touch()
     (tmp_path / "bot-process.py").write_text(BOT)
     return tmp_path
 
 
 @contextmanager
-def supervising(folder: Path, **settings: Any) -> Iterator[Supervisor]:
-    runtime = ProcessRuntime(folder / "kept" / "bots", command=(sys.executable, str(folder / "bot-process.py")))
+def supervising(folder: Path, *, groups: bool = True, **settings: Any) -> Iterator[Supervisor]:
+    command = (sys.executable, str(folder / "bot-process.py"))
+    runtime = ProcessRuntime(folder / "kept" / "bots", command=command, groups=groups)
     store = Store(folder / "kept")
     made = Supervisor(
         store,
@@ -257,6 +267,39 @@ def test_what_a_bot_started_ends_with_it(folder: Path, end: str) -> None:
         if end == "crash":
             assert now(supervisor, bot).task.exit_code == 3
     assert not any(psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE for pid in pids)
+
+
+@pytest.mark.parametrize("groups", [True, False], ids=["control group", "without"])
+def test_what_left_its_parent_session_and_environment_ends_with_the_bot(folder: Path, groups: bool) -> None:
+    probe = make_group(uuid.uuid4())
+    if probe:
+        remove_group(probe)
+    with supervising(folder, groups=groups, restart=RestartPolicy(policy="never")) as supervisor:
+        bot = create(supervisor, folder, "escaper")
+        # Without a group only the shim knows such a process, so it can't be killed here.
+        for end in ["stop", "bot killed", *(["shim killed"] if groups and probe else [])]:
+            wait_for(lambda: now(supervisor, bot).status is STATUS.RUNNING)
+            wait_for((folder / "escaped").exists)
+            escaped = psutil.Process(int((folder / "escaped").read_text()))
+            wait_for(lambda escaped=escaped: escaped.environ() == {})
+            assert escaped.pid not in processes_of(bot)
+            run = read_json(folder / "kept" / "bots" / str(bot.id) / "run.json")
+            assert run
+            match end:
+                case "stop":
+                    supervisor.stop(bot)
+                case "bot killed":
+                    os.kill(run["bot"], signal.SIGKILL)
+                case "shim killed":
+                    os.kill(run["pid"], signal.SIGKILL)
+            wait_for(lambda: now(supervisor, bot).status is STATUS.STOPPED)
+            assert not escaped.is_running() or escaped.status() == psutil.STATUS_ZOMBIE, end
+            (folder / "escaped").unlink()
+            supervisor.start(bot)
+        wait_for((folder / "escaped").exists)
+        supervisor.remove(bot)
+    if probe:
+        assert not (probe.parent / f"{PREFIX}{bot.id}").exists()
 
 
 def test_a_bot_isnt_started_while_anything_of_its_former_run_is_left(folder: Path) -> None:

@@ -31,6 +31,10 @@ except OSError:
 said.write(f"{os.getpid()}\\n")
 print("INFO:     Startup complete", flush=True)
 number = 0
+if kind == "burst":
+    for _ in range(200):
+        os.write(1, (b"x" * 99 + b"\\n") * 600)
+    kind = "beat"
 while kind == "beat":
     number += 1
     print(f"INFO:     beat {os.getpid()} {number}", flush=True)
@@ -52,7 +56,7 @@ def prepare(folder: Path) -> None:
     (folder / "bots").mkdir(parents=True)
     (folder / "witness").mkdir()
     (folder / "process.py").write_text(BOT)
-    for kind in ("beat", "flood", "rest"):
+    for kind in ("beat", "burst", "flood", "rest"):
         (folder / "bots" / f"{kind}.py").touch()
 
 
