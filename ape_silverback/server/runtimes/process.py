@@ -99,12 +99,11 @@ class ProcessRuntime:
     def create(cls, settings: RuntimeSettings) -> ProcessRuntime:
         """Return the runtime of a cluster.
 
-        Its options are ``log-bound`` (bytes of a bot's log) and ``allow`` (folders that projects have to be in,
-        separated as in ``PATH``).
+        Its option is ``allow``: folders that projects have to be in, separated as in ``PATH``.
         """
         options = settings.options
         allowed = [Path(one) for one in options.get("allow", "").split(os.pathsep) if one]
-        return cls(settings.folder, log_bound=int(options.get("log-bound", LOG_BOUND)), allowed=allowed)
+        return cls(settings.folder, log_bound=settings.log_size, allowed=allowed)
 
     def check(self, image: str) -> None:
         """Check that an image names a folder of this machine with that bot in it.
