@@ -19,7 +19,18 @@ EXEC = "TESTS_EXEC_APE"
 """Variable that has each `ape` start from nothing."""
 NO_SKIPS = "TESTS_NO_SKIPS"
 """Variable that makes a skipped test a failure: every part that a test needs was installed before."""
-_KEPT = ("ANVIL_BIN", "LOGNAME", "OIDC_PROVIDER_MODULES", "PATH", "SHELL", "TMPDIR", "USER", EXEC, NO_SKIPS)
+_KEPT = (
+    "ANVIL_BIN",
+    "FLOOD_SECONDS",
+    "LOGNAME",
+    "OIDC_PROVIDER_MODULES",
+    "PATH",
+    "SHELL",
+    "TMPDIR",
+    "USER",
+    EXEC,
+    NO_SKIPS,
+)
 _ENVIRONMENT = {
     **{name: value for name, value in os.environ.items() if name in _KEPT or name.startswith("PYTEST_")},
     "APE_DATA_FOLDER": str(_HOME / ".ape"),

@@ -22,6 +22,7 @@ from ape_silverback.server.bounds import BoundedBodies
 from ape_silverback.server.dashboard.pages import add_dashboard
 from ape_silverback.server.database import NameTakenError
 from ape_silverback.server.keys import Keys
+from ape_silverback.server.lifecycle import BusyError, GoneError
 from ape_silverback.server.measurements import MeasuredRequests, Measurements
 from ape_silverback.server.routes import (
     RouteModule,
@@ -36,7 +37,7 @@ from ape_silverback.server.routes import (
 )
 from ape_silverback.server.runtimes import EngineError, PlacementError
 from ape_silverback.server.store import UnreadableError
-from ape_silverback.server.supervisor import BusyError, GoneError, Supervisor
+from ape_silverback.server.supervisor import Supervisor
 from ape_silverback.version import __version__
 
 ROUTES: tuple[RouteModule, ...] = (cluster, bots, variables, credentials, metrics, nodes, keys, deployments)
@@ -123,6 +124,7 @@ def make_app(
     app.state.configuration = configuration
     app.state.keys = Keys(supervisor.store)
     app.state.measurements = measurements
+    app.state.bot_answers = bots.BotAnswers()
     # A page in a browser can make its own name point here; it can't make the browser send another Host.
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(hosts))
     app.add_middleware(MeasuredRequests, histogram=measurements.requests)

@@ -114,6 +114,7 @@ class LocalCluster:
         runtime: str | None = None,
         runtime_options: Mapping[str, str] | None = None,
         notify: NotifySettings | None = None,
+        log_size: int | None = None,
     ) -> Started:
         """Start the server in the background and wait until it answers; one that runs already stays.
 
@@ -123,6 +124,7 @@ class LocalCluster:
             wanted: what pays for clusters; None for no platform, or for that of a server that runs.
             runtime: where bots run, by its name; None for what the cluster has, at first processes.
             runtime_options: of that runtime.
+            log_size: bytes of a bot's log; None for what the cluster has, at first 50 MiB.
             notify: who is told when something breaks; None for nobody. A server that runs keeps what it has.
 
         Raises:
@@ -142,10 +144,11 @@ class LocalCluster:
                 platform = self._platform()
                 _check_same(wanted, platform)
                 self._check_runtime(runtime, runtime_options)
+                self._check_log_size(log_size)
                 return Started(running, key_file(self.folder).read_text(encoding="utf8"), True, platform)
             self._choose_notifications(notify)
             chosen = self._choose_port(port)
-            choose_runtime(self.folder, runtime, runtime_options)
+            choose_runtime(self.folder, runtime, runtime_options, log_size)
             api_key = self._keep_key()
             platform = self._prepare_platform(wanted)
             return Started(self._spawn(chosen, timeout), api_key, False, platform)
@@ -223,6 +226,20 @@ class LocalCluster:
             raise LocalClusterError(
                 f"the local cluster is running with runtime '{choice.name}'; run `ape silverback cluster down` first, "
                 f"then `up --runtime {name}`"
+            )
+
+    def _check_log_size(self, size: int | None) -> None:
+        """Raise if a server that runs keeps logs of another size than is asked for.
+
+        Raises:
+            LocalClusterError: it does.
+        """
+        from ape_silverback.server.runtimes.loading import read_choice
+
+        if size is not None and size != (kept := read_choice(self.folder).log_size):
+            raise LocalClusterError(
+                f"the local cluster is running with logs of at most {kept:,} bytes a bot; run `ape silverback cluster "
+                "down` first, then `up` with --log-max-size"
             )
 
     def _prepare_platform(self, wanted: Wanted | None) -> StartedPlatform | None:

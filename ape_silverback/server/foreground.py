@@ -53,6 +53,7 @@ class ServeOptions:
     keep_bots: bool = False
     runtime: str | None = None
     runtime_options: Mapping[str, str] = field(default_factory=dict)
+    log_size: int | None = None
     limits: Limits = field(default_factory=Limits)
 
     @property
@@ -90,7 +91,7 @@ def serve(options: ServeOptions, ready: Callable[[str], None]) -> None:
     raise_file_limit()
     make_private_folder(options.folder)
     hold_lock(options.folder)
-    choose_runtime(options.folder, options.runtime, options.runtime_options)
+    choose_runtime(options.folder, options.runtime, options.runtime_options, options.log_size)
     api_key = _first_key(options.folder)
     address = options.address or options.url
     supervisor = supervisor_of(options.folder, lambda: address, api_key)

@@ -7,8 +7,9 @@ from datetime import datetime
 from uuid import UUID
 
 from ape_silverback.cluster.types import BotHealth, ResourceStatus
+from ape_silverback.server.lifecycle import BY_CLUSTER, BY_USER
 from ape_silverback.server.store import BotRecord
-from ape_silverback.server.supervisor import BY_CLUSTER, BY_USER, Supervisor
+from ape_silverback.server.supervisor import Supervisor
 
 STARTING = frozenset({ResourceStatus.CREATED, ResourceStatus.PROVISIONING, ResourceStatus.STARTUP})
 

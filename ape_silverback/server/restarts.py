@@ -28,34 +28,39 @@ class Restart:
 
 @dataclass(frozen=True)
 class GiveUp:
-    """A bot has crashed too often, and stays down."""
+    """A bot has ended too often, and stays down."""
 
     reason: str
 
 
-def after_crash(policy: RestartPolicy, crashes: Sequence[Crash], chance: float) -> Restart | GiveUp | None:
+def after_crash(policy: RestartPolicy, ends: Sequence[Crash], chance: float) -> Restart | GiveUp | None:
     """Return what follows a crash; None for nothing.
 
     Args:
         policy: of the bot.
-        crashes: since its user started it, the oldest first; the last one is that which is decided on.
+        ends: since its user started it, the oldest first; the last one is that which is decided on.
         chance: from 0 up to 1.
     """
-    if policy.policy == "never":
-        return None
-    last = crashes[-1]
-    recent = [crash for crash in crashes if last.time - crash.time < timedelta(seconds=policy.window)]
+    return None if policy.policy == "never" else _decide(policy, ends, chance, "crashed")
+
+
+def after_end(policy: RestartPolicy, ends: Sequence[Crash], chance: float) -> Restart | GiveUp | None:
+    """Return what follows an end that is neither a crash nor was asked for, with the arguments of ``after_crash``.
+
+    Such ends count like crashes: a bot that has nothing to do isn't started over and over again.
+    """
+    return _decide(policy, ends, chance, "ended") if policy.policy == "always" else None
+
+
+def _decide(policy: RestartPolicy, ends: Sequence[Crash], chance: float, verb: str) -> Restart | GiveUp:
+    last = ends[-1]
+    recent = [end for end in ends if last.time - end.time < timedelta(seconds=policy.window)]
     if len(recent) >= policy.max_restarts:
         took = max((last.time - recent[0].time).total_seconds(), 1.0)
         times = f"{len(recent)} times in {_span(took)}" if len(recent) > 1 else "once"
-        return GiveUp(f"crashed {times}: {last.reason}")
+        return GiveUp(f"{verb} {times}: {last.reason}")
     delay = min(policy.backoff * 2 ** (len(recent) - 1), policy.max_backoff)
     return Restart(last.time + timedelta(seconds=delay * (1 - JITTER + 2 * JITTER * chance)))
-
-
-def after_end(policy: RestartPolicy, ended: datetime) -> Restart | None:
-    """Return what follows an end of a bot that is neither a crash nor was asked for."""
-    return Restart(ended + timedelta(seconds=policy.backoff)) if policy.policy == "always" else None
 
 
 def _span(seconds: float) -> str:

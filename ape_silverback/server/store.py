@@ -117,17 +117,31 @@ class Store(Database):
     def __init__(self, folder: Path) -> None:
         super().__init__(folder / "cluster.db", MIGRATIONS)
         self.folder = folder
+        self._known: dict[uuid.UUID, BotRecord] | None = None
+        self._known_states: dict[uuid.UUID, dict[str, Any]] | None = None
         self._secret = _secret_key(folder / "secret.key")
 
     # Bots
 
     def bots(self) -> list[BotRecord]:
-        """Return all bots, the oldest first."""
-        return [_bot(row) for row in self.rows("SELECT * FROM bots ORDER BY created, name")]
+        """Return all bots, the oldest first. The database is asked only after a change."""
+        return list(self._bots().values())
 
     def bot(self, bot: uuid.UUID) -> BotRecord | None:
         """Return one bot."""
-        return next((_bot(row) for row in self.rows("SELECT * FROM bots WHERE id = ?", str(bot))), None)
+        return self._bots().get(bot)
+
+    def _bots(self) -> dict[uuid.UUID, BotRecord]:
+        with self._lock:
+            if (known := self._known) is None:
+                query = "SELECT * FROM bots ORDER BY created, name"
+                known = {bot.id: bot for bot in map(_bot, self.rows(query))}
+                if not self._depth:  # what a transaction sees may be undone
+                    self._known = known
+            return known
+
+    def _bots_changed(self) -> None:
+        self._known = self._known_states = None
 
     def add_bot(self, name: str, configuration: BotConfiguration) -> BotRecord:
         """Add a bot that was just created.
@@ -141,8 +155,9 @@ class Store(Database):
         columns = "id, name, created, configuration, status, wanted, task"
         with self.transaction() as db:
             query = f"INSERT INTO bots ({columns}) VALUES (?, ?, ?, ?, ?, ?, ?)"  # noqa: S608 - ours
+            self._bots_changed()
             db.execute(query, values)
-        [row] = self.rows("SELECT * FROM bots WHERE id = ?", identity)
+            [row] = self.rows("SELECT * FROM bots WHERE id = ?", identity)
         return _bot(row)
 
     def change_bot(self, bot: uuid.UUID, name: str, configuration: BotConfiguration) -> None:
@@ -152,23 +167,27 @@ class Store(Database):
             NameTakenError: the name is taken.
         """
         with self.transaction() as db:
+            self._bots_changed()
             values = (name, configuration.model_dump_json(), str(bot))
             db.execute("UPDATE bots SET name = ?, configuration = ? WHERE id = ?", values)
 
     def set_bot_state(self, bot: uuid.UUID, task: BotTaskStatus, wanted: bool) -> None:
         """Record the state of a bot; its status is the task's last one."""
         with self.transaction() as db:
+            self._bots_changed()
             values = (ResourceStatus[task.last_status], wanted, task.model_dump_json(), str(bot))
             db.execute("UPDATE bots SET status = ?, wanted = ?, task = ? WHERE id = ?", values)
 
     def set_restarts(self, bot: uuid.UUID, restarts: RestartStatus) -> None:
         """Record how often a bot crashed, and when it is started again."""
         with self.transaction() as db:
+            self._bots_changed()
             db.execute("UPDATE bots SET restarts = ? WHERE id = ?", (restarts.model_dump_json(), str(bot)))
 
     def remove_bot(self, bot: uuid.UUID) -> None:
         """Remove a bot."""
         with self.transaction() as db:
+            self._bots_changed()
             db.execute("DELETE FROM bots WHERE id = ?", (str(bot),))
             db.execute("DELETE FROM runtime_states WHERE bot = ?", (str(bot),))
 
@@ -215,8 +234,15 @@ class Store(Database):
 
     def runtime_states(self) -> dict[uuid.UUID, dict[str, Any]]:
         """Return what the runtime remembers of each bot; empty for those of which it remembers nothing."""
-        kept = {row["bot"]: json.loads(row["state"]) for row in self.rows("SELECT * FROM runtime_states")}
-        return {uuid.UUID(row["id"]): kept.get(row["id"], {}) for row in self.rows("SELECT id FROM bots")}
+        with self._lock:
+            if (known := self._known_states) is None:
+                kept = {
+                    uuid.UUID(row["bot"]): json.loads(row["state"]) for row in self.rows("SELECT * FROM runtime_states")
+                }
+                known = {bot: kept.get(bot, {}) for bot in self._bots()}
+                if not self._depth:
+                    self._known_states = known
+            return dict(known)
 
     def runtime_state(self, bot: uuid.UUID) -> dict[str, Any]:
         """Return what the runtime remembers of a bot; empty for nothing."""
@@ -226,6 +252,7 @@ class Store(Database):
     def set_runtime_state(self, bot: uuid.UUID, state: Mapping[str, Any]) -> None:
         """Keep what the runtime has to remember of a bot."""
         with self.transaction() as db:
+            self._known_states = None
             db.execute("INSERT OR REPLACE INTO runtime_states VALUES (?, ?)", (str(bot), json.dumps(dict(state))))
 
     def acknowledge_errors(self, bot: uuid.UUID) -> None:

@@ -1,18 +1,15 @@
-"""Life of a bot: one table tells which state may follow which, and one thread watches what the runtime sees."""
+"""Keeps bots in the state that they should be in: does what users ask for, and watches what the runtime sees."""
 
 from __future__ import annotations
 
 import logging
 import random
-import shutil
-import signal
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from datetime import datetime, timedelta, timezone
-from pathlib import Path
+from datetime import datetime, timezone
 from typing import Any, Concatenate, ParamSpec
 
 from ape_silverback.cluster.bot_errors import last_error_line
@@ -26,8 +23,32 @@ from ape_silverback.cluster.types import (
     RestartPolicy,
     RestartStatus,
 )
-from ape_silverback.server.health import judge, read_signs
-from ape_silverback.server.logs import errors_of_run, files_of_log, last_lines_of_run
+from ape_silverback.server.lifecycle import (
+    ALIVE,
+    BY_CLUSTER,
+    BY_ITSELF,
+    BY_SIGNAL,
+    BY_USER,
+    CREATED,
+    DEPROVISIONING,
+    NEVER_RAN,
+    PROVISIONING,
+    REMOVED,
+    RUNNING,
+    SHUTDOWN,
+    STARTUP,
+    STOP_REASONS,
+    STOPPED,
+    TRANSITIONS,
+    BusyError,
+    GoneError,
+    ImpossibleTransition,
+    end_text,
+    seconds_since,
+    went_down,
+)
+from ape_silverback.server.logs import errors_of_run, last_lines_of_run
+from ape_silverback.server.removed import RemovedLogs
 from ape_silverback.server.restarts import CRASHES_SHOWN, GiveUp, Restart, after_crash, after_end
 from ape_silverback.server.runtimes import (
     GONE,
@@ -41,53 +62,17 @@ from ape_silverback.server.runtimes import (
     Runtime,
 )
 from ape_silverback.server.store import BotRecord, Event, Store
-
-CREATED, PROVISIONING, STARTUP, RUNNING, SHUTDOWN, STOPPED, DEPROVISIONING, REMOVED = ResourceStatus
-
-TRANSITIONS: Mapping[ResourceStatus, frozenset[ResourceStatus]] = {
-    CREATED: frozenset({PROVISIONING, DEPROVISIONING}),
-    PROVISIONING: frozenset({STARTUP, STOPPED, DEPROVISIONING}),
-    STARTUP: frozenset({RUNNING, SHUTDOWN, STOPPED, DEPROVISIONING}),
-    RUNNING: frozenset({SHUTDOWN, STOPPED, DEPROVISIONING}),
-    SHUTDOWN: frozenset({STOPPED, DEPROVISIONING}),
-    STOPPED: frozenset({STARTUP, DEPROVISIONING}),
-    DEPROVISIONING: frozenset({REMOVED}),
-    REMOVED: frozenset(),
-}
-"""State → the states that may follow it."""
-
-ALIVE = frozenset({STARTUP, RUNNING, SHUTDOWN})
-"""States in which there is a process."""
-
-BY_USER, BY_CLUSTER, BY_ITSELF, BY_SIGNAL, NEVER_RAN = "user", "cluster", "exited", "signal", "failed-to-start"
-"""Stop codes."""
-
-STOP_REASONS = {BY_USER: "stopped by its user", BY_CLUSTER: "the cluster was taken down"}
-
-HEALTH_EVERY = 5.0
-"""Seconds between two looks at what bots tell of their work."""
-
-KEEP_REMOVED = timedelta(days=7)
-"""How long the log and the last errors of a removed bot are kept."""
+from ape_silverback.server.work import WorkWatch
 
 SWEEP = 2.0
 """Seconds between two looks at a runtime that tells by itself when something changed."""
 
 P = ParamSpec("P")
 
+Decision = Callable[[RestartPolicy, Sequence[Crash], float], Restart | GiveUp | None]
+"""Returns what follows an end: of the policy, the ends so far, and chance."""
+
 log = logging.getLogger(__name__)
-
-
-class ImpossibleTransition(Exception):
-    """A state that can't follow the one before: a defect, never a bot's doing."""
-
-
-class BusyError(Exception):
-    """A bot is in a state in which what was asked can't be done now."""
-
-
-class GoneError(LookupError):
-    """A bot was removed, or is being removed."""
 
 
 class Supervisor:
@@ -133,15 +118,13 @@ class Supervisor:
         self.remove_grace = remove_grace
         self.limits = limits
         self.restart = restart
-        self.healthy = healthy
+        self.work = WorkWatch(runtime, healthy)
+        self.removed = RemovedLogs(store, runtime)
         self.keep_running = False
         self.listeners: list[Callable[[Event], None]] = []
         self._lock = threading.RLock()
         self._kill_at: dict[uuid.UUID, float] = {}
         self._seen: dict[uuid.UUID, Observation] = {}
-        self._health: dict[uuid.UUID, BotHealth] = {}
-        self._health_at = 0.0
-        self._purge_at = 0.0
         self._troubles: dict[uuid.UUID | None, str] = {}
         self._sweep = poll
         self._due = 0.0
@@ -354,13 +337,7 @@ class Supervisor:
         if bot.status is not RUNNING:
             reason = bot.task.stopped_reason if bot.status is STOPPED else None
             return BotHealth(healthy=False, reason=reason or f"it is {bot.status.name.lower()}")
-        if known := self._health.get(bot.id):
-            return known
-        return BotHealth(healthy=True)
-
-    def removed_log(self, bot: uuid.UUID) -> Path:
-        """Return the base of the log of a removed bot."""
-        return self.store.folder / "removed" / str(bot) / "log"
+        return self.work.health(bot)
 
     # The watch
 
@@ -377,12 +354,9 @@ class Supervisor:
             for bot in bots:
                 if bot.status is STOPPED and bot.restarts.next_start:
                     self._guarded(self._start_if_due, bot)
-            if time.monotonic() >= self._health_at:
-                self._health_at = time.monotonic() + HEALTH_EVERY
-                self._look_at_work(bots)
-            if time.monotonic() >= self._purge_at:
-                self._purge_at = time.monotonic() + 3600.0
-                self._purge()
+            for bot, kind, reason in self.work.look(bots):
+                self._guarded(self._tell, bot, kind, reason)
+            self.removed.purge()
 
     def _watch(self) -> None:
         while not self._ended.is_set():
@@ -444,26 +418,10 @@ class Supervisor:
         elif bot.status is STARTUP and seen.note != bot.task.reason:
             self._rewrite(bot, STARTUP, reason=seen.note)  # how far the pull of its image is
         elif bot.status is STARTUP and (
-            seen.ready or (seen.note is None and _seconds_since(seen.started_at) > self.ready_after)
+            seen.ready or (seen.note is None and seconds_since(seen.started_at) > self.ready_after)
         ):
             self._enter(bot, RUNNING)
             self._tell(bot, "running")
-
-    def _look_at_work(self, bots: Iterable[BotRecord]) -> None:
-        """Look at what the files of running bots tell, and tell of those that became unhealthy or healthy again."""
-        now = datetime.now(timezone.utc)
-        running = [bot for bot in bots if bot.status is RUNNING]
-        for gone in self._health.keys() - {bot.id for bot in running}:
-            del self._health[gone]
-        for bot in running:
-            policy = bot.configuration.healthy or self.healthy
-            signs = read_signs(self.runtime.work_folder(bot.id), bot.task.started_at)
-            health = judge(policy, signs, bot.task.started_at, now)
-            before = self._health.get(bot.id)
-            self._health[bot.id] = health
-            if health.healthy is not (before.healthy if before else True):
-                kind = "recovered" if health.healthy else "unhealthy"
-                self._guarded(self._tell, bot, kind, health.reason)
 
     # What the watch does with one bot
 
@@ -475,7 +433,7 @@ class Supervisor:
             self.runtime.stop(bot.id, self.store.runtime_state(bot.id))
         elif bot.status in ALIVE and seen.alive:
             pass
-        elif bot.status in ALIVE and not _went_down(seen):
+        elif bot.status in ALIVE and not went_down(seen):
             self._note_end(bot, seen)
         elif bot.status in ALIVE or bot.status in (CREATED, PROVISIONING):
             # It ended together with the server, or never began.
@@ -489,32 +447,13 @@ class Supervisor:
         self._seen.pop(bot.id, None)
         state = self.store.runtime_state(bot.id)
         errors = self.errors(bot) if bot.task.started_at else []
-        self._keep_log(bot)
+        self.removed.keep_log(bot.id)
         self.runtime.discard(bot.id, state)
         with self.store.transaction():
             self._enter(bot, REMOVED)
             self.store.add_removed_bot(bot, errors)
             self.store.remove_bot(bot.id)
         self._tell(bot, "removed")
-
-    def _keep_log(self, bot: BotRecord) -> None:
-        """Move a bot's log to where it survives its removal."""
-        base = self.removed_log(bot.id)
-        files = files_of_log(self.runtime.log_file(bot.id))
-        if files:
-            base.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        for file in files:
-            with suppress(OSError):  # one that can't be moved isn't worth keeping a bot that can't be removed
-                shutil.move(
-                    file, base.with_name(base.name + file.name.removeprefix(self.runtime.log_file(bot.id).name))
-                )
-
-    def _purge(self) -> None:
-        """Let go of what was kept of removed bots for long enough."""
-        for removed in self.store.removed_bots():
-            if datetime.now(timezone.utc) - removed.removed > KEEP_REMOVED:
-                shutil.rmtree(self.removed_log(removed.id).parent, ignore_errors=True)
-                self.store.forget_removed_bot(removed.id)
 
     def _start_if_due(self, bot: BotRecord) -> None:
         due, now = bot.restarts.next_start, datetime.now(timezone.utc)
@@ -614,7 +553,7 @@ class Supervisor:
             return
         error = last_error_line(errors or [last_lines_of_run(base, started)])
         code = BY_SIGNAL if seen.exit_code is not None and seen.exit_code > 128 else BY_ITSELF
-        end = f"{seen.note}: {_end_text(seen.exit_code)}" if seen.note else _end_text(seen.exit_code)
+        end = f"{seen.note}: {end_text(seen.exit_code)}" if seen.note else end_text(seen.exit_code)
         reason = end + (f": {error}" if error and code == BY_ITSELF else "")
         self._note_failure(bot, seen, code, reason, error, may_restart=True)
 
@@ -622,33 +561,39 @@ class Supervisor:
         """Record that a bot ended without being asked and without failing: the SDK does so after failed tasks."""
         kind = "circuit-breaker" if error else "ended"
         reason = f"stopped by its circuit breaker: {error}" if error else "ended by itself, without an error"
-        restart = after_end(bot.configuration.restart or self.restart, datetime.now(timezone.utc))
-        with self.store.transaction():
-            self._enter_stopped(bot, seen, BY_ITSELF, reason, error)
-            if restart:
-                self._schedule(bot, bot.restarts.model_copy(update={"next_start": restart.at}))
-            self._tell(bot, kind, reason)
+        self._conclude(bot, seen, BY_ITSELF, kind, reason, error, after_end)
 
     def _note_failure(
         self, bot: BotRecord, seen: Observation, code: str, reason: str, error: str | None, *, may_restart: bool
     ) -> None:
         """Record a crash, or a start that failed, and when the bot is started again."""
+        self._conclude(bot, seen, code, "crashed", reason, error, after_crash if may_restart else None)
+
+    def _conclude(
+        self,
+        bot: BotRecord,
+        seen: Observation,
+        code: str,
+        kind: str,
+        reason: str,
+        error: str | None,
+        decide: Decision | None,
+    ) -> None:
+        """Record an end that wasn't asked for, and what is decided on it; without a decision the bot stays down."""
         policy = bot.configuration.restart or self.restart
-        crashes = [*bot.restarts.crashes, Crash(time=datetime.now(timezone.utc), reason=reason)]
-        follows = after_crash(policy, crashes, random.random()) if may_restart else None  # noqa: S311 - no secret
-        restarts = bot.restarts.model_copy(update={"crashes": crashes[-max(CRASHES_SHOWN, policy.max_restarts) :]})
+        ends = [*bot.restarts.crashes, Crash(time=datetime.now(timezone.utc), reason=reason)]
+        follows = decide(policy, ends, random.random()) if decide else None  # noqa: S311 - no secret
+        counts = follows is not None or kind == "crashed"
+        kept = ends[-max(CRASHES_SHOWN, policy.max_restarts) :] if counts else bot.restarts.crashes
+        restarts = bot.restarts.model_copy(update={"crashes": kept})
+        shown = follows.reason if isinstance(follows, GiveUp) else reason
         with self.store.transaction():
-            match follows:
-                case Restart(at=at):
-                    self._enter_stopped(bot, seen, code, reason, error)
-                    self._schedule(bot, restarts.model_copy(update={"next_start": at}))
-                case GiveUp(reason=all_of_them):
-                    self._enter_stopped(bot, seen, code, all_of_them, error)
-                    self.store.set_restarts(bot.id, restarts)
-                case None:
-                    self._enter_stopped(bot, seen, code, reason, error)
-                    self.store.set_restarts(bot.id, restarts)
-            self._tell(bot, "crashed", reason)
+            self._enter_stopped(bot, seen, code, shown, error)
+            if isinstance(follows, Restart):
+                self._schedule(bot, restarts.model_copy(update={"next_start": follows.at}))
+            else:
+                self.store.set_restarts(bot.id, restarts)
+            self._tell(bot, kind, reason)
             if isinstance(follows, GiveUp):
                 self._tell(bot, "gave-up", follows.reason)
 
@@ -695,25 +640,3 @@ class Supervisor:
         if (now := self.store.bot(bot.id)) is None:
             raise GoneError(f"bot '{bot.name}' was removed")
         return now
-
-
-def _went_down(seen: Observation) -> bool:
-    """Return whether a run ended because its machine or its cluster did: its end was seen by nobody."""
-    unseen = seen.exit_code is None or (seen.exit_code == 128 + signal.SIGKILL and seen.stopped_at is None)
-    return seen.failure is None and (seen.interrupted or unseen)
-
-
-def _seconds_since(moment: datetime | None) -> float:
-    return (datetime.now(timezone.utc) - moment).total_seconds() if moment else 0.0
-
-
-def _end_text(exit_code: int | None) -> str:
-    if exit_code is None:
-        return "ended while nobody watched"
-    if exit_code > 128:
-        number = exit_code - 128
-        try:
-            return f"killed by signal {number} ({signal.Signals(number).name})"
-        except ValueError:
-            pass
-    return f"exited with code {exit_code}"

@@ -21,11 +21,11 @@ from ape_silverback.apepay.rpc import HttpNode, RpcRequest
 from ape_silverback.cluster.types import ClusterConfiguration, ClusterInfo, ResourceStatus, StreamInfo
 from ape_silverback.exceptions import ChainError
 from ape_silverback.server.events import Created
+from ape_silverback.server.lifecycle import ImpossibleTransition
 from ape_silverback.server.platform.clusters import TRANSITIONS, Clusters, Payment
 from ape_silverback.server.platform.payments import Payments, Wanted, settle
 from ape_silverback.server.platform.store import END_OF_TIME, ClusterRecord, PlatformStore
 from ape_silverback.server.platform.watcher import Watcher, product_for
-from ape_silverback.server.supervisor import ImpossibleTransition
 from tests.cli.conftest import wait_for
 from tests.cluster.server import Reply, Request, serving
 from tests.server.payer import Payer

@@ -12,8 +12,12 @@ from pathlib import Path
 
 import pytest
 
+from ape_silverback.cli.shared.options import Size
 from ape_silverback.server.logs import Filter, LogReader, errors_of_run, files_of_log, read_log, stream
+from ape_silverback.server.runtimes.loading import choose_runtime, read_choice, runtime_of
+from ape_silverback.server.runtimes.process import ProcessRuntime
 from ape_silverback.server.runtimes.shim import LogWriter
+from tests.conftest import Ape
 
 ALL = Filter(0, None, None)
 BEGIN = datetime(2026, 1, 1, tzinfo=timezone.utc)
@@ -160,3 +164,16 @@ def test_a_flood_without_lines_keeps_its_bounds(tmp_path: Path) -> None:
     log.close()
     assert sum(file.stat().st_size for file in files_of_log(base)) <= 10_000_000
     assert time.process_time() - begun < 20
+
+
+def test_the_size_of_logs_is_kept_for_the_next_server(tmp_path: Path, ape: Ape) -> None:
+    choose_runtime(tmp_path, None, None, log_size=Size(least=1).convert("2m", None, None))
+    assert read_choice(tmp_path).log_size == 2 * 1024 * 1024
+    choose_runtime(tmp_path, None, None)
+    runtime = runtime_of(tmp_path)
+    assert isinstance(runtime, ProcessRuntime)
+    assert runtime.log_bound == 2 * 1024 * 1024
+    for size, why in [("5x", "'5x' isn't a size; use '500k', '50m' or '1g'"), ("10k", "'10k' is less than 1024k")]:
+        refused = ape("silverback", "cluster", "up", "--log-max-size", size)
+        assert refused.returncode == 2
+        assert why in refused.stderr

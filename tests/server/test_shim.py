@@ -38,7 +38,7 @@ def test_a_bot_that_ends_at_any_moment_after_its_output_is_seen_to_end(tmp_path:
         folder = tmp_path / str(delay)
         folder.mkdir()
         command = [sys.executable, "-I", "-S", "-c", QUIET, str(delay / 1000)]
-        order = ["5", "100000", "/", str(len(command)), *command, "A=b"]
+        order = ["5", "100000", "", "/", str(len(command)), *command, "A=b"]
         shims[folder] = shim = subprocess.Popen(
             [sys.executable, "-I", "-S", "-E", "-c", SLOW, SHIM.parent, folder], stdin=subprocess.PIPE
         )

@@ -26,8 +26,9 @@ from ape_silverback.cluster.types import (
 )
 from ape_silverback.server.logs import read_log
 from ape_silverback.server.processes import ProcessIdentity, boot_id, read_json, with_variable
-from ape_silverback.server.restarts import GiveUp, Restart, after_crash
+from ape_silverback.server.restarts import GiveUp, Restart, after_crash, after_end
 from ape_silverback.server.runtimes import EngineError, Run
+from ape_silverback.server.runtimes.cgroups import PREFIX, make_group, remove_group
 from ape_silverback.server.runtimes.process import BOT_VARIABLE, ProcessRuntime
 from ape_silverback.server.store import BotRecord, Store
 from ape_silverback.server.supervisor import Supervisor
@@ -44,6 +45,14 @@ with witness.open("a") as file:
 print("INFO:     Startup complete", flush=True)
 if kind == "crash":
     sys.exit("ValueError: no price")
+if kind == "escaper":
+    if os.fork() == 0:
+        os.setsid()
+        if os.fork() == 0:
+            ignoring = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)"
+            Path(__file__).with_name("escaped").write_text(str(os.getpid()))
+            os.execve(sys.executable, [sys.executable, "-c", ignoring], {})
+        os._exit(0)
 if kind == "breaker":
     print("ERROR:    task - 0.1s", flush=True)
     sys.exit(0)
@@ -79,15 +88,16 @@ def wait_for(condition: Callable[[], Any], seconds: float = 30.0) -> None:
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     (tmp_path / "bots").mkdir()
-    for name in ("crash", "breaker", "done", "parent", "leaver", "deaf", "polite"):
+    for name in ("crash", "breaker", "done", "parent", "leaver", "deaf", "polite", "escaper"):
         (tmp_path / "bots" / f"{name}.py").touch()
     (tmp_path / "bot-process.py").write_text(BOT)
     return tmp_path
 
 
 @contextmanager
-def supervising(folder: Path, **settings: Any) -> Iterator[Supervisor]:
-    runtime = ProcessRuntime(folder / "kept" / "bots", command=(sys.executable, str(folder / "bot-process.py")))
+def supervising(folder: Path, *, groups: bool = True, **settings: Any) -> Iterator[Supervisor]:
+    command = (sys.executable, str(folder / "bot-process.py"))
+    runtime = ProcessRuntime(folder / "kept" / "bots", command=command, groups=groups)
     store = Store(folder / "kept")
     made = Supervisor(
         store,
@@ -164,7 +174,8 @@ def test_a_bot_that_its_circuit_breaker_stopped_isnt_started_again_unless_always
     assert now(supervisor, bot).task.stopped_reason == "stopped by its circuit breaker: task - 0.1s"
     assert now(supervisor, bot).restarts.next_start is None
     assert kinds(supervisor, bot)[-1] == "circuit-breaker"
-    done = create(supervisor, folder, "done", restart=QUICK.model_copy(update={"policy": "always"}))
+    always = QUICK.model_copy(update={"policy": "always", "max_restarts": 1000})
+    done = create(supervisor, folder, "done", restart=always)
     wait_for(lambda: len(starts(folder, "done")) >= 3)
     assert "crashed" not in kinds(supervisor, done)
     assert any(event.reason == "ended by itself, without an error" for event in supervisor.store.events(done.id))
@@ -174,6 +185,18 @@ def test_a_bot_that_its_circuit_breaker_stopped_isnt_started_again_unless_always
     time.sleep(0.5)
     assert len(starts(folder, "done")) == count, "what its user stopped stays stopped"
     assert len(starts(folder, "breaker")) == 1
+
+
+def test_a_bot_that_always_ends_at_once_is_given_up_like_one_that_crashes(supervisor: Supervisor, folder: Path) -> None:
+    bot = create(supervisor, folder, "done", restart=QUICK.model_copy(update={"policy": "always"}))
+    wait_for(lambda: "gave-up" in kinds(supervisor, bot))
+    found = now(supervisor, bot)
+    assert found.status is STATUS.STOPPED
+    assert (found.task.stopped_reason or "").startswith("ended 3 times in ")
+    assert (found.task.stopped_reason or "").endswith(": ended by itself, without an error")
+    assert found.restarts.next_start is None
+    assert len(starts(folder, "done")) == 3
+    assert after_end(RestartPolicy(policy="on-failure"), crashes(0), 0.5) is None
 
 
 def crashes(*seconds: float) -> list[Crash]:
@@ -244,6 +267,39 @@ def test_what_a_bot_started_ends_with_it(folder: Path, end: str) -> None:
         if end == "crash":
             assert now(supervisor, bot).task.exit_code == 3
     assert not any(psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE for pid in pids)
+
+
+@pytest.mark.parametrize("groups", [True, False], ids=["control group", "without"])
+def test_what_left_its_parent_session_and_environment_ends_with_the_bot(folder: Path, groups: bool) -> None:
+    probe = make_group(uuid.uuid4())
+    if probe:
+        remove_group(probe)
+    with supervising(folder, groups=groups, restart=RestartPolicy(policy="never")) as supervisor:
+        bot = create(supervisor, folder, "escaper")
+        # Without a group only the shim knows such a process, so it can't be killed here.
+        for end in ["stop", "bot killed", *(["shim killed"] if groups and probe else [])]:
+            wait_for(lambda: now(supervisor, bot).status is STATUS.RUNNING)
+            wait_for((folder / "escaped").exists)
+            escaped = psutil.Process(int((folder / "escaped").read_text()))
+            wait_for(lambda escaped=escaped: escaped.environ() == {})
+            assert escaped.pid not in processes_of(bot)
+            run = read_json(folder / "kept" / "bots" / str(bot.id) / "run.json")
+            assert run
+            match end:
+                case "stop":
+                    supervisor.stop(bot)
+                case "bot killed":
+                    os.kill(run["bot"], signal.SIGKILL)
+                case "shim killed":
+                    os.kill(run["pid"], signal.SIGKILL)
+            wait_for(lambda: now(supervisor, bot).status is STATUS.STOPPED)
+            assert not escaped.is_running() or escaped.status() == psutil.STATUS_ZOMBIE, end
+            (folder / "escaped").unlink()
+            supervisor.start(bot)
+        wait_for((folder / "escaped").exists)
+        supervisor.remove(bot)
+    if probe:
+        assert not (probe.parent / f"{PREFIX}{bot.id}").exists()
 
 
 def test_a_bot_isnt_started_while_anything_of_its_former_run_is_left(folder: Path) -> None:
@@ -373,7 +429,7 @@ def test_a_bot_that_is_silent_or_behind_is_unhealthy_and_recovers(folder: Path) 
             moment = datetime.now(timezone.utc).isoformat()
             content = {"updated": moment, "blocks": True, "processed": 7, "processed_at": moment, "head": 7, "first": 1}
             (supervisor.runtime.work_folder(bot.id) / "heartbeat.json").write_text(json.dumps(content | more))
-            supervisor._health_at = 0.0
+            supervisor.work._look_at = 0.0
 
         beat()
         wait_for(lambda: supervisor.health(now(supervisor, bot)).last_block == 7)
@@ -395,9 +451,9 @@ def test_the_log_and_the_errors_of_a_removed_bot_are_kept(supervisor: Supervisor
     [removed] = supervisor.store.removed_bots()
     assert (removed.id, removed.name) == (bot.id, "crash")
     assert any("no price" in error for error in removed.errors)
-    assert b"ValueError: no price" in read_log(supervisor.removed_log(bot.id))
+    assert b"ValueError: no price" in read_log(supervisor.removed.log(bot.id))
     with supervisor.store.transaction() as db:
         db.execute("UPDATE removed_bots SET removed = '2020-01-01T00:00:00+00:00'")
-    supervisor._purge_at = 0.0
+    supervisor.removed._purge_at = 0.0
     wait_for(lambda: not supervisor.store.removed_bots())
-    assert not supervisor.removed_log(bot.id).parent.exists()
+    assert not supervisor.removed.log(bot.id).parent.exists()

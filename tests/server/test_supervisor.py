@@ -16,6 +16,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import httpx
 import psutil
 import pytest
 from hypothesis import settings
@@ -24,13 +25,14 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from ape_silverback.cluster.types import BotConfiguration, ResourceStatus
 from ape_silverback.server.database import NameTakenError
+from ape_silverback.server.lifecycle import ALIVE, TRANSITIONS
 from ape_silverback.server.logs import read_log
 from ape_silverback.server.processes import read_json
 from ape_silverback.server.runtimes import ImageError, Run
 from ape_silverback.server.runtimes.process import ProcessRuntime
 from ape_silverback.server.store import BotRecord, Store
-from ape_silverback.server.supervisor import ALIVE, TRANSITIONS, Supervisor
-from tests.server.machine import NEVER, Machine
+from ape_silverback.server.supervisor import Supervisor
+from tests.server.machine import KEY, NEVER, Machine, serving_cluster
 
 STATUS = ResourceStatus
 CONFIGURATION = BotConfiguration(
@@ -404,3 +406,25 @@ def test_a_line_of_any_length_and_no_text_at_all_get_into_the_log(folder: Path) 
 def test_an_image_that_is_no_bot_of_a_folder_is_refused(folder: Path, image: str, says: str) -> None:
     with pytest.raises(ImageError, match=says):
         ProcessRuntime(folder / "kept").check(image.format(folder=folder))
+
+
+def test_nothing_is_asked_of_the_database_for_bots_at_rest(tmp_path: Path) -> None:
+    with serving_cluster(tmp_path) as cluster, httpx.Client(base_url=cluster.url, headers={"X-API-Key": KEY}) as client:
+        body = {"image": "x", "ecosystem": "ethereum", "network": "local", "provider": "foundry"}
+        for number in range(20):
+            client.post("/bots", json={**body, "name": f"b-{number}"}).raise_for_status()
+        wait_for(lambda: all(bot["task"]["last_status"] == "RUNNING" for bot in client.get("/bots").json()))
+        asked: list[str] = []
+        cluster.store._db.set_trace_callback(asked.append)
+        listed = client.get("/bots").json()
+        time.sleep(0.5)  # what has changed is read once
+        asked.clear()
+        assert client.get("/bots").json() == listed
+        time.sleep(1.0)  # the watch looks every 20 ms here
+        assert [query for query in asked if "credentials" not in query] == []
+        client.patch(f"/bots/{listed[3]['id']}", json={"name": "another"}).raise_for_status()
+        cluster.machine.end(cluster.bot("another").id, 3)
+        wait_for(lambda: client.get("/bots").json()[3]["task"]["last_status"] == "STOPPED")
+        assert client.get("/bots").json()[3]["name"] == "another"
+        assert client.get("/bots").json()[3]["task"]["exit_code"] == 3
+        assert [bot for bot in client.get("/bots").json() if bot["name"] != "another"] == listed[:3] + listed[4:]

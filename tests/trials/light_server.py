@@ -31,15 +31,21 @@ except OSError:
 said.write(f"{os.getpid()}\\n")
 print("INFO:     Startup complete", flush=True)
 number = 0
+if kind == "burst":
+    for _ in range(200):
+        os.write(1, (b"x" * 99 + b"\\n") * 600)
+    kind = "beat"
 while kind == "beat":
     number += 1
     print(f"INFO:     beat {os.getpid()} {number}", flush=True)
     time.sleep(0.05)
+begun, lines = time.monotonic(), (b"x" * 99 + b"\\n") * 640
 while kind == "flood":
-    os.write(1, b"x" * 99 + b"\\n")
-    number += 1
-    if number % 2000 == 0:
-        time.sleep(0.01)
+    left = lines
+    while left:
+        left = left[os.write(1, left):]
+    number += len(lines)
+    time.sleep(max(begun + number / 20e6 - time.monotonic(), 0))
 while True:
     time.sleep(3600)
 """
@@ -50,7 +56,7 @@ def prepare(folder: Path) -> None:
     (folder / "bots").mkdir(parents=True)
     (folder / "witness").mkdir()
     (folder / "process.py").write_text(BOT)
-    for kind in ("beat", "flood", "rest"):
+    for kind in ("beat", "burst", "flood", "rest"):
         (folder / "bots" / f"{kind}.py").touch()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -235,8 +236,10 @@ def test_a_flood_is_bounded_on_disk_and_in_memory(place: Place) -> None:
     other = client.post("/bots", json=place.body("other", "beat")).json()["id"]
     wait_for(lambda: place.run_file(bot).get("bot"))
     shim = psutil.Process(place.run_file(bot)["pid"])
-    begun, most_disk, most_memory, slowest = time.monotonic(), 0, 0, 0.0
+    begun, most_disk, most_memory, most_of_server, slowest = time.monotonic(), 0, 0, 0, 0.0
     written = psutil.Process(place.run_file(bot)["bot"])
+    assert place.server is not None
+    server = psutil.Process(place.server.pid)
     seconds = float(os.environ.get("FLOOD_SECONDS", "60"))
     while time.monotonic() - begun < seconds:
         asked = time.monotonic()
@@ -247,6 +250,7 @@ def test_a_flood_is_bounded_on_disk_and_in_memory(place: Place) -> None:
             with suppress(FileNotFoundError):
                 sizes += file.stat().st_size
         most_disk, most_memory = max(most_disk, sizes), max(most_memory, shim.memory_info().rss)
+        most_of_server = max(most_of_server, server.memory_info().rss)
         time.sleep(0.5)
     rate = written.io_counters().write_chars / (time.monotonic() - begun) / 1e6
     assert most_disk <= 50 * 1024 * 1024
@@ -255,9 +259,59 @@ def test_a_flood_is_bounded_on_disk_and_in_memory(place: Place) -> None:
     assert all(numbers == list(range(1, len(numbers) + 1)) for numbers in beats.values())
     print(
         f"\na flood of {rate:.0f} MB/s for {seconds:.0f} s: at most {most_disk / 1e6:.0f} MB of log, "
-        f"{most_memory / 1e6:.1f} MB for its shim; GET /bots at most {slowest * 1000:.0f} ms"
+        f"{most_memory / 1e6:.1f} MB for its shim, {most_of_server / 1e6:.0f} MB for the server; "
+        f"{sum(shim.cpu_times()[:2]) / (time.monotonic() - begun):.0%} of a core for the shim, "
+        f"{sum(server.cpu_times()[:2]) / (time.monotonic() - begun):.1%} for the server; "
+        f"GET /bots at most {slowest * 1000:.0f} ms"
     )
     client.close()
+
+
+def test_bots_live_on_a_full_disk_of_four_megabytes_and_the_loss_is_told(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    assert os.system(f"mount -t tmpfs -o size=4m tmpfs {home}") == 0, "only root can mount a small disk"
+    place = Place(home / "place")
+    try:
+        client = place.up()
+        filler = home / "filler"
+        filler.write_bytes(b"x" * 1_500_000)
+        bots = [client.post("/bots", json=place.body(f"beat-{number}", "beat")).json()["id"] for number in range(3)]
+        bots.append(client.post("/bots", json=place.body("burst", "burst")).json()["id"])
+        wait_for(lambda: all(place.run_file(bot).get("ready") for bot in bots))
+        pids = {bot: place.run_file(bot)["bot"] for bot in bots}
+        wait_for(lambda: shutil.disk_usage(home).free < 8192)
+        refused = client.post("/vars", params={"name": "group"}, json={"A": "x" * 60_000}).status_code
+        begun, slowest = time.monotonic(), 0.0
+        while time.monotonic() - begun < 15:
+            asked = time.monotonic()
+            assert len(client.get("/bots").json()) == 4
+            slowest = max(slowest, time.monotonic() - asked)
+            time.sleep(0.1)
+        assert {bot: place.run_file(bot)["bot"] for bot in bots} == pids, "none was started again"
+        assert all(psutil.Process(pid).is_running() for pid in pids.values())
+        filler.unlink()
+        told = rb" WARNING:  (\d+) lines of this log were dropped: there was no room on the disk\n"
+        wait_for(lambda: all(re.search(told, read_log(place.log(bot))) for bot in bots))
+        time.sleep(2)
+        lost = {}
+        for bot, pid in pids.items():
+            lines = read_log(place.log(bot))
+            lost[bot] = sum(map(int, re.findall(told, lines)))
+            [(seen, numbers)] = beats_of(place.log(bot)).items()
+            assert seen == pid
+            burst = 120_000 - lines.count(b" " + b"x" * 99 + b"\n") if bot == bots[-1] else 0
+            assert lost[bot] == numbers[-1] - len(numbers) + burst, "what is missing is what is told"
+        assert client.post("/vars", params={"name": "group"}, json={"A": "x"}).status_code == 200
+        print(
+            f"\n4 bots on a full disk of 4 MB for {time.monotonic() - begun:.0f} s: none ended; lines lost and told: "
+            f"{', '.join(map(str, lost.values()))}; a write meanwhile: {refused}; "
+            f"GET /bots at most {slowest * 1000:.0f} ms"
+        )
+        client.close()
+    finally:
+        place.down()
+        os.system(f"umount -l {home}")
 
 
 def test_what_bots_that_rest_cost(place: Place) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 from ape.cli import verbosity_option
 
+from ape_silverback.cli.shared.options import log_size_option
 from ape_silverback.cli.shared.terminal import echo, note
 
 MIB = 1024 * 1024
@@ -43,6 +44,7 @@ _folder_option = click.option(
 )
 @click.option("--bot-cpus", type=click.FloatRange(min=0.01), help="CPU cores that each bot may use (docker, swarm).")
 @click.option("--bot-memory", metavar="MIB", type=click.IntRange(min=16), help="Memory that each bot may use, in MiB.")
+@log_size_option
 @verbosity_option()
 def serve(
     folder: Path,
@@ -57,6 +59,7 @@ def serve(
     docker_network: str | None,
     bot_cpus: float | None,
     bot_memory: int | None,
+    log_size: int | None,
 ) -> None:
     """Serve a cluster in the foreground, for systemd or a container: logs go to stderr, and SIGTERM ends it.
 
@@ -86,6 +89,7 @@ def serve(
         keep_bots=keep_bots,
         runtime=runtime,
         runtime_options=runtime_options(runtime, docker_network),
+        log_size=log_size,
         limits=Limits(cpus=bot_cpus, memory=bot_memory * MIB if bot_memory else None),
     )
     serve_cluster(options, note)

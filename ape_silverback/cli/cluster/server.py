@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 from ape.cli import verbosity_option
 
-from ape_silverback.cli.shared.options import format_option
+from ape_silverback.cli.shared.options import format_option, log_size_option
 from ape_silverback.cli.shared.output import show
 from ape_silverback.cli.shared.terminal import echo, note
 
@@ -39,6 +39,7 @@ PLATFORM = "local-platform"
 @click.option(
     "--docker-network", metavar="NAME", help="Network of the containers: host, bridge or a network's name. [bridge]"
 )
+@log_size_option
 @format_option
 @verbosity_option()
 def up(
@@ -49,6 +50,7 @@ def up(
     dev_payments: bool,
     runtime: str | None,
     docker_network: str | None,
+    log_size: int | None,
     format_: str,
 ) -> None:
     """Start the local cluster in the background and write the profile 'local' for it.
@@ -81,6 +83,7 @@ def up(
         runtime=runtime,
         runtime_options=runtime_options(runtime, docker_network),
         notify=_notifications(),
+        log_size=log_size,
     )
     _write_profiles(started)
     running, platform = started.running, started.platform

@@ -132,6 +132,40 @@ class Span(click.ParamType):
         return int(span.total_seconds())
 
 
+class Size(click.ParamType):
+    """A number of bytes such as ``500k``, ``50m`` or ``1g``, as Docker writes it: powers of 1024."""
+
+    name = "size"
+
+    def __init__(self, least: int) -> None:
+        self.least = least
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Return the bytes.
+
+        Raises:
+            click.BadParameter: it isn't a size, or too small.
+        """
+        if isinstance(value, int):
+            return value
+        found = re.fullmatch(r"(\d{1,12})\s*([kmg]?)(?:i?b)?", str(value).strip().lower(), re.ASCII)
+        if found is None:
+            self.fail(f"'{value}' isn't a size; use '500k', '50m' or '1g'", param, ctx)
+        size: int = int(found[1]) * 1024 ** " kmg".index(found[2] or " ")
+        if size < self.least:
+            self.fail(f"'{value}' is less than {self.least // 1024}k", param, ctx)
+        return size
+
+
+log_size_option = click.option(
+    "--log-max-size",
+    "log_size",
+    metavar="SIZE",
+    type=Size(least=1024 * 1024),
+    help="Size of a bot's log, such as 200m. Default: as before, at first 50m.",
+)
+
+
 class Moment(click.ParamType):
     """A time: ``10m``, ``2h``, ``3 days`` or ``1h 30m`` ago, or one in ISO 8601 (local without a zone)."""
 

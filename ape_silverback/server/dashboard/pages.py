@@ -25,12 +25,13 @@ from ape_silverback.server.authentication import SESSION, Role, is_cross_site, i
 from ape_silverback.server.dashboard.charts import Chart, charts_of
 from ape_silverback.server.dashboard.deployments import deployments_of
 from ape_silverback.server.dashboard.sessions import COOKIE, SESSION_LIFE, Sessions
+from ape_silverback.server.lifecycle import BusyError, GoneError
 from ape_silverback.server.logs import Filter, stream
 from ape_silverback.server.metrics import read_results
 from ape_silverback.server.overview import BotOverview, overview, overview_of
 from ape_silverback.server.routes import TheStore, TheSupervisor
 from ape_silverback.server.store import BotRecord
-from ape_silverback.server.supervisor import BusyError, GoneError, Supervisor
+from ape_silverback.server.supervisor import Supervisor
 
 SECURITY_HEADERS = {
     "Content-Security-Policy": "default-src 'self'; img-src 'self' data:; base-uri 'none'; form-action 'self'; "

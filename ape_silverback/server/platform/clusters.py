@@ -17,10 +17,11 @@ from fastapi import FastAPI
 from ape_silverback.cluster.types import ClusterConfiguration, ResourceStatus, StreamInfo
 from ape_silverback.files import write_private
 from ape_silverback.server.app import make_app
+from ape_silverback.server.lifecycle import ImpossibleTransition
 from ape_silverback.server.platform.store import ClusterRecord, PlatformStore
 from ape_silverback.server.runtimes.loading import DEFAULT, RuntimeChoice, write_choice
 from ape_silverback.server.serving import end_bots, supervisor_of
-from ape_silverback.server.supervisor import ImpossibleTransition, Supervisor
+from ape_silverback.server.supervisor import Supervisor
 from ape_silverback.version import __version__
 
 CREATED, PROVISIONING, RUNNING = ResourceStatus.CREATED, ResourceStatus.PROVISIONING, ResourceStatus.RUNNING

@@ -13,6 +13,7 @@ from fastapi import APIRouter, Depends, HTTPException, Query, Response
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, Field
 from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
 
 from ape_silverback.cluster.types import (
     BotConfiguration,
@@ -102,11 +103,36 @@ def _found(bot: UUID, store: TheStore) -> BotRecord:
 Bot = Annotated[BotRecord, Depends(_found)]
 
 
-@bots_router.get("")
-def bots(supervisor: TheSupervisor, store: TheStore) -> list[BotInfo]:
+class BotAnswers:
+    """The JSON of each bot, made again only once something of the bot has changed."""
+
+    def __init__(self) -> None:
+        self._known: dict[UUID, tuple[tuple[Any, ...], bytes]] = {}
+
+    def of(self, bots: Sequence[BotRecord], supervisor: Supervisor) -> bytes:
+        """Return the JSON array of these bots; those of earlier calls that aren't among them are forgotten."""
+        ids, before, known = _credential_ids(supervisor.store), self._known, {}
+        for bot in bots:
+            seen, credential = supervisor.seen(bot), ids.get(bot.configuration.credential_name or "")
+            shown = (bot, credential, supervisor.health(bot), seen.node, seen.unreachable_since)
+            made = before.get(bot.id)
+            if made is None or made[0] != shown:
+                made = (shown, _info(bot, ids, supervisor).model_dump_json().encode())
+            known[bot.id] = made
+        self._known = known
+        return b"[" + b",".join(json for _, json in known.values()) + b"]"
+
+
+def _answers(request: Request) -> BotAnswers:
+    found: BotAnswers = request.app.state.bot_answers
+    return found
+
+
+@bots_router.get("", response_model=list[BotInfo])
+def bots(supervisor: TheSupervisor, store: TheStore, answers: Annotated[BotAnswers, Depends(_answers)]) -> Response:
     """Return the bots, except those that are being removed."""
-    ids = _credential_ids(store)
-    return [_info(bot, ids, supervisor) for bot in store.bots() if bot.status < ResourceStatus.DEPROVISIONING]
+    there = [bot for bot in store.bots() if bot.status < ResourceStatus.DEPROVISIONING]
+    return Response(answers.of(there, supervisor), media_type="application/json")
 
 
 @bots_router.post("")
@@ -235,7 +261,7 @@ def removed_logs(
     """Return the log of a removed bot, a JSON entry a line."""
     if not any(one.id == bot for one in supervisor.store.removed_bots()):
         raise HTTPException(404, f"nothing is kept of a bot {bot}")
-    content = stream(supervisor.removed_log(bot), Filter(_level(log_level), start_time, end_time))
+    content = stream(supervisor.removed.log(bot), Filter(_level(log_level), start_time, end_time))
     return StreamingResponse(content, media_type=LOG_TYPE)
 
 

@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 from uuid import UUID
 
+from ape_silverback.server.runtimes.shim import LOG_BOUND
+
 State = Mapping[str, Any]
 """What a runtime has to remember of a bot, as JSON takes it. The store keeps it from one run of the bot to the next and
 from one server to the next; only the runtime that returned it knows what is in it."""
@@ -266,8 +268,10 @@ class RuntimeSettings:
         folder: holds a folder for each bot, named by its id.
         cluster: id of the cluster, which tells its bots on a shared engine from those of others.
         options: of this runtime, such as ``{"network": "host"}``.
+        log_size: bytes of a bot's log, all its files together.
     """
 
     folder: Path
     cluster: str
     options: Mapping[str, str] = field(default_factory=dict)
+    log_size: int = LOG_BOUND

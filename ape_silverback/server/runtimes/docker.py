@@ -258,7 +258,11 @@ class DockerRuntime:
             return self.stream(f"/containers/{container}/logs", since)
 
         self._logs[container] = EngineLog(
-            self._folder(bot), container, follow, lambda: container in self._ended_at or self._has_ended(container)
+            self._folder(bot),
+            container,
+            follow,
+            lambda: container in self._ended_at or self._has_ended(container),
+            self.settings.log_size,
         )
 
     def _has_ended(self, container: str) -> bool:

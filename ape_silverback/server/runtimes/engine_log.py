@@ -66,9 +66,11 @@ class EngineLog:
         source: id of the container or task.
         follow: asks the engine.
         ended: whether the container has ended, so that an answer that ended is complete.
+        size: bytes of the bot's log.
     """
 
-    def __init__(self, folder: Path, source: str, follow: Follow, ended: Callable[[], bool]) -> None:
+    def __init__(self, folder: Path, source: str, follow: Follow, ended: Callable[[], bool], size: int) -> None:
+        self.size = size
         self.folder = folder
         self.source = source
         self.follow = follow
@@ -108,7 +110,7 @@ class EngineLog:
 
     def _copy(self) -> bool:
         """Copy what the engine has, and follow while it answers."""
-        log = Writer(self.folder, self.source)
+        log = Writer(self.folder, self.source, self.size)
         try:
             self._answer = self.follow(log.mark)
             for stamp, line in lines_of(self._answer.raw):
@@ -126,16 +128,17 @@ class Writer:
     Args:
         folder: of the bot.
         source: id of the container or task.
+        size: bytes of the bot's log.
     """
 
-    def __init__(self, folder: Path, source: str) -> None:
+    def __init__(self, folder: Path, source: str, size: int) -> None:
         self.folder = folder
         self.source = source
         self.mark = _marks(folder).get(source, "")
         """Stamp of a line that is in the log, and all before it; empty for none."""
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._there = _lines_after(folder / "log", self.mark)
-        self._log = LogWriter(str(folder / "log"))
+        self._log = LogWriter(str(folder / "log"), size)
         self._last = self.mark
         self._unmarked = 0
         self._marked_at = time.monotonic()

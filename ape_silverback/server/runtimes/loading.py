@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import entry_points
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from ape_silverback.exceptions import LocalClusterError
 from ape_silverback.files import write_private
 from ape_silverback.server.runtimes import EngineError, Runtime, RuntimeSettings
 from ape_silverback.server.runtimes.process import ProcessRuntime
+from ape_silverback.server.runtimes.shim import LOG_BOUND
 
 GROUP = "ape_silverback.runtimes"
 DEFAULT = ProcessRuntime.name
@@ -29,11 +30,13 @@ class RuntimeChoice:
         name: of the entry point.
         cluster: id of the cluster on the engine, where others may have bots too; made when the choice is written.
         options: of this runtime.
+        log_size: bytes of a bot's log.
     """
 
     name: str = DEFAULT
     cluster: str = ""
     options: Mapping[str, str] = field(default_factory=dict)
+    log_size: int = LOG_BOUND
 
 
 def read_choice(folder: Path) -> RuntimeChoice:
@@ -46,17 +49,20 @@ def read_choice(folder: Path) -> RuntimeChoice:
 
 def write_choice(folder: Path, choice: RuntimeChoice) -> None:
     """Set the runtime of a cluster, which its next server uses."""
-    content = {"name": choice.name, "cluster": choice.cluster or str(uuid.uuid4()), "options": dict(choice.options)}
+    content = {**asdict(choice), "cluster": choice.cluster or str(uuid.uuid4()), "options": dict(choice.options)}
     write_private(_choice_file(folder), json.dumps(content))
 
 
-def choose_runtime(folder: Path, name: str | None, options: Mapping[str, str] | None) -> None:
+def choose_runtime(
+    folder: Path, name: str | None, options: Mapping[str, str] | None, log_size: int | None = None
+) -> None:
     """Settle where the bots of a cluster run, for the server that is started next.
 
     Args:
         folder: of the cluster.
         name: of the runtime; None for what the cluster has, at first processes.
         options: of that runtime.
+        log_size: bytes of a bot's log; None for what the cluster has.
 
     Raises:
         LocalClusterError: it isn't installed, or its engine doesn't answer.
@@ -64,6 +70,8 @@ def choose_runtime(folder: Path, name: str | None, options: Mapping[str, str] | 
     before = choice = read_choice(folder)
     if name is not None:
         choice = replace(choice, name=name, options=settled(name, options or {}))
+    if log_size is not None:
+        choice = replace(choice, log_size=log_size)
     create_runtime(choice.name, settings_of(folder, choice)).close()  # whether its engine answers
     if choice != before:
         write_choice(folder, choice)
@@ -81,7 +89,7 @@ def runtime_of(folder: Path) -> Runtime:
 
 def settings_of(folder: Path, choice: RuntimeChoice) -> RuntimeSettings:
     """Return what a runtime gets to know of the cluster in a folder."""
-    return RuntimeSettings(folder / "bots", choice.cluster, choice.options)
+    return RuntimeSettings(folder / "bots", choice.cluster, choice.options, choice.log_size)
 
 
 def _choice_file(folder: Path) -> Path:

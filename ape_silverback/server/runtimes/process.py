@@ -30,6 +30,7 @@ from ape_silverback.server.runtimes import (
     RuntimeSettings,
     State,
 )
+from ape_silverback.server.runtimes.cgroups import end_members, make_group, members, remove_group
 from ape_silverback.server.runtimes.shim import BUSY, END_OF_ORDER, LOG_BOUND, NO_ORDER
 
 SDK = (sys.executable, "-c", "from ape_silverback.server.runtimes.sdk import main; main()")
@@ -65,6 +66,7 @@ class ProcessRuntime:
         command: how a bot is run; the module is appended.
         log_bound: bytes of a bot's log.
         allowed: folders that projects have to be in; none for any.
+        groups: whether bots get control groups where this machine lets us make them.
     """
 
     name = "process"
@@ -77,10 +79,12 @@ class ProcessRuntime:
         *,
         log_bound: int = LOG_BOUND,
         allowed: Sequence[Path] = (),
+        groups: bool = True,
     ) -> None:
         self.folder = folder
         self.command = tuple(command)
         self.log_bound = log_bound
+        self.groups = groups
         self.allowed = tuple(path.resolve() for path in allowed)
         self._children: dict[UUID, subprocess.Popen[bytes]] = {}
         self._killed: dict[UUID, float] = {}
@@ -95,12 +99,11 @@ class ProcessRuntime:
     def create(cls, settings: RuntimeSettings) -> ProcessRuntime:
         """Return the runtime of a cluster.
 
-        Its options are ``log-bound`` (bytes of a bot's log) and ``allow`` (folders that projects have to be in,
-        separated as in ``PATH``).
+        Its option is ``allow``: folders that projects have to be in, separated as in ``PATH``.
         """
         options = settings.options
         allowed = [Path(one) for one in options.get("allow", "").split(os.pathsep) if one]
-        return cls(settings.folder, log_bound=int(options.get("log-bound", LOG_BOUND)), allowed=allowed)
+        return cls(settings.folder, log_bound=settings.log_size, allowed=allowed)
 
     def check(self, image: str) -> None:
         """Check that an image names a folder of this machine with that bot in it.
@@ -127,10 +130,11 @@ class ProcessRuntime:
         variables = {**inherited, "PYTHONUNBUFFERED": "1", **run.variables}
         variables |= {BOT_VARIABLE: str(run.bot), WORK_VARIABLE: str(work)}
         command = [*self.command, module]
-        order = [str(run.stop_grace), str(self.log_bound), str(project), str(len(command)), *command]
+        order = [str(project), str(len(command)), *command]
         order += [f"{name}={value}" for name, value in variables.items()]
         if any("\0" in part for part in order):
             raise ImageError("a value for its environment contains a NUL character")
+        order = [str(run.stop_grace), str(self.log_bound), str(self._make_group(run.bot) or ""), *order]
         with _handed(b"\0".join([*map(os.fsencode, order), END_OF_ORDER])) as content:
             # The shim gets the bot's variables as data: none of them, such as LD_PRELOAD, applies to itself.
             self._children[run.bot] = subprocess.Popen(
@@ -165,6 +169,8 @@ class ProcessRuntime:
     def discard(self, bot: UUID, state: State) -> None:
         """Delete a bot's folder."""
         self._reap(bot)
+        if group := self._group(bot):
+            remove_group(group)
         shutil.rmtree(self._folder(bot), ignore_errors=True)
 
     def log_file(self, bot: UUID) -> Path:
@@ -249,6 +255,8 @@ class ProcessRuntime:
             return Observation(False, ready, started, interrupted=True)
         if self._end_left(bot):  # the shim was killed: what it leaves behind still runs
             return Observation(True, False, started)
+        if group := self._group(bot):
+            remove_group(group)
         return Observation(False, ready, started, 128 + signal.SIGKILL if run else None)
 
     def _reap(self, bot: UUID) -> int | None:
@@ -267,18 +275,44 @@ class ProcessRuntime:
         """
         if self._observe(bot).alive:
             raise EngineError("its former run isn't over")
-        if left := with_variable(f"{BOT_VARIABLE}={bot}"):
-            raise EngineError(f"processes of its former run are left: {', '.join(map(str, left))}")
+        if left := self._left(bot):
+            raise EngineError(f"processes of its former run are left: {', '.join(map(str, sorted(left)))}")
         if child := self._children.pop(bot, None):
             child.wait(KILL_AGAIN)
 
     def _end_left(self, bot: UUID) -> bool:
         """End what is left of a bot whose shim is gone, and return whether there was anything."""
-        left = with_variable(f"{BOT_VARIABLE}={bot}")
+        left = self._left(bot)
         for pid in left:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
+        if left and (group := self._group(bot)):
+            end_members(group)  # at once, so that none can start another one meanwhile
         return bool(left)
+
+    def _left(self, bot: UUID) -> set[int]:
+        """Return the processes of a bot, wherever they went."""
+        group = self._group(bot)
+        return {*with_variable(f"{BOT_VARIABLE}={bot}"), *(members(group) if group else ())}
+
+    def _make_group(self, bot: UUID) -> Path | None:
+        """Make a control group for a bot where that can be done, and write down where it is for the next server."""
+        file = self._folder(bot) / "cgroup"
+        file.unlink(missing_ok=True)
+        if not self.groups or (group := make_group(bot)) is None:
+            return None
+        try:
+            file.write_text(str(group))
+        except OSError:  # one that the next server can't find is of no use
+            file.unlink(missing_ok=True)
+            return None
+        return group
+
+    def _group(self, bot: UUID) -> Path | None:
+        try:
+            return Path((self._folder(bot) / "cgroup").read_text())
+        except (OSError, ValueError):
+            return None
 
     def _send(self, bot: UUID, number: signal.Signals) -> None:
         """Send a signal to a bot's shim: to the process that holds the lock, so it is never another one."""

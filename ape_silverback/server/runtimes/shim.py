@@ -146,15 +146,16 @@ class Shim:
     Args:
         folder: the bot's, with its log and the run file.
         lock: the bot's lock, which this process holds.
-        order: what to run: grace in seconds, bound of the log in bytes, work folder, number of arguments, arguments,
-            environment.
+        order: what to run: grace in seconds, bound of the log in bytes, folder of its control group or nothing, work
+            folder, number of arguments, arguments, environment.
     """
 
     def __init__(self, folder: str, lock: int, order: list[bytes]) -> None:
-        grace, bound, cwd, count, *rest = order
+        grace, bound, group, cwd, count, *rest = order
         self.folder = folder
         self.lock = lock
         self.grace = float(grace)
+        self.group = group
         self.cwd = cwd
         self.command = rest[: int(count)]
         self.environment = dict(one.split(b"=", 1) for one in rest[int(count) :])
@@ -191,7 +192,7 @@ class Shim:
         signals.pthread_sigmask(signals.SIG_UNBLOCK, handled)
         self.copy(pipe, woken)
         signals.pthread_sigmask(signals.SIG_BLOCK, handled)
-        end_children()
+        self.end_rest()
         if self.log.dropped:
             self.log.tell_dropped()
         self.write_run_file(ended=True)
@@ -208,6 +209,8 @@ class Shim:
                     os._exit(1)
             os.dup2(out, 1)
             os.dup2(out, 2)
+            if self.group:
+                write_into(self.group + b"/cgroup.procs", b"0")
             os.dup2(os.open("/dev/null", os.O_RDONLY), 0)
             signals.pthread_sigmask(signals.SIG_UNBLOCK, handled)
             os.chdir(self.cwd)
@@ -304,7 +307,18 @@ class Shim:
                 code = os.waitstatus_to_exitcode(status)
                 self.code = code if code >= 0 else 128 - code
                 send(-self.bot, signals.SIGKILL)  # its group, before the number can be another's
-                end_children()
+                self.end_rest()
+
+    def end_rest(self) -> None:
+        """End all that the bot started."""
+        if self.group:
+            write_into(self.group + b"/cgroup.kill", b"1")
+        end_children()
+        if self.group:
+            try:
+                os.rmdir(self.group)
+            except OSError:
+                pass  # it was removed before
 
     def write_run_file(self, *, ended: bool = False) -> None:
         """Write what is known of the run, and wake the server up."""
@@ -341,6 +355,18 @@ def children() -> list[int]:
             return [int(pid) for pid in file.read().split()]
     except OSError:
         return []
+
+
+def write_into(path: bytes, content: bytes) -> None:
+    """Write into a file of the kernel, which may refuse it: then the rest has to do."""
+    try:
+        handle = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            os.write(handle, content)
+        finally:
+            os.close(handle)
+    except OSError:
+        pass
 
 
 def send(pid: int, signal: int) -> None:

@@ -202,7 +202,9 @@ class SwarmRuntime(DockerRuntime):
         def follow(since: str) -> Answer:
             return self.stream(f"/tasks/{task.id}/logs", since, follow=task.id not in self._ended_at)
 
-        self._logs[task.id] = EngineLog(self._folder(bot), task.id, follow, lambda: task.id in self._ended_at)
+        self._logs[task.id] = EngineLog(
+            self._folder(bot), task.id, follow, lambda: task.id in self._ended_at, self.settings.log_size
+        )
 
     def _service(self, run: Run, node: str | None) -> dict[str, Any]:
         """Return what the engine is asked to run."""
