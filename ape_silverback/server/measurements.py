@@ -157,11 +157,11 @@ class Measurements(Collector):
 
     def _prune(self) -> None:
         store = self.supervisor.store
-        while not self._ended.wait(self.prune_every):
+        while not self._ended.wait(self.prune_every) and not store.is_closed:
             try:
                 bots = store.bots()
             except sqlite3.Error as error:
-                if store.is_closed:
+                if store.is_closed:  # just now
                     return
                 logger.warning("what bots recorded wasn't pruned: %s", error)
                 continue
