@@ -13,6 +13,7 @@ from functools import cached_property
 from itertools import chain
 from typing import Any, Final, Literal
 from urllib.parse import quote
+from uuid import UUID
 
 import httpx
 from ape.logging import LogLevel
@@ -442,14 +443,23 @@ class ClusterClient(ApiClient):
         """Variable groups by name."""
         return {one.name: one._bind(self) for one in self.get_all(VariableGroup, "/vars")}
 
-    def new_variable_group(self, name: str, variables: dict[str, str]) -> VariableGroup:
+    def new_variable_group(self, name: str, variables: dict[str, str], identity: UUID | None = None) -> VariableGroup:
         """Create a variable group.
+
+        Args:
+            name: its name.
+            variables: its variables and their values.
+            identity: as for ``new_bot``.
 
         Raises:
             Conflict: there is one of this name.
         """
         group = f"variable group '{name}'"
         _check_text(group, variables)
+        if identity is not None:
+            params = {"name": name, "id": str(identity)}
+            response = self.call("POST", "/vars", params=params, json=variables, idempotent=True)
+            return read_answer(VariableGroup, response)._bind(self)
         found = self.create(
             VariableGroup,
             "/vars",
@@ -498,14 +508,33 @@ class ClusterClient(ApiClient):
         environment: list[str] | None = None,
         credential_name: str | None = None,
         cluster_access: bool = False,
+        restart: RestartPolicy | None = None,
+        healthy: HealthPolicy | None = None,
+        identity: UUID | None = None,
     ) -> Bot:
         """Create a bot, which starts right away.
+
+        Args:
+            name: its name.
+            image: and the other fields: see ``BotInfo``.
+            ecosystem: of its network.
+            network: its network.
+            provider: of its network.
+            account: alias of the account that it signs with.
+            environment: names of its variable groups.
+            credential_name: registry credentials for its image.
+            cluster_access: whether it gets the cluster's address and key.
+            restart: for clusters that announce ``restart-policy``.
+            healthy: for clusters that announce ``health-details``.
+            identity: its id, for clusters that announce ``chosen-ids``: a request that is sent again creates no second
+                bot, and another bot of the same name is never taken for it. None lets the cluster choose.
 
         Raises:
             Conflict: there is one of this name.
             ValidationFailed: the cluster refuses a value.
         """
-        content = {
+        policies = {"restart": restart, "healthy": healthy}
+        content: dict[str, Any] = {
             "name": name,
             "image": image,
             "ecosystem": ecosystem,
@@ -515,9 +544,15 @@ class ClusterClient(ApiClient):
             "environment": environment or [],
             "credential_name": credential_name,
             "cluster_access": cluster_access,
+            **{field: policy.model_dump() for field, policy in policies.items() if policy is not None},
         }
+        if identity is not None:
+            content["id"] = str(identity)
+            response = self.call("POST", "/bots", json=content, idempotent=True, timeout=SLOW_TIMEOUT)
+            return read_answer(Bot, response)._bind(self)
         # A cluster returns a credential's id where it takes the name, so only whether there is one can be compared.
         wanted = {key: value for key, value in content.items() if key != "credential_name" or value is None}
+        wanted |= {field: policy for field, policy in policies.items() if policy is not None}
         found = self.create(
             Bot, "/bots", f"bot '{name}'", lambda: self.bots.get(name), wanted, json=content, timeout=SLOW_TIMEOUT
         )

@@ -394,12 +394,6 @@ class BotConfiguration(BaseModel):
     healthy: HealthPolicy | None = None
     """What is expected of it; None for what the cluster expects. For clusters that announce ``health-details``."""
 
-    @property
-    def wire(self) -> dict[str, Any]:
-        """The fields as a request has them: policies only where one is set, since not every cluster knows them."""
-        content = self.model_dump(exclude={"restart", "healthy"})
-        return content | self.model_dump(include={"restart", "healthy"}, exclude_none=True)
-
 
 class Crash(BaseModel):
     """An end of a bot that wasn't asked for."""

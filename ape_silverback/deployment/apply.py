@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, Protocol
 from uuid import UUID
 
@@ -32,7 +33,7 @@ from ape_silverback.deployment.plan import (
     field_of,
 )
 from ape_silverback.deployment.wait import Timing, wait_until_ready, wait_until_stopped
-from ape_silverback.exceptions import DeployError, SilverbackError
+from ape_silverback.exceptions import ClientError, DeployError, SilverbackError
 
 if TYPE_CHECKING:
     from ape_silverback.cluster.client import Bot, ClusterClient, VariableGroup
@@ -73,13 +74,20 @@ DEFAULT_APPLY_OPTIONS = ApplyOptions()
 class Journal(Protocol):
     """Is told of every action before it is done and after."""
 
-    def begin_action(self, kind: str, name: str, owes: Mapping[UUID, str]) -> None:
-        """Record that an action is about to be done, and which bots have to be restarted once it is."""
+    def begin_action(self, kind: str, name: str, owes: Mapping[UUID, str], time: datetime | None = None) -> None:
+        """Record that an action is about to be done; see ``ActionJournal``."""
 
     def end_action(
-        self, kind: str, name: str, *, settles: UUID | None = None, made: UUID | None = None, failed: bool = False
+        self,
+        kind: str,
+        name: str,
+        *,
+        settles: UUID | None = None,
+        made: UUID | None = None,
+        failed: bool = False,
+        refused: bool = False,
     ) -> None:
-        """Record how an action ended: the bot whose restart is no longer owed, the bot that was created."""
+        """Record how an action ended; see ``ActionJournal``."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +96,7 @@ class _Done:
 
     Attributes:
         settles: the bot whose restart is no longer owed.
-        made: the bot that was created.
+        made: the bot or the variable group that was created.
     """
 
     text: str
@@ -253,15 +261,16 @@ class _Application:
         if (reason := self._halted()) is not None:
             return Event("skipped", action.name, f"{NOT_STARTED}: {reason}")
         try:
-            self.journal.begin_action(action.kind, action.name, self._owes(action))
+            time = self.client.cluster_time() if isinstance(action, CreateBot | CreateGroup) else None
+            self.journal.begin_action(action.kind, action.name, owed_restarts(self.plan, action), time)
             outcome = self._write(action)
         except SilverbackError as error:
-            self._end(action, failed=True)
+            self._end(action, failed=True, refused=isinstance(error, ClientError))
             return Event("failed", action.name, str(error))
         if isinstance(outcome, _Stopping):
             return outcome
         self._end(action, outcome)
-        return Event("applied", action.name, outcome.text, id=outcome.made)
+        return Event("applied", action.name, outcome.text, id=outcome.made if isinstance(action, CreateBot) else None)
 
     def _start(self, action: Action, stopped: _Stopping) -> Event:
         """Start a bot that has stopped. What was stopped is started, also when nothing more is begun."""
@@ -273,24 +282,9 @@ class _Application:
         self._end(action, _Done(stopped.text, settles=stopped.bot.id))
         return Event("applied", action.name, stopped.text)
 
-    def _end(self, action: Action, done: _Done | None = None, failed: bool = False) -> None:
+    def _end(self, action: Action, done: _Done | None = None, *, failed: bool = False, refused: bool = False) -> None:
         settles, made = (done.settles, done.made) if done else (None, None)
-        self.journal.end_action(action.kind, action.name, settles=settles, made=made, failed=failed)
-
-    def _owes(self, action: Action) -> dict[UUID, str]:
-        """Return the restarts that are owed once an action is done: id of the bot → why."""
-        match action:
-            case UpdateBot():
-                return (
-                    {action.id: "it was changed without a restart"} if action.runs and not action.holds_at_once else {}
-                )
-            case UpdateGroup():
-                restarts = {one.id: one.reason for one in self.plan.of(RestartBot)}
-                return restarts | {one.id: one.owes for one in self.plan.of(KeepBot) if one.owes}
-            case RestartBot():
-                return {action.id: action.reason}
-            case KeepBot() | CreateGroup() | RemoveGroup() | CreateBot() | StartBot() | RemoveBot():
-                return {}
+        self.journal.end_action(action.kind, action.name, settles=settles, made=made, failed=failed, refused=refused)
 
     def _write(self, action: Action) -> _Done | _Stopping:
         """Do one action.
@@ -302,8 +296,8 @@ class _Application:
         match action:
             case CreateGroup():
                 values = {variable: self.values[variable] for variable in action.variables}
-                self.client.new_variable_group(action.name, values)
-                return _Done(f"created variable group ({', '.join(action.variables)})")
+                group = self.client.new_variable_group(action.name, values, identity=action.id)
+                return _Done(f"created variable group ({', '.join(action.variables)})", made=group.id)
             case UpdateGroup():
                 values = {variable: self.values[variable] for variable in (*action.add, *action.push)}
                 self._group(action.name).update(**values, **dict.fromkeys(action.remove))
@@ -312,7 +306,7 @@ class _Application:
                 self._group(action.name).remove()
                 return _Done("removed variable group")
             case CreateBot():
-                made = self.client.new_bot(action.name, **action.configuration.wire)
+                made = self.client.new_bot(action.name, **dict(action.configuration), identity=action.id)
                 return _Done("created", made=made.id)
             case RemoveBot():
                 return self._remove(action)
@@ -457,6 +451,20 @@ class _Application:
             return Event("failed", action.name, f"can't be rolled back: {error}")
         text = f"; the old values of {', '.join(lost)} aren't known" if lost else ""
         return Event("rolled-back", action.name, f"has the variables that it had{text}")
+
+
+def owed_restarts(plan: Plan, action: Action) -> dict[UUID, str]:
+    """Return the restarts that are owed once an action of a plan is done: id of the bot → why."""
+    match action:
+        case UpdateBot():
+            return {action.id: "it was changed without a restart"} if action.runs and not action.holds_at_once else {}
+        case UpdateGroup():
+            restarts = {one.id: one.reason for one in plan.of(RestartBot)}
+            return restarts | {one.id: one.owes for one in plan.of(KeepBot) if one.owes}
+        case RestartBot():
+            return {action.id: action.reason}
+        case KeepBot() | CreateGroup() | RemoveGroup() | CreateBot() | StartBot() | RemoveBot():
+            return {}
 
 
 def _is_restarted(action: BotWrite) -> bool:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from ape_silverback.cluster.types import BotConfiguration
 from ape_silverback.deployment.apply import DEFAULT_APPLY_OPTIONS, ApplyOptions, apply_plan
+from ape_silverback.deployment.creation import with_creations
 from ape_silverback.deployment.events import Event
 from ape_silverback.deployment.history import UNKNOWN_SOURCE, ClusterLines, Record, Records, Source
 from ape_silverback.deployment.observed import read_live_state
@@ -155,11 +156,12 @@ class Deployer:
                 ),
             }
         )
+        planned = with_creations(planned, before, choose_ids="chosen-ids" in self.client.extensions)
         record: Record | None = None
         if plan.writes or planned.bots != before.bots or planned.groups != before.groups:
             record = self.records.begin(source, planned)
         result = DeployResult(plan, apply_options.wait)
-        for event in apply_plan(plan, self.client, values, apply_options, self.records.journal, stop):
+        for event in apply_plan(planned, self.client, values, apply_options, self.records.journal, stop):
             result.add(event)
             yield event
         if record is not None:  # one that didn't come this far was cut off

@@ -25,7 +25,7 @@ from pydantic import BaseModel, Field, ValidationError
 from ape_silverback.deployment.events import Event
 from ape_silverback.deployment.journal import ActionJournal
 from ape_silverback.deployment.json_lines import append_line, read_lines
-from ape_silverback.deployment.plan import CreateGroup, Plan, RemoveGroup, UpdateBot, UpdateGroup
+from ape_silverback.deployment.plan import Plan, RemoveGroup, UpdateBot, UpdateGroup
 from ape_silverback.deployment.state import PendingRestart, RecordedBot, RecordedGroup, RecordedState
 from ape_silverback.exceptions import Conflict, DeployError, FileError, FileLocked
 from ape_silverback.files import locked, write_private
@@ -267,22 +267,25 @@ class Records:
             return RecordedState()
         last = history[-1]
         origin = None if last.version > 1 else str(self._earlier)
-        bots, pending = (*last.bots, *last.leaving), last.pending
+        bots, groups, pending = (*last.bots, *last.leaving), last.groups, last.pending
         if last.version == 1 and self._earlier is not None:
             pending = _pending(ActionJournal(self._earlier / "journal.jsonl").owed(), last)
         elif last.outcome is None:
-            bots, pending = self._cut_off(last)
-        return RecordedState(bots, last.groups, pending, last.id, origin)
+            bots, groups, pending = self._cut_off(last)
+        return RecordedState(bots, groups, pending, last.id, origin)
 
-    def _cut_off(self, last: Record) -> tuple[tuple[RecordedBot, ...], dict[UUID, PendingRestart]]:
-        """Return the bots, and the restarts that are owed, after a deployment whose end isn't known."""
+    def _cut_off(
+        self, last: Record
+    ) -> tuple[tuple[RecordedBot, ...], dict[str, RecordedGroup], dict[UUID, PendingRestart]]:
+        """Return the bots, the groups, and the restarts that are owed, after a deployment whose end isn't known."""
         bots = (*last.bots, *last.leaving)
         if not self.journal.belongs_to(last.id):  # it was cut off on another machine: anything may have been begun
-            return bots, {**last.pending, **last.owes}
-        made, settled = self.journal.made(), self.journal.settled()
+            return bots, last.groups, {**last.pending, **last.owes}
+        settled = self.journal.settled()
         carried = {identity: one for identity, one in last.pending.items() if identity not in settled}
         return (
-            tuple(bot.model_copy(update={"id": bot.id or made.get(bot.name)}) for bot in bots),
+            tuple(_with_creations(bots, last, self.journal)),
+            _groups_with_creations(last.groups, self.journal),
             {**carried, **_pending(self.journal.owed(), last)},
         )
 
@@ -333,9 +336,9 @@ class Records:
         pending |= _pending(self.journal.owed(), record)
         ended = record.model_copy(
             update={
-                "bots": tuple(_bots_left(record, plan, events, before, self.journal.made())),
+                "bots": tuple(_with_creations(_bots_left(record, plan, events, before), record, self.journal)),
                 "leaving": (),
-                "groups": _groups_left(record, plan, events, before),
+                "groups": _groups_with_creations(_groups_left(record, plan, events, before), self.journal),
                 "pending": pending,
                 "outcome": {name: f"{event.kind}: {event.text}" for name, event in events.items()},
             }
@@ -344,9 +347,7 @@ class Records:
         self._kept.append(ended.model_dump(mode="json", include=fields))
 
 
-def _bots_left(
-    record: Record, plan: Plan, events: Mapping[str, Event], before: RecordedState, made: Mapping[str, UUID]
-) -> Iterator[RecordedBot]:
+def _bots_left(record: Record, plan: Plan, events: Mapping[str, Event], before: RecordedState) -> Iterator[RecordedBot]:
     """Return the bots as a deployment that ended has really left them."""
     earlier = {bot.id: bot for bot in before.bots if bot.id is not None}
     renamed = {action.name: action.old["name"] for action in plan.of(UpdateBot) if "name" in action.old}
@@ -356,8 +357,8 @@ def _bots_left(
             if bot.id in earlier:
                 yield earlier[bot.id]
             continue
-        if bot.id is None:
-            yield bot.model_copy(update={"id": made.get(bot.name)})
+        if not bot.was_there:
+            yield bot
         elif event is not None and event.kind == "failed" and bot.previous is not None:
             yield bot  # the change may have been made
         elif any(one.kind == "rolled-back" for one in (event, events.get(str(renamed.get(bot.name)))) if one):
@@ -388,13 +389,41 @@ def _groups_left(
         for name, group in record.groups.items()
         if not (name in removed and name in events and events[name].kind == "applied")
     }
-    for action in plan.of(CreateGroup, UpdateGroup):
+    for action in plan.of(UpdateGroup):
         event = events.get(action.name)
         if event is not None and event.kind not in ("applied", "skipped") and action.name in groups:
             groups.pop(action.name)
             if action.name in before.groups:
                 groups[action.name] = before.groups[action.name]
     return groups
+
+
+def _with_creations(bots: Iterable[RecordedBot], record: Record, journal: ActionJournal) -> Iterator[RecordedBot]:
+    """Return bots with what the journal of their deployment tells of those that it was to create."""
+    made, begun = journal.made("create"), journal.begun("create")
+    for bot in bots:
+        if not bot.creating or bot.target != record.target or bot.begun is not None:
+            yield bot
+        elif bot.name in made:
+            yield bot.model_copy(update={"id": made[bot.name], "creating": False})
+        elif bot.name in begun:
+            yield bot.model_copy(update={"begun": begun[bot.name]})
+        else:
+            yield bot.model_copy(update={"id": None, "creating": False})
+
+
+def _groups_with_creations(groups: Mapping[str, RecordedGroup], journal: ActionJournal) -> dict[str, RecordedGroup]:
+    """Return groups with what the journal of their deployment tells of those that it was to create."""
+    made, begun = journal.made("create-group"), journal.begun("create-group")
+    left = {}
+    for name, group in groups.items():
+        if not group.creating:
+            left[name] = group
+        elif name in made:
+            left[name] = group.model_copy(update={"id": group.id and made[name], "creating": False})
+        elif name in begun:
+            left[name] = group.model_copy(update={"begun": begun[name]})
+    return left
 
 
 def _pending(owed: Mapping[UUID, str], record: Record) -> dict[UUID, PendingRestart]:

@@ -8,6 +8,7 @@ restart. A kill at any moment loses none.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -34,21 +35,31 @@ class ActionJournal:
         """Return whether this is the journal of a deployment; one of another machine has none here."""
         return any(line.get("deployment") == deployment for line in read_lines(self.file))
 
-    def begin_action(self, kind: str, name: str, owes: Mapping[UUID, str]) -> None:
+    def begin_action(self, kind: str, name: str, owes: Mapping[UUID, str], time: datetime | None = None) -> None:
         """Record that an action is about to be done, and which bots have to be restarted once it is.
 
         Args:
             kind: kind of the action.
             name: bot or variable group.
             owes: id of each bot that has to be restarted then → why.
+            time: now, by the cluster's clock, for one that creates something.
         """
         line: dict[str, Any] = {"begin": kind, "name": name}
+        if time is not None:
+            line["time"] = time.isoformat()
         if owes:
             line["owes"] = {str(identity): reason for identity, reason in owes.items()}
         append_line(self.file, line)
 
     def end_action(
-        self, kind: str, name: str, *, settles: UUID | None = None, made: UUID | None = None, failed: bool = False
+        self,
+        kind: str,
+        name: str,
+        *,
+        settles: UUID | None = None,
+        made: UUID | None = None,
+        failed: bool = False,
+        refused: bool = False,
     ) -> None:
         """Record how an action ended.
 
@@ -56,13 +67,15 @@ class ActionJournal:
             kind: kind of the action.
             name: bot or variable group.
             settles: the bot whose restart is no longer owed.
-            made: the bot that was created.
+            made: the bot or the variable group that was created.
             failed: whether it failed.
+            refused: whether the cluster refused it, so that it certainly did nothing.
         """
         line: dict[str, Any] = {"end": kind, "name": name}
         line |= {"settles": str(settles)} if settles else {}
         line |= {"made": str(made)} if made else {}
         line |= {"failed": True} if failed else {}
+        line |= {"refused": True} if refused else {}
         append_line(self.file, line)
 
     def owed(self) -> dict[UUID, str]:
@@ -78,9 +91,20 @@ class ActionJournal:
         """Return the bots that were restarted, started or removed."""
         return frozenset(UUID(line["settles"]) for line in read_lines(self.file) if "settles" in line)
 
-    def made(self) -> dict[str, UUID]:
-        """Return the bots that were created: name → id."""
-        return {line["name"]: UUID(line["made"]) for line in read_lines(self.file) if "made" in line}
+    def made(self, kind: str) -> dict[str, UUID]:
+        """Return what actions of a kind created: name → id."""
+        lines = [line for line in read_lines(self.file) if line.get("end") == kind]
+        return {line["name"]: UUID(line["made"]) for line in lines if "made" in line}
+
+    def begun(self, kind: str) -> dict[str, datetime]:
+        """Return the creations that may have been made: name → when each was begun, by the cluster's clock."""
+        begun: dict[str, datetime] = {}
+        for line in read_lines(self.file):
+            if line.get("begin") == kind and "time" in line:
+                begun[line["name"]] = datetime.fromisoformat(line["time"])
+            elif line.get("end") == kind and "refused" in line:
+                begun.pop(line["name"], None)
+        return begun
 
     def unfinished(self) -> list[str]:
         """Return the actions that were begun, and of which no end is known: the process was killed there."""

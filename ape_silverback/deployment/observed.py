@@ -45,7 +45,8 @@ def read_live_state(
             identity=identity,
             bots=_by_name(_live_bot(state.bot, state.status, names_by_id) for state in states),
             groups={
-                name: LiveGroup(group.id, name, frozenset(group.variables)) for name, group in groups.result().items()
+                name: LiveGroup(group.id, name, frozenset(group.variables), group.created)
+                for name, group in groups.result().items()
             },
             credentials=frozenset(names_by_id.values()),
             limit=paid.bots if paid else None,
@@ -89,4 +90,4 @@ def _live_bot(bot: Bot, status: ResourceStatus | None, credentials: dict[str, st
     if (credential := configuration.credential_name) in credentials:
         configuration = configuration.model_copy(update={"credential_name": credentials[str(credential)]})
     started = bot.task.started_at if bot.task else None
-    return LiveBot(bot.id, bot.name, status, configuration, started)
+    return LiveBot(bot.id, bot.name, status, configuration, started, bot.created)

@@ -103,6 +103,9 @@ class CreateGroup(Frozen):
 
     kind: Literal["create-group"] = "create-group"
     name: str
+    id: UUID | None = None
+    """Its id, chosen when the plan is carried out, on clusters that let their clients choose ids."""
+
     variables: tuple[str, ...]
 
 
@@ -144,6 +147,9 @@ class CreateBot(Frozen):
     configuration: BotConfiguration
     removed: bool = False
     """Whether it was deployed before and was removed from the cluster since."""
+
+    id: UUID | None = None
+    """As for ``CreateGroup``."""
 
 
 class UpdateBot(Frozen):

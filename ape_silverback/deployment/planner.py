@@ -14,6 +14,7 @@ from itertools import chain
 from uuid import UUID
 
 from ape_silverback.cluster.types import BotConfiguration, ResourceStatus
+from ape_silverback.deployment.creation import identify
 from ape_silverback.deployment.plan import (
     DEFAULT_PLAN_OPTIONS,
     POLICIES,
@@ -114,7 +115,7 @@ def make_plan(
             value that is missing, a name that is taken, a group that is still used.
     """
     desired = _without_unknown_policies(desired, live.extensions)
-    inputs = Inputs(desired, live, recorded.identified(live), local, plan_options)
+    inputs = Inputs(desired, live, identify(recorded, live), local, plan_options)
     matches = [match_bot(bot, inputs) for bot in desired.bots]
     groups = [action for group in desired.groups if (action := plan_group(group, inputs))]
     touched = {action.name for action in groups if isinstance(action, UpdateGroup)}
@@ -268,7 +269,7 @@ def plan_bot(match: Match, touched: set[str], inputs: Inputs) -> BotAction | Non
     """Decide what happens to a bot of the project; None for one that is left as somebody on the cluster wants it."""
     bot, live, options = match.bot, match.live, inputs.options
     if live is None:
-        removed = any(one.name == bot.name and one.id is not None for one in inputs.recorded.bots)
+        removed = any(one.name == bot.name and one.was_there for one in inputs.recorded.bots)
         if removed and options.keep_drift:
             return None
         return CreateBot(name=bot.name, configuration=bot.configuration, removed=removed)
@@ -614,7 +615,7 @@ def _strangers(
 def _drift(inputs: Inputs) -> Iterator[Drift]:
     """Compare what the last deployment left for this target with what the cluster has."""
     for recorded in inputs.recorded.bots:
-        if recorded.id is None or not inputs.in_scope(recorded) or not recorded.confirmed:
+        if recorded.id is None or not recorded.was_there or not inputs.in_scope(recorded) or not recorded.confirmed:
             continue
         live = inputs.live.by_id.get(recorded.id)
         if live is None:
@@ -731,7 +732,13 @@ def _warnings(matches: Iterable[Match], actions: Iterable[Action], inputs: Input
             f"{recorded.origin}: history of an earlier version, which told projects apart by the folder's name; what "
             "it has and the project hasn't is never removed"
         )
+    unmade = {bot.name for bot in recorded.bots if bot.creating and inputs.in_scope(bot)}
     for match in matches:
+        if match.is_strange and match.bot.name in unmade:
+            yield (
+                f"{match.bot.name}: a deployment of this project was cut off when it was to be created, and nothing "
+                "proves that the bot of this name is the one: look at it before you pass --adopt"
+            )
         if match.recorded is not None and not inputs.in_scope(match.recorded):
             yield f"{match.bot.name}: moves here from {_target(match.recorded.target)}"
     for group in inputs.desired.groups:
@@ -834,10 +841,19 @@ def _groups_after(actions: Iterable[CreateGroup | UpdateGroup], inputs: Inputs) 
         shared = _shared(group.name, inputs).difference(group.variables)
         after[group.name] = RecordedGroup(
             variables=(*group.variables, *sorted(shared)),
+            id=_group_id(group.name, before, inputs),
             targets=tuple(targets),
             fingerprints={name: value for name, value in kept.items() if name in group.variables},
         )
     return after
+
+
+def _group_id(name: str, before: RecordedGroup | None, inputs: Inputs) -> UUID | None:
+    """Return the id of a variable group, where a cluster's groups keep theirs."""
+    live = inputs.live.groups.get(name)
+    if live is None or "chosen-ids" not in inputs.live.extensions:
+        return before.id if before else None
+    return live.id
 
 
 # What a plan depends on

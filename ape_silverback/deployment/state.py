@@ -45,6 +45,7 @@ class LiveBot:
     status: ResourceStatus | None
     configuration: BotConfiguration
     started_at: datetime | None = None
+    created: datetime | None = None
 
     @property
     def runs(self) -> bool:
@@ -59,6 +60,7 @@ class LiveGroup:
     id: UUID
     name: str
     variables: frozenset[str]
+    created: datetime | None = None
 
 
 @dataclass(frozen=True)
@@ -104,7 +106,13 @@ class RecordedBot(Frozen):
     """Its name on the cluster."""
 
     id: UUID | None = None
-    """Its id; None while the answer to its creation isn't known, and in records of versions before 0.8.1."""
+    """Its id; None for one that isn't on the cluster, or not known there, and in records of versions before 0.8.1."""
+
+    creating: bool = False
+    """Whether it was to be created, and isn't known to be there. An id was chosen for it then."""
+
+    begun: datetime | None = None
+    """When its creation was begun, by the cluster's clock, if no answer to it is known."""
 
     target: str | None = None
     """Target of the section that it belongs to."""
@@ -132,11 +140,25 @@ class RecordedBot(Frozen):
     confirmed: bool = True
     """False for a bot of a record that tells projects apart by the folder's name: it is never removed."""
 
+    @property
+    def was_there(self) -> bool:
+        """Whether the cluster had it."""
+        return self.id is not None and not self.creating
+
 
 class RecordedGroup(Frozen):
     """A variable group as the last deployment left it."""
 
     variables: tuple[str, ...] = ()
+
+    id: UUID | None = None
+    """Its id, on clusters that let their clients choose ids. On others the group is known by its name."""
+
+    creating: bool = False
+    """As for ``RecordedBot``."""
+
+    begun: datetime | None = None
+    """As for ``RecordedBot``."""
 
     targets: tuple[str | None, ...] = (None,)
     """Targets of the section that declare it."""
@@ -172,26 +194,6 @@ class RecordedState:
     pending_restarts: Mapping[UUID, PendingRestart] = field(default_factory=dict)
     last: int = 0
     origin: str | None = None
-
-    def identified(self, live: LiveState) -> RecordedState:
-        """Return the same with an id for each bot that is on the cluster, and without the others' claims on names.
-
-        A bot whose creation wasn't answered is the one of its name, if it is what was to be created: nothing else of
-        this name was there before. One of an earlier version's history is the one of its name.
-        """
-        known = {bot.id for bot in self.bots}
-
-        def identify(bot: RecordedBot) -> RecordedBot:
-            found = live.bots.get(bot.name)
-            if bot.id is not None or found is None or found.id in known:
-                return bot
-            if bot.confirmed and found.configuration != bot.configuration:
-                return bot
-            return bot.model_copy(update={"id": found.id})
-
-        return RecordedState(
-            tuple(map(identify, self.bots)), self.groups, self.pending_restarts, self.last, self.origin
-        )
 
 
 NOTHING_RECORDED = RecordedState()

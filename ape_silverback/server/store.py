@@ -143,13 +143,13 @@ class Store(Database):
     def _bots_changed(self) -> None:
         self._known = self._known_states = None
 
-    def add_bot(self, name: str, configuration: BotConfiguration) -> BotRecord:
-        """Add a bot that was just created.
+    def add_bot(self, name: str, configuration: BotConfiguration, bot: uuid.UUID | None = None) -> BotRecord:
+        """Add a bot that was just created, under an id that is free; None for a new one.
 
         Raises:
             NameTakenError: the name is taken.
         """
-        identity = str(uuid.uuid4())
+        identity = str(bot or uuid.uuid4())
         task = _new_task(ResourceStatus.CREATED).model_dump_json()
         values = (identity, name, now(), configuration.model_dump_json(), ResourceStatus.CREATED, True, task)
         columns = "id, name, created, configuration, status, wanted, task"
@@ -275,13 +275,13 @@ class Store(Database):
         """Return one variable group."""
         return next((_group(row) for row in self.rows("SELECT * FROM groups WHERE id = ?", str(group))), None)
 
-    def add_group(self, name: str, values: Mapping[str, str]) -> GroupRecord:
-        """Add a variable group.
+    def add_group(self, name: str, values: Mapping[str, str], group: uuid.UUID | None = None) -> GroupRecord:
+        """Add a variable group, under an id that is free; None for a new one.
 
         Raises:
             NameTakenError: the name is taken.
         """
-        identity = str(uuid.uuid4())
+        identity = str(group or uuid.uuid4())
         row = (identity, name, now(), 1, json.dumps(sorted(values)), self._encrypt(values))
         with self.transaction() as db:
             db.execute("INSERT INTO groups VALUES (?, ?, ?, ?, ?, ?)", row)

@@ -178,20 +178,26 @@ class Supervisor:
         self,
         name: str,
         configuration: BotConfiguration,
-        check: Callable[[], None] = lambda: None,
+        check: Callable[[], BotRecord | None] = lambda: None,
+        bot_id: uuid.UUID | None = None,
     ) -> BotRecord:
         """Create a bot and start it.
 
         Args:
-            check: raises if it can't be created; what it sees still holds when the bot is.
+            name: its name.
+            configuration: what it is.
+            check: raises if it can't be created, and returns the bot if it was already; what it sees still holds when
+                the bot is created.
+            bot_id: its id; None for a new one.
 
         Raises:
             NameTakenError: there is one of this name.
         """
         with self._lock:
             with self.store.transaction():
-                check()
-                bot = self.store.add_bot(name, configuration)
+                if (there := check()) is not None:
+                    return there
+                bot = self.store.add_bot(name, configuration, bot_id)
                 self._enter(bot, PROVISIONING)
             self._start(self._reload(bot), "created")
             return self._reload(bot)

@@ -9,6 +9,7 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import httpx
 import pytest
@@ -193,6 +194,24 @@ def test_policies_of_a_bot_are_kept_changed_and_reset(http: httpx.Client) -> Non
         assert send(http, "PATCH", path, {"healthy": {"silent": 5}}).json()["healthy"] == {"silent": 5, "lag": 20}
     finally:
         http.delete(f"/bots/{bot['id']}")
+
+
+def test_what_is_created_with_an_id_of_the_clients_is_created_once(http: httpx.Client) -> None:
+    chosen = {"id": str(uuid4())}
+    body = {"name": "chosen", "image": "x/y:1", "ecosystem": "ethereum", "network": "mainnet", "provider": "node"}
+    made = http.post("/bots", json=body | chosen)
+    assert (made.status_code, made.json()["id"]) == (200, chosen["id"])
+    assert http.post("/bots", json=body | chosen).json()["created"] == made.json()["created"]
+    assert http.post("/bots", json=body | chosen | {"network": "sepolia"}).status_code == 409
+    assert http.post("/bots", json=body).status_code == 409, "the name is taken"
+    http.delete(f"/bots/{chosen['id']}")
+    assert http.post("/bots", json=body | chosen).status_code == 409, "it was removed"
+
+    group = http.post("/vars", params={"name": "chosen"} | chosen, json={"A": "1"})
+    assert group.json()["id"] == chosen["id"]
+    assert http.post("/vars", params={"name": "chosen"} | chosen, json={"A": "1"}).json() == group.json()
+    assert http.post("/vars", params={"name": "chosen"} | chosen, json={"B": "1"}).status_code == 409
+    assert http.post("/vars", params={"name": "chosen"}, json={"A": "1"}).status_code == 409
 
 
 def test_a_half_sent_request_is_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -32,7 +32,7 @@ from ape_silverback.server.runtimes import ImageError
 from ape_silverback.server.store import BotRecord, Store
 from ape_silverback.server.supervisor import Supervisor
 
-EXTENSIONS = ("task", "restarts", "restart-policy", "health-details", "removed-logs")
+EXTENSIONS = ("task", "restarts", "restart-policy", "health-details", "removed-logs", "chosen-ids")
 
 NO_CHANGE = "<no-change>"
 
@@ -60,8 +60,12 @@ class BotEvent(BaseModel):
 
 
 class NewBot(BaseModel):
-    """Body of ``POST /bots``."""
+    """Body of ``POST /bots``.
 
+    With an id that the client chose, the same request sent again returns the bot that the first one made.
+    """
+
+    id: UUID | None = None
     name: Name
     image: LongText
     ecosystem: Text
@@ -140,14 +144,24 @@ def new_bot(supervisor: TheSupervisor, store: TheStore, paid: WhatIsPaid, body: 
     """Make a bot and start it."""
     configuration = BotConfiguration.model_validate(body.model_dump(include=set(BotConfiguration.model_fields)))
 
-    def check() -> None:
+    def check() -> BotRecord | None:
+        if body.id is not None and (there := store.bot(body.id)) is not None:
+            if (there.name, there.configuration) == (
+                body.name,
+                configuration,
+            ) and there.status < ResourceStatus.DEPROVISIONING:
+                return there
+            raise HTTPException(409, f"there is another bot with the id {body.id}")
+        if body.id is not None and any(one.id == body.id for one in store.removed_bots()):
+            raise HTTPException(409, f"a bot with the id {body.id} was removed")
         check_room(len(store.bots()))
         _check(configuration, supervisor)
         if any(bot.name == body.name for bot in store.bots()):
             raise HTTPException(409, f"there is a bot '{body.name}' already")
         _check_paid(paid, [bot.configuration for bot in store.bots() if bot.wanted], configuration)
+        return None
 
-    return _info(supervisor.create(body.name, configuration, check), _credential_ids(store), supervisor)
+    return _info(supervisor.create(body.name, configuration, check, body.id), _credential_ids(store), supervisor)
 
 
 @bots_router.patch("/{bot}")

@@ -40,13 +40,25 @@ def groups(store: TheStore) -> list[VariableGroupInfo]:
 
 
 @router.post("")
-def new_group(store: TheStore, name: Annotated[Name, Query()], body: Values) -> VariableGroupInfo:
-    """Make a variable group."""
+def new_group(
+    store: TheStore,
+    name: Annotated[Name, Query()],
+    body: Values,
+    group_id: Annotated[UUID | None, Query(alias="id")] = None,
+) -> VariableGroupInfo:
+    """Make a variable group.
+
+    With an id that the client chose, the same request sent again returns the group that the first one made.
+    """
     with store.transaction():
+        if group_id is not None and (there := store.group(group_id)) is not None:
+            if (there.name, there.revision, set(there.variables)) == (name, 1, set(body)):
+                return _info(there)
+            raise HTTPException(409, f"there is another variable group with the id {group_id}")
         check_room(len(store.groups()))
         if any(group.name == name for group in store.groups()):
             raise HTTPException(409, f"there is a variable group '{name}' already")
-        return _info(store.add_group(name, body))
+        return _info(store.add_group(name, body, group_id))
 
 
 @router.patch("/{group}")
