@@ -29,6 +29,10 @@ case "$BEHAVIOUR" in
         exit 4
         ;;
     finish) exit 0 ;;
+    breaker) # as the bot SDK ends itself after tasks that failed
+        echo "ERROR:    CircuitBreaker: too many failures"
+        exit 0
+        ;;
     suicide)
         sleep 0.3
         kill -KILL $$

@@ -9,12 +9,14 @@ from datetime import datetime, timezone
 from typing import Any
 
 import pytest
+from silverback.cluster.client import ClusterClient as PublicClient
 
 from ape_silverback.cluster.client import Bot, ClusterClient
-from ape_silverback.cluster.types import ResourceStatus
+from ape_silverback.cluster.types import ResourceStatus, RestartPolicy
 from ape_silverback.exceptions import ValidationFailed
 from tests.engines.conftest import Server
 from tests.engines.engine import IMAGE
+from tests.engines.served import KEY
 
 pytestmark = pytest.mark.xdist_group("engines")
 
@@ -199,3 +201,44 @@ def test_several_bots_start_and_stop_side_by_side(client: ClusterClient, server:
         bot.stop()
     for bot in made:
         until(bot, STOPPED)
+
+
+def test_a_bot_that_crashes_is_started_again_until_its_policy_gives_up(client: ClusterClient, server: Server) -> None:
+    bot = until(new_bot(client, server, "crash"), STOPPED)
+    bot.update(restart=RestartPolicy(max_restarts=2, backoff=0.1))
+    bot.start()
+    wait_for(lambda: (client.bots["one"].task.stopped_reason or "").startswith("crashed 2 times"))
+    found = client.bots["one"]
+    assert found.status is STOPPED
+    assert found.restarts.count == 1
+    assert len(found.restarts.crashes) == 2
+    assert "the pool has no such token" in found.task.stopped_reason
+    assert [message.startswith("command run") for message in messages(bot)].count(True) == 3
+
+
+def test_a_bot_that_its_circuit_breaker_ended_stays_down(client: ClusterClient, server: Server) -> None:
+    bot = new_bot(client, server, "breaker")
+    bot.update(restart=RestartPolicy(backoff=0.1))
+    until(bot, STOPPED)
+    assert "circuit breaker: CircuitBreaker: too many failures" in client.bots["one"].task.stopped_reason
+    time.sleep(1)
+    assert bot.status is STOPPED
+    assert [message.startswith("command run") for message in messages(bot)].count(True) == 1
+
+
+def test_the_public_client_works(client: ClusterClient, server: Server) -> None:
+    public = PublicClient(base_url=server.url, headers={"X-API-Key": KEY})
+    group = public.new_variable_group("group-one", {"BEHAVIOUR": "show"})
+    bot = public.new_bot("one", server.image, "ethereum", "local", "foundry", environment=["group-one"])
+    wait_for(lambda: bot.status.name == "RUNNING")
+    assert bot.is_healthy
+    assert [one.healthy for one in public.health.bots.values()] == [True]
+    wait_for(lambda: any("BEHAVIOUR=show" in entry.message for entry in bot.logs))
+    bot.stop()
+    wait_for(lambda: bot.status.name == "STOPPED")
+    bot.start()
+    wait_for(lambda: bot.status.name == "RUNNING")
+    assert bot.errors == []
+    bot.remove()
+    group.remove()
+    assert (public.bots, public.variable_groups) == ({}, {})

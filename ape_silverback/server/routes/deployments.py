@@ -21,6 +21,8 @@ MOST_BYTES = 4_000_000
 router = APIRouter(prefix="/deployments")
 
 Project = Annotated[str, Query(min_length=1, max_length=1000)]
+After = Annotated[int, Query(ge=0, le=2**53)]
+"""Number of a line; larger ones don't fit into a column of SQLite, nor into a number of JSON."""
 
 
 class DeploymentLines(BaseModel):
@@ -48,7 +50,7 @@ def read_lines(store: TheStore, project: Project) -> DeploymentLines:
 
 
 @router.post("")
-def append_line(store: TheStore, project: Project, after: Annotated[int, Query(ge=0)], line: dict[str, Any]) -> int:
+def append_line(store: TheStore, project: Project, after: After, line: dict[str, Any]) -> int:
     """Append a line to a project's record, after the one that the client saw last; return its number.
 
     A line that was appended already by the same request, whose answer was lost, isn't appended again.

@@ -396,11 +396,15 @@ class Launch:
         credential = self.run.credential
         login = {"username": credential.username, "password": credential.password} if credential else None
         layers: dict[str, str] = {}
-        for event in engine.pull(repository, tag or "latest", stream=True, decode=True, auth_config=login):
+        try:
+            events = engine.pull(repository, tag or "latest", stream=True, decode=True, auth_config=login)
+        except APIError as error:
+            raise EngineError(pull_error(self.run, engine_text(error))) from error
+        for event in events:
             if self._cancelled.is_set():
                 break
             if "error" in event:
-                raise EngineError(f"image '{self.run.image}' can't be pulled: {event['error']}")
+                raise EngineError(pull_error(self.run, str(event["error"])))
             if "id" in event and event.get("status", "").split(":")[0] != "Pulling from":
                 layers[event["id"]] = event.get("status", "")
             there = sum(status in ("Pull complete", "Already exists") for status in layers.values())
@@ -514,6 +518,20 @@ def moment(text: str) -> datetime | None:
     seconds, _, fraction = text.rstrip("Z").partition(".")
     found = datetime.fromisoformat(seconds).replace(tzinfo=timezone.utc, microsecond=int(f"{fraction:0<6}"[:6]))
     return found if found.year > 1 else None
+
+
+def pull_error(run: Run, text: str) -> str:
+    """Return why an image can't be pulled, from what the engine or the registry answered."""
+    refused = any(word in text.lower() for word in ("unauthorized", "authentication required", "no basic auth"))
+    if refused and run.credential:
+        credential = run.credential
+        text = (
+            f"{credential.hostname} refused the bot's registry credential (user {credential.username}); "
+            "correct it with `ape silverback cluster registry update`"
+        )
+    elif refused:
+        text = f"{text}; the registry needs a credential: give the bot one"
+    return f"image '{run.image}' can't be pulled: {text}"
 
 
 def engine_text(error: Exception) -> str:

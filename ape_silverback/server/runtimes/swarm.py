@@ -17,7 +17,7 @@ from datetime import datetime, timezone
 from typing import Any
 from uuid import UUID
 
-from docker.errors import DockerException, ImageNotFound
+from docker.errors import APIError, DockerException, ImageNotFound
 from docker.types import (
     ContainerSpec,
     DriverConfig,
@@ -44,11 +44,14 @@ from ape_silverback.server.runtimes.docker import (
     CLUSTER_LABEL,
     LOG_OPTIONS,
     DockerRuntime,
+    Engine,
     command_of,
+    connect,
     engine_text,
     environment_of,
     labels_of,
     moment,
+    pull_error,
     user_of,
 )
 from ape_silverback.server.runtimes.engine_log import Answer, EngineLog
@@ -85,10 +88,9 @@ class SwarmRuntime(DockerRuntime):
         with _engine_errors():
             for service in self._services({"label": [f"{BOT_LABEL}={run.bot}"]}):
                 self._remove(service["ID"])
-            if credential := run.credential:  # the engine hands it to the nodes that pull
-                self.engine.login(credential.username, credential.password, registry=credential.hostname, reauth=True)
             bound = state.get("node") if run.account else None
-            self.engine.create_service(**self._service(run, bound))
+            with self._logged_in(run) as engine:
+                engine.create_service(**self._service(run, bound))
         return {"signer": run.account is not None, "node": bound}
 
     def poll(self, bots: Mapping[UUID, State]) -> dict[UUID, Observation]:
@@ -205,6 +207,25 @@ class SwarmRuntime(DockerRuntime):
         self._logs[task.id] = EngineLog(
             self._folder(bot), task.id, follow, lambda: task.id in self._ended_at, self.settings.log_size
         )
+
+    @contextmanager
+    def _logged_in(self, run: Run) -> Iterator[Engine]:
+        """Yield a client that hands the bot's credential to the nodes that pull its image.
+
+        It is the bot's alone: a client remembers logins, and would pull for every other bot with them.
+        """
+        if not (credential := run.credential):
+            yield self.engine
+            return
+        engine = connect(self.settings.options)
+        try:
+            try:
+                engine.login(credential.username, credential.password, registry=credential.hostname, reauth=True)
+            except APIError as error:
+                raise EngineError(pull_error(run, engine_text(error))) from error
+            yield engine
+        finally:
+            engine.close()
 
     def _service(self, run: Run, node: str | None) -> dict[str, Any]:
         """Return what the engine is asked to run."""
