@@ -63,8 +63,6 @@ def _temporary_home() -> Iterator[None]:
     os.chdir(_HOME)
     yield
     os.chdir(ROOT)
-    _forked.end()
-    shutil.rmtree(_HOME, ignore_errors=True)
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -73,12 +71,24 @@ def pytest_xdist_auto_num_workers() -> int:
     return 2 * (os.cpu_count() or 1)
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_setupnodes() -> None:
+    """Start what all of them use."""
+    _forked.share()
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Fail where nothing may be skipped: where every part that a test needs was installed before."""
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
     if os.environ.get(NO_SKIPS) and reporter and reporter.stats.get("skipped"):
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_unconfigure() -> None:
+    """Take away what was made for all tests."""
+    _forked.end()
+    shutil.rmtree(_HOME, ignore_errors=True)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -128,6 +128,7 @@ class Supervisor:
         self._troubles: dict[uuid.UUID | None, str] = {}
         self._sweep = poll
         self._due = 0.0
+        self._is_stopping = False
         self._woken = threading.Event()
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="supervisor", daemon=True)
@@ -162,12 +163,16 @@ class Supervisor:
             self._thread.join(timeout=5.0)
 
     def _stop_all(self) -> None:
-        with self._lock:
-            for bot in self.store.bots():
-                if bot.status in (STARTUP, RUNNING):
-                    self._guarded(self._shut_down, bot, BY_CLUSTER)
+        self._is_stopping = True
         deadline = time.monotonic() + self.stop_grace + 5.0
-        while any(bot.status in ALIVE for bot in self.store.bots()) and time.monotonic() < deadline:
+        while time.monotonic() < deadline:
+            with self._lock:
+                bots = self.store.bots()
+                for bot in bots:  # one that was asked to start while it stopped has started meanwhile
+                    if bot.status in (STARTUP, RUNNING):
+                        self._guarded(self._shut_down, bot, BY_CLUSTER)
+            if not any(bot.status in ALIVE for bot in bots):
+                return
             if not self._thread.is_alive():
                 self.look()
             time.sleep(self.poll / 2)
@@ -358,7 +363,7 @@ class Supervisor:
             for bot in watched:
                 self._guarded(self._look_at_seen, bot, seen)
             for bot in bots:
-                if bot.status is STOPPED and bot.restarts.next_start:
+                if bot.status is STOPPED and bot.restarts.next_start and not self._is_stopping:
                     self._guarded(self._start_if_due, bot)
             for bot, kind, reason in self.work.look(bots):
                 self._guarded(self._tell, bot, kind, reason)

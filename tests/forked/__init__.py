@@ -17,6 +17,10 @@ from pathlib import Path
 HERE = Path(__file__).parent
 
 
+SHARED = "PYTEST_FORKED_APE"
+"""Variable that names the launcher of a server that another process of the tests has started."""
+
+
 class ForkedApe:
     """The server, which starts with the first use, and the launcher.
 
@@ -37,6 +41,8 @@ class ForkedApe:
         """The launcher, or the real command where processes can't be forked so."""
         if self.real or not hasattr(os, "pidfd_open"):
             return self.ape
+        if shared := os.environ.get(SHARED):
+            return Path(shared)
         self.folder.mkdir()
         socket, launcher = self.folder / "socket", self.folder / "ape"
         script = (HERE / "launcher.py").read_text().replace("{server}", str(socket)).replace("{ape}", str(self.ape))
@@ -54,6 +60,10 @@ class ForkedApe:
         assert self.process.stdout is not None
         assert self.process.stdout.readline() == b"listening\n"
         return launcher
+
+    def share(self) -> None:
+        """Start the server, for the processes that this one starts too."""
+        os.environ[SHARED] = str(self.command)
 
     def end(self) -> None:
         """End the server, and what it has forked."""

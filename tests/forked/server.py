@@ -1,5 +1,7 @@
 """Fork an ``ape`` for each connection of a launcher: ``python server.py SOCKET APE``. Ends with its stdin.
 
+One serves all processes that run tests: its imports take five seconds.
+
 Nothing that depends on the environment, the home or the folder may be made before the fork: modules are imported, and
 no manager of Ape exists yet. What a process does from there on, it does with its launcher's environment.
 """
@@ -28,10 +30,12 @@ MODULES = (
     *("ape._cli", "ape.api", "ape.cli", "ape.contracts", "ape.plugins", "ape.types", "ape.utils", "ape.version"),
     *("ape.managers.accounts", "ape.managers.chain", "ape.managers.compilers", "ape.managers.config"),
     *("ape.managers.converters", "ape.managers.networks", "ape.managers.plugins", "ape.managers.project"),
-    *("ape.managers.query", "ape_accounts", "ape_accounts.accounts", "ape_compile"),
-    *("ape_ethereum", "ape_ethereum.provider"),
-    *("ape_foundry", "ape_foundry.provider", "ape_node", "ape_node.provider", "ape_pm", "ape_test", "evmchains"),
-    *("eth_abi", "eth_account", "encodings.idna", "rich.progress", "rich.table", "web3", "web3.providers.rpc"),
+    *("ape.managers.query", "ape_accounts", "ape_accounts.accounts", "ape_cache.config", "ape_compile.config"),
+    *("ape_console.config", "ape_ethereum.ecosystem", "ape_ethereum.provider", "ape_ethereum.proxies"),
+    *("ape_foundry", "ape_foundry.provider", "ape_init", "ape_networks.config", "ape_node", "ape_node.provider"),
+    *("ape_plugins", "ape_pm", "ape_pm.project", "ape_run", "ape_test", "ape_test.provider", "evmchains"),
+    *("eth_abi", "eth_account", "encodings.idna", "encodings.utf_8_sig", "lazyasd", "rich.progress", "rich.table"),
+    *("tomlkit", "web3", "web3.providers.eth_tester", "web3.providers.rpc"),
 )
 
 

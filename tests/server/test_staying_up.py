@@ -239,6 +239,22 @@ def test_a_start_that_comes_while_a_bot_stops_waits_for_its_end(supervisor: Supe
     assert processes_of(bot) == [second]
 
 
+def test_a_restart_that_is_due_while_the_cluster_goes_down_waits_for_the_next_server(folder: Path) -> None:
+    slow = RestartPolicy(backoff=0.4, max_backoff=0.4, max_restarts=100)
+    with supervising(folder, restart=slow, stop_grace=1.0) as supervisor:
+        killed, stopping, asked = (create(supervisor, folder, name) for name in ("parent", "deaf", "polite"))
+        for bot in (killed, stopping, asked):
+            wait_for(lambda bot=bot: now(supervisor, bot).status is STATUS.RUNNING)
+        os.kill(processes_of(killed)[0], signal.SIGKILL)
+        supervisor.stop(asked)
+        supervisor.start(asked)
+        wait_for(lambda: now(supervisor, killed).status is STATUS.STOPPED)
+    assert [processes_of(bot) for bot in (killed, stopping, asked)] == [[], [], []]
+    with supervising(folder) as supervisor:
+        for bot in (killed, stopping, asked):
+            wait_for(lambda bot=bot: now(supervisor, bot).status is STATUS.RUNNING)
+
+
 # Nothing that a bot started outlives it
 
 
