@@ -8,10 +8,14 @@ than was allowed, decompressed.
 from __future__ import annotations
 
 import os
+import socket
 import ssl
+import threading
 import time
 import zlib
 from collections.abc import Iterable, Iterator
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeout
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -34,6 +38,9 @@ MAX_PIECE = 1 << 16
 
 LIMITS = httpx.Limits(max_connections=None, max_keepalive_connections=32)
 """Connections aren't limited in number: whoever opens many bounds them."""
+
+NUMERIC = socket.NI_NUMERICHOST | socket.NI_NUMERICSERV
+"""Addresses as numbers, without asking anything."""
 
 CERTIFICATE_VARIABLES = ("SSL_CERT_FILE", "SSL_CERT_DIR")
 
@@ -298,8 +305,18 @@ class _TimedBackend(httpcore.SyncBackend):
         local_address: str | None = None,
         socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
     ) -> httpcore.NetworkStream:
+        error: httpcore.ConnectError | httpcore.ConnectTimeout | None = None
         timeout = _in_time(timeout, httpcore.ConnectTimeout)
-        return _TimedStream(super().connect_tcp(host, port, timeout, local_address, socket_options))
+        end = None if timeout is None else time.monotonic() + timeout
+        for address in _addresses(host, port, timeout):
+            left = None if end is None else end - time.monotonic()
+            if left is not None and left <= 0:
+                break
+            try:
+                return _TimedStream(super().connect_tcp(address, port, left, local_address, socket_options))
+            except (httpcore.ConnectError, httpcore.ConnectTimeout) as failure:
+                error = error or failure  # that of the address which the system prefers
+        raise error or httpcore.ConnectTimeout("the connection took too long")
 
 
 class _TimedStream(httpcore.NetworkStream):
@@ -323,6 +340,44 @@ class _TimedStream(httpcore.NetworkStream):
 
     def get_extra_info(self, info: str) -> Any:
         return self._stream.get_extra_info(info)
+
+
+def _addresses(host: str, port: int, timeout: float | None) -> list[str]:
+    """Return the addresses of a host, in the order in which they should be tried.
+
+    Raises:
+        httpcore.ConnectError: it has none.
+        httpcore.ConnectTimeout: no name server answered in time.
+    """
+    if timeout is None or is_loopback(host) or _is_address(host):
+        return [host]
+    found: Future[list[str]] = Future()
+
+    def look_up() -> None:
+        try:
+            results = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        except (OSError, UnicodeError) as error:
+            found.set_exception(error)
+        else:
+            # The system's resolver can't be interrupted, so it has a thread, which nobody waits for any longer than
+            # this; a scope (fe80::1%eth0) is part of the address.
+            found.set_result(list(dict.fromkeys(socket.getnameinfo(result[4], NUMERIC)[0] for result in results)))
+
+    threading.Thread(target=look_up, name="look-up", daemon=True).start()
+    try:
+        return found.result(timeout)
+    except FutureTimeout:
+        raise httpcore.ConnectTimeout("no name server has answered in time") from None
+    except (OSError, UnicodeError) as error:
+        raise httpcore.ConnectError(str(error)) from error
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ip_address(host)
+    except ValueError:
+        return False
+    return True
 
 
 def _in_time(timeout: float | None, error: type[httpcore.TimeoutException]) -> float | None:

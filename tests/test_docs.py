@@ -26,7 +26,6 @@ from tests.conftest import ROOT, ape_command, environment_of, run_ape
 
 GUIDES = ROOT / "docs" / "userguides"
 READ = ("resolution", "signers", "deploying", "python", "cluster-server", "verifying")
-READ = ("resolution", "signers", "deploying", "python", "cluster-server", "verifying")
 RUN = (ROOT / "README.md", *(GUIDES / f"{name}.md" for name in READ))
 """Pages with blocks that run, in the order in which they do."""
 NOT_RUN = (

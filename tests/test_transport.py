@@ -5,7 +5,10 @@ from __future__ import annotations
 import gzip
 import itertools
 import resource
+import shutil
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -179,6 +182,59 @@ def test_headers_and_bodies_that_drip_end_at_the_deadline(head: bytes) -> None:
     ):
         _ = client.bots
     assert 1.0 < time.monotonic() - begun < 6.0
+
+
+SILENT_RESOLVER = """
+import fcntl, http.server, pathlib, socket, struct, subprocess, sys, threading, time
+with socket.socket() as any_socket:  # the loopback interface of a new network is down
+    fcntl.ioctl(any_socket, 0x8914, struct.pack("16sh14x", b"lo", 0x1 | 0x40))
+silent = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+silent.bind(("127.0.0.1", 53))
+two = "127.0.0.2 two.example" + chr(10) + "127.0.0.1 two.example"
+for file, content in (("resolv.conf", "nameserver 127.0.0.1"), ("nsswitch.conf", "hosts: files dns"), ("hosts", two)):
+    path = pathlib.Path(sys.argv[1], file)
+    path.write_text(content + chr(10))
+    there = pathlib.Path("/etc", file).resolve()
+    subprocess.run(["mount", "--bind", path, there], check=True)
+from ape_silverback.cluster.base_client import Retries
+from ape_silverback.cluster.client import ClusterClient
+from ape_silverback.exceptions import RequestTimeout
+begun = time.monotonic()
+client = ClusterClient(base_url="https://cluster.example.org", retries=Retries(attempts=1, deadline=1.5))
+try:
+    client.bots
+except RequestTimeout as error:
+    print(f"{time.monotonic() - begun:.1f}", error, sep=chr(10))
+print(len(silent.recv(4096)) > 0)
+
+class Empty(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(b"[]")
+
+server = http.server.HTTPServer(("127.0.0.1", 0), Empty)
+threading.Thread(target=server.serve_forever, daemon=True).start()
+print(ClusterClient(base_url=f"http://two.example:{server.server_port}").bots)
+"""
+"""A machine whose name server gets questions and never answers (the system's resolver waits for 10 s or more), and a
+name with two addresses, of which only the second one is served."""
+
+
+def test_a_name_server_that_never_answers_holds_nothing_up(tmp_path: Path) -> None:
+    apart = ["unshare", "--map-root-user", "--net", "--mount"]
+    if not shutil.which("unshare") or subprocess.run([*apart, "true"], capture_output=True).returncode:
+        pytest.skip("this machine allows no network namespaces")
+    command = [*apart, sys.executable, "-c", SILENT_RESOLVER, tmp_path]
+    begun = time.monotonic()
+    result = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert result.returncode == 0, result.stderr
+    seconds, text, asked, bots = result.stdout.splitlines()
+    assert 1.0 < float(seconds) < 5.0
+    assert "cluster.example.org" in text
+    assert asked == "True"
+    assert bots == "{}", "the next address of a name is tried"
+    assert time.monotonic() - begun < 30, "the command ends, though the question is still open"
 
 
 def test_the_earlier_of_two_deadlines_holds() -> None:

@@ -305,11 +305,14 @@ class ApiClient(httpx.Client):
         what: str,
         find: Callable[[], CreatedT | None],
         wanted: Mapping[str, Any],
+        *,
+        look_first: bool = False,
         **kwargs: Any,
     ) -> CreatedT:
         """POST something new, never twice: after a lost answer it is looked up before it is sent again.
 
-        What is found is ours only if it wasn't there before and is what was asked for.
+        What is found is ours only if it wasn't there before and is what was asked for. Without a look beforehand, what
+        somebody else made within ``CLOCK_TOLERANCE`` before, with the same values of ``wanted``, is taken for ours.
 
         Args:
             kind: what the API answers.
@@ -317,6 +320,8 @@ class ApiClient(httpx.Client):
             what: how errors call it, such as ``bot 'a'``.
             find: looks it up by its name.
             wanted: field → the value that it has if it is ours; a frozenset for a list in any order.
+            look_first: whether it is looked up before anything is sent: for what has secrets, which can't be compared
+                afterwards.
             kwargs: as for ``httpx.Client.build_request``.
 
         Raises:
@@ -324,6 +329,10 @@ class ApiClient(httpx.Client):
             Conflict: there was one of this name before.
         """
         lost: ClusterError | None = None
+        with deadline(self.retries.deadline):
+            if look_first and find() is not None:
+                where = f"{public_url(self.base_url)}".rstrip("/") + path
+                raise Conflict(f"{what} exists already, and stays as it is; nothing was sent", method="POST", url=where)
         begun = time.time()
         with deadline(self.retries.deadline) as end:
             delays = self.retries.delays(end)

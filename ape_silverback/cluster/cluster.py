@@ -434,6 +434,7 @@ class ClusterClient(ApiClient):
             f"registry credential '{name}'",
             lambda: self.credentials.get(name),
             {"hostname": hostname},
+            look_first=True,
             json=content,
         )
         return found._bind(self)
@@ -466,6 +467,7 @@ class ClusterClient(ApiClient):
             group,
             lambda: self.variable_groups.get(name),
             {"variables": frozenset(variables)},
+            look_first=True,
             params={"name": name},
             json=variables,
         )
@@ -554,7 +556,13 @@ class ClusterClient(ApiClient):
         wanted = {key: value for key, value in content.items() if key != "credential_name" or value is None}
         wanted |= {field: policy for field, policy in policies.items() if policy is not None}
         found = self.create(
-            Bot, "/bots", f"bot '{name}'", lambda: self.bots.get(name), wanted, json=content, timeout=SLOW_TIMEOUT
+            Bot,
+            "/bots",
+            f"bot '{name}'",
+            lambda: self.bots.get(name),
+            wanted,
+            json=content,
+            timeout=SLOW_TIMEOUT,
         )
         return found._bind(self)
 

@@ -217,15 +217,17 @@ class LocalCluster:
         """Raise if a server that runs doesn't have the runtime that is asked for.
 
         Raises:
-            LocalClusterError: it has another one.
+            LocalClusterError: it has another one, or other options.
         """
-        from ape_silverback.server.runtimes.loading import read_choice, settled
+        from ape_silverback.server.runtimes.loading import read_choice, wanted_choice
 
         choice = read_choice(self.folder)
-        if name is not None and (name, settled(name, options or {})) != (choice.name, dict(choice.options)):
+        wanted = wanted_choice(choice, name, options or {})
+        if wanted != choice:
+            difference = "other options of its runtime" if wanted.name == choice.name else f"runtime '{choice.name}'"
             raise LocalClusterError(
-                f"the local cluster is running with runtime '{choice.name}'; run `ape silverback cluster down` first, "
-                f"then `up --runtime {name}`"
+                f"the local cluster is running with {difference}; run `ape silverback cluster down` first, then `up` "
+                "with these options again"
             )
 
     def _check_log_size(self, size: int | None) -> None:

@@ -163,9 +163,18 @@ def test_a_name_that_our_own_lost_request_took_is_no_conflict() -> None:
         assert server.lines == ["POST /bots", "GET /bots", "POST /bots", "GET /bots"]
 
 
-def losing(listed: list[dict[str, Any]], **headers: str) -> Behaviour:
-    """Lose the answer of every POST, and list what is given."""
-    return lambda request: Reply(502) if request.method == "POST" else answer(listed, headers=headers)
+def losing(listed: list[dict[str, Any]], *, before: bool = False, **headers: str) -> Behaviour:
+    """Lose the answer of every POST, and list what is given: from the first POST on, or before as well."""
+    listing = before
+
+    def behave(request: Request) -> Reply:
+        nonlocal listing
+        if request.method == "POST":
+            listing = True
+            return Reply(502)
+        return answer(listed if listing else [], headers=headers)
+
+    return behave
 
 
 def make_group(client: ClusterClient) -> VariableGroup:
@@ -192,10 +201,22 @@ def client_of(kind: str, url: str, **more: Any) -> ClusterClient | PlatformClien
 def test_what_was_there_before_a_lost_create_is_a_conflict_and_not_ours(kind: str) -> None:
     make, listed = CREATES[kind]
     before = {**listed, "created": (datetime.now(timezone.utc) - timedelta(minutes=1)).isoformat()}
-    with serving(losing([before])) as server, client_of(kind, server.url) as client:
-        with pytest.raises(Conflict, match=f"{kind}.* was there before, and stays as it is; nothing was created"):
+    secret = kind in ("group", "credential")
+    text = "exists already, and stays as it is; nothing was sent" if secret else "was there before, and stays as it is"
+    with serving(losing([before], before=True)) as server, client_of(kind, server.url) as client:
+        with pytest.raises(Conflict, match=f"{kind}.* {text}"):
             make(client)
-        assert len([line for line in server.lines if line.startswith("POST")]) == 1
+        assert len([line for line in server.lines if line.startswith("POST")]) == (0 if secret else 1)
+
+
+@pytest.mark.parametrize("kind", ["group", "credential"])
+def test_what_somebody_else_made_a_moment_ago_isnt_taken_for_ours_though_its_values_cant_be_seen(kind: str) -> None:
+    make, listed = CREATES[kind]
+    a_moment_ago = {**listed, "created": datetime.now(timezone.utc).isoformat()}
+    with serving(losing([a_moment_ago], before=True)) as server, client_of(kind, server.url) as client:
+        with pytest.raises(Conflict, match="exists already"):
+            make(client)
+        assert not any(line.startswith("POST") for line in server.lines)
 
 
 @pytest.mark.parametrize("kind", CREATES)

@@ -23,6 +23,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from ape_silverback.cluster.base_client import Retries
 from ape_silverback.cluster.client import ClusterClient
 from ape_silverback.cluster.types import ResourceStatus
+from ape_silverback.exceptions import ValidationFailed
 from demo.chain import free_port
 from tests.conftest import Ape, ape_command, environment_of
 
@@ -113,6 +114,30 @@ def test_what_would_be_wrong_is_refused_before_it_listens(ape: Ape, options: tup
     assert result.returncode == 1
     assert tells in result.stderr
     assert "Traceback" not in result.stderr
+
+
+def test_bots_run_only_from_folders_that_are_allowed_until_others_are(home: Path, project: Path, ape: Ape) -> None:
+    for folder in (project, home / "other"):
+        (folder / "bots").mkdir(parents=True)
+        (folder / "bots" / "one.py").write_text("import time\ntime.sleep(600)\n")
+    (project / "link").symlink_to(home / "other")
+    folder, port = home / "served", free_port()
+    options = ("--folder", str(folder), "--port", str(port))
+    network = {"ecosystem": "ethereum", "network": "local", "provider": "foundry"}
+    with serving(home, *options, "--allow", str(project)), client_of(port, folder) as client:
+        client.new_bot(name="one", image=f"project:{project}#one", **network)
+    with serving(home, *options), client_of(port, folder) as client:
+        for elsewhere in (home / "other", project / "link", project / ".." / "home" / "other"):
+            with pytest.raises(ValidationFailed, match=f"this cluster runs projects in {project} only"):
+                client.new_bot(name="two", image=f"project:{elsewhere}#one", **network)
+        with pytest.raises(ValidationFailed, match="only"):
+            client.bots["one"].update(image=f"project:{home / 'other'}#one")
+    with serving(home, *options, "--allow", "/"), client_of(port, folder) as client:
+        client.new_bot(name="two", image=f"project:{home / 'other'}#one", **network)
+    (folder / "runtime.json").write_text("{}}")
+    result = ape("silverback", "cluster", "serve", *options)
+    assert (result.returncode, "Traceback" in result.stderr) == (1, False)
+    assert f"{folder / 'runtime.json'}, where the cluster's runtime is kept, can't be read" in result.stderr
 
 
 def client_of(port: int, folder: Path) -> ClusterClient:

@@ -318,6 +318,34 @@ def test_what_left_its_parent_session_and_environment_ends_with_the_bot(folder: 
         assert not (probe.parent / f"{PREFIX}{bot.id}").exists()
 
 
+def test_variables_of_a_bot_apply_to_the_bot_and_not_to_what_watches_it(folder: Path) -> None:
+    (folder / "planted").mkdir()
+    loaded = folder / "loaded"
+    (folder / "planted" / "sitecustomize.py").write_text(
+        f"import os\nwith open({str(loaded)!r}, 'a') as file:\n    file.write(f'{{os.getpid()}}\\n')\n"
+    )
+    variables = {
+        "PYTHONPATH": str(folder / "planted"),
+        "PYTHONSTARTUP": str(folder / "planted" / "sitecustomize.py"),
+        "LD_PRELOAD": str(folder / "planted" / "preload.so"),
+        "PATH": str(folder / "planted"),
+    }
+    runtime = ProcessRuntime(folder / "bots", command=(sys.executable, str(folder / "bot-process.py")))
+    run = Run(uuid.uuid4(), "one", f"project:{folder}#polite", variables)
+    runtime.start(run, {})
+    try:
+        wait_for(lambda: starts(folder, "polite"))
+        written = read_json(folder / "bots" / str(run.bot) / "run.json")
+        assert written
+        assert loaded.read_text().split() == [str(written["bot"])]
+        shim, bot = (psutil.Process(written[key]).environ() for key in ("pid", "bot"))
+        assert {name: bot.get(name) for name in variables} == variables
+        assert not variables.items() & shim.items()
+    finally:
+        runtime.kill(run.bot, {})
+        wait_for(lambda: not runtime.poll({run.bot: {}})[run.bot].alive)
+
+
 def test_a_bot_isnt_started_while_anything_of_its_former_run_is_left(folder: Path) -> None:
     runtime = ProcessRuntime(folder / "bots", command=(sys.executable, str(folder / "bot-process.py")))
     run = Run(uuid.uuid4(), "one", f"project:{folder}#polite", {})

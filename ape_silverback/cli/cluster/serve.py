@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 from ape.cli import verbosity_option
 
-from ape_silverback.cli.shared.options import log_size_option
+from ape_silverback.cli.shared.options import allow_option, log_size_option
 from ape_silverback.cli.shared.terminal import echo, note
 
 MIB = 1024 * 1024
@@ -42,6 +42,7 @@ _folder_option = click.option(
 @click.option(
     "--docker-network", metavar="NAME", help="Network of the containers: host, bridge or a network's name. [bridge]"
 )
+@allow_option
 @click.option("--bot-cpus", type=click.FloatRange(min=0.01), help="CPU cores that each bot may use (docker, swarm).")
 @click.option("--bot-memory", metavar="MIB", type=click.IntRange(min=16), help="Memory that each bot may use, in MiB.")
 @log_size_option
@@ -57,6 +58,7 @@ def serve(
     keep_bots: bool,
     runtime: str | None,
     docker_network: str | None,
+    allow: tuple[Path, ...],
     bot_cpus: float | None,
     bot_memory: int | None,
     log_size: int | None,
@@ -88,7 +90,7 @@ def serve(
         address=address,
         keep_bots=keep_bots,
         runtime=runtime,
-        runtime_options=runtime_options(runtime, docker_network),
+        runtime_options=runtime_options(runtime, docker_network, allow),
         log_size=log_size,
         limits=Limits(cpus=bot_cpus, memory=bot_memory * MIB if bot_memory else None),
     )

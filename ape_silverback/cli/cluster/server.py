@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 from ape.cli import verbosity_option
 
-from ape_silverback.cli.shared.options import format_option, log_size_option
+from ape_silverback.cli.shared.options import allow_option, format_option, log_size_option
 from ape_silverback.cli.shared.output import show
 from ape_silverback.cli.shared.terminal import echo, note
 
@@ -39,6 +41,7 @@ PLATFORM = "local-platform"
 @click.option(
     "--docker-network", metavar="NAME", help="Network of the containers: host, bridge or a network's name. [bridge]"
 )
+@allow_option
 @log_size_option
 @format_option
 @verbosity_option()
@@ -50,6 +53,7 @@ def up(
     dev_payments: bool,
     runtime: str | None,
     docker_network: str | None,
+    allow: tuple[Path, ...],
     log_size: int | None,
     format_: str,
 ) -> None:
@@ -66,6 +70,7 @@ def up(
     \b
     Example:
         ape silverback cluster up
+        ape silverback cluster up --allow ~/bots
         ape silverback cluster up --runtime docker --docker-network host
         ape silverback cluster up --chain http://127.0.0.1:8545 --dev-payments
     """
@@ -81,7 +86,7 @@ def up(
         port,
         wanted=wanted,
         runtime=runtime,
-        runtime_options=runtime_options(runtime, docker_network),
+        runtime_options=runtime_options(runtime, docker_network, allow),
         notify=_notifications(),
         log_size=log_size,
     )
@@ -162,7 +167,7 @@ def _notifications() -> NotifySettings:
     return NotifySettings(variables=config.urls, events=config.events)
 
 
-def runtime_options(runtime: str | None, network: str | None) -> dict[str, str]:
+def runtime_options(runtime: str | None, network: str | None, allow: tuple[Path, ...]) -> dict[str, str]:
     """Return the options of a runtime.
 
     Raises:
@@ -170,7 +175,12 @@ def runtime_options(runtime: str | None, network: str | None) -> dict[str, str]:
     """
     if network is not None and runtime not in ("docker", "swarm"):
         raise click.UsageError("--docker-network needs --runtime docker or --runtime swarm.")
-    return {"network": network} if network else {}
+    if allow and runtime not in (None, "process"):
+        raise click.UsageError("--allow needs --runtime process: other runtimes run images.")
+    if colons := [str(folder) for folder in allow if os.pathsep in str(folder)]:
+        raise click.UsageError(f"--allow can't take a path with '{os.pathsep}' in it: {colons[0]}")
+    options = {"network": network} if network else {}
+    return options | ({"allow": os.pathsep.join(map(str, allow))} if allow else {})
 
 
 def _write_profiles(started: Started) -> None:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
 from functools import partial
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
@@ -69,6 +70,14 @@ format_option = click.option(
     default=TEXT,
     show_default=True,
     help="Output format; docs/userguides/output.md describes JSON and YAML.",
+)
+
+allow_option = click.option(
+    "--allow",
+    metavar="FOLDER",
+    type=click.Path(exists=True, file_okay=False, resolve_path=True, path_type=Path),
+    multiple=True,
+    help="Run bots as processes only from projects in FOLDER; repeatable, kept for the next time, / for any.",
 )
 
 wide_option = click.option(

@@ -19,7 +19,7 @@ from ape_silverback.files import write_private
 from ape_silverback.server.app import make_app
 from ape_silverback.server.lifecycle import ImpossibleTransition
 from ape_silverback.server.platform.store import ClusterRecord, PlatformStore
-from ape_silverback.server.runtimes.loading import DEFAULT, RuntimeChoice, write_choice
+from ape_silverback.server.runtimes.loading import RuntimeChoice, write_choice
 from ape_silverback.server.serving import end_bots, supervisor_of
 from ape_silverback.server.supervisor import Supervisor
 from ape_silverback.version import __version__
@@ -156,7 +156,7 @@ class Clusters:
     def _serve(self, record: ClusterRecord) -> None:
         folder = self._folder(record)
         api_key = _api_key(folder / "api-key")
-        if self.runtime.name != DEFAULT:
+        if self.runtime != RuntimeChoice():
             write_choice(folder, replace(self.runtime, cluster=str(record.info.id)))
         supervisor = supervisor_of(folder, lambda: self._address(record), api_key)
         app = make_app(supervisor, api_key, session=self.session, configuration=record.info.configuration)

@@ -12,6 +12,8 @@ from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import entry_points
 from pathlib import Path
 
+from pydantic import TypeAdapter, ValidationError
+
 from ape_silverback.exceptions import LocalClusterError
 from ape_silverback.files import write_private
 from ape_silverback.server.runtimes import EngineError, Runtime, RuntimeSettings
@@ -39,12 +41,25 @@ class RuntimeChoice:
     log_size: int = LOG_BOUND
 
 
+_CHOICE = TypeAdapter(RuntimeChoice)
+
+
 def read_choice(folder: Path) -> RuntimeChoice:
-    """Return the runtime that a cluster has, by the cluster's folder; processes where none was chosen."""
+    """Return the runtime that a cluster has, by the cluster's folder; processes where none was chosen.
+
+    Raises:
+        LocalClusterError: the file that it is kept in is damaged.
+    """
     try:
-        return RuntimeChoice(**json.loads(_choice_file(folder).read_text(encoding="utf8")))
+        return _CHOICE.validate_json(_choice_file(folder).read_bytes())
     except FileNotFoundError:
         return RuntimeChoice()
+    except (OSError, ValidationError) as error:  # not taken for the default, which may run more than was allowed
+        reason = error.strerror if isinstance(error, OSError) else "it isn't what `up` or `serve` writes"
+        raise LocalClusterError(
+            f"{_choice_file(folder)}, where the cluster's runtime is kept, can't be read: {reason}; restore it, or "
+            "delete it and pass --runtime and its options again"
+        ) from None
 
 
 def write_choice(folder: Path, choice: RuntimeChoice) -> None:
@@ -61,20 +76,38 @@ def choose_runtime(
     Args:
         folder: of the cluster.
         name: of the runtime; None for what the cluster has, at first processes.
-        options: of that runtime.
+        options: of that runtime; processes keep those that aren't given.
         log_size: bytes of a bot's log; None for what the cluster has.
 
     Raises:
-        LocalClusterError: it isn't installed, or its engine doesn't answer.
+        LocalClusterError: it isn't installed, its engine doesn't answer, or it doesn't have such options.
     """
-    before = choice = read_choice(folder)
-    if name is not None:
-        choice = replace(choice, name=name, options=settled(name, options or {}))
+    before = read_choice(folder)
+    choice = wanted_choice(before, name, options or {})
     if log_size is not None:
         choice = replace(choice, log_size=log_size)
     create_runtime(choice.name, settings_of(folder, choice)).close()  # whether its engine answers
     if choice != before:
         write_choice(folder, choice)
+
+
+def wanted_choice(before: RuntimeChoice, name: str | None, options: Mapping[str, str]) -> RuntimeChoice:
+    """Return the choice that a cluster should have after the one that it has had.
+
+    What processes are confined to stays until it is given anew.
+
+    Raises:
+        LocalClusterError: the runtime isn't installed, or doesn't have such options.
+    """
+    wanted = before.name if name is None else name
+    if wanted == DEFAULT:
+        kept = before.options if before.name == DEFAULT else {}
+        return replace(before, name=wanted, options={**kept, **options})
+    if "allow" in options:
+        raise LocalClusterError(
+            f"the folders of --allow are for bots that run as processes; this cluster's runtime is '{wanted}'"
+        )
+    return before if name is None else replace(before, name=wanted, options=settled(wanted, options))
 
 
 def runtime_of(folder: Path) -> Runtime:

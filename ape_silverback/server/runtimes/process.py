@@ -223,8 +223,10 @@ class ProcessRuntime:
         try:
             if not folder.is_dir():
                 raise ImageError(f"{cant}: there is no folder {folder}")
-            if self.allowed and not any(folder.resolve().is_relative_to(one) for one in self.allowed):
-                raise ImageError(f"{cant}: this cluster runs projects in {', '.join(map(str, self.allowed))} only")
+            if self.allowed:
+                folder = folder.resolve()  # run what was looked at: a link can be changed meanwhile
+                if not any(folder.is_relative_to(one) for one in self.allowed):
+                    raise ImageError(f"{cant}: this cluster runs projects in {', '.join(map(str, self.allowed))} only")
             found = find_bot_module(folder, module)
         except (OSError, ValueError) as error:  # a path that the system refuses to look at
             if isinstance(error, ImageError):
