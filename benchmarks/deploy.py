@@ -81,7 +81,7 @@ def main() -> None:
 
 
 def program(name: str) -> str:
-    """Give where a command is."""
+    """Return where a command is."""
     return str(Path(sys.executable).with_name(name))
 
 

@@ -12,7 +12,7 @@ bot = SilverbackBot()
 
 @bot.on_startup()
 def begin(startup_state: StateSnapshot):
-    """Say where the last run ended, and begin to remember."""
+    """Log where the last run ended, and begin to remember."""
     logger.info(f"Last block processed before this run: {startup_state.last_block_processed}")
     bot.state.last_fee = None
 

@@ -35,7 +35,7 @@ def book_stream(log: ContractLog):
 
 @bot.on_(chain.blocks)
 def report(block):
-    """Say from time to time what the books hold, and write them down."""
+    """Log from time to time what the books hold, and write them down."""
     if block.number % REPORT_EVERY == 0:
         logger.info(f"Block {block.number}: {len(bot.state.books)} streams in the books")
         write_books()

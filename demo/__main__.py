@@ -141,7 +141,7 @@ def _pay(environment: dict[str, str]) -> None:
 
 
 def _wait_for_log(environment: dict[str, str], name: str) -> list[str]:
-    """Give a bot's log once it shows handled blocks, and for `streams` the stream that was opened."""
+    """Return a bot's log once it shows handled blocks, and for `streams` the stream that was opened."""
     deadline = time.monotonic() + PATIENCE
     while True:
         log = _ape(environment, "silverback", "cluster", "bots", "logs", name, quiet=True)

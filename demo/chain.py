@@ -35,7 +35,7 @@ def find_anvil() -> Path | None:
 
 
 def free_port() -> int:
-    """Give a port of the loopback interface that nobody uses now."""
+    """Return a port of the loopback interface that nobody uses now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

@@ -33,14 +33,14 @@ LEFT_OUT_OPTIONS: dict[tuple[str, str], str] = {}
 
 
 def ours() -> click.Group:
-    """Give our commands."""
+    """Return our commands."""
     from ape_silverback.cli import cli
 
     return cli
 
 
 def leaves(command: click.Command, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], click.Command]]:
-    """Give every command that does something, with the words that lead to it."""
+    """Return every command that does something, with the words that lead to it."""
     if not isinstance(command, click.Group):
         yield path, command
         return
@@ -51,7 +51,7 @@ def leaves(command: click.Command, path: tuple[str, ...] = ()) -> Iterator[tuple
 
 
 def find(root: click.Command, path: tuple[str, ...]) -> click.Command | None:
-    """Give the command that words lead to."""
+    """Return the command that words lead to."""
     for name in path:
         found = root.get_command(click.Context(root), name) if isinstance(root, click.Group) else None
         if found is None:
@@ -95,7 +95,7 @@ def command_page(path: tuple[str, ...]) -> str:
 
 
 def options_of(command: click.Command) -> dict[str, list[str]]:
-    """Give each option's longest spelling and all its spellings; ``--help`` and ``-v`` are everybody's."""
+    """Return each option's longest spelling and all its spellings; ``--help`` and ``-v`` are everybody's."""
     found = {}
     for parameter in command.params:
         if isinstance(parameter, click.Option):
@@ -105,7 +105,7 @@ def options_of(command: click.Command) -> dict[str, list[str]]:
 
 
 def shape_of(command: click.Command) -> dict[str, str]:
-    """Give how each spelling of an option is used: with a value or without, once or often."""
+    """Return how each spelling of an option is used: with a value or without, once or often."""
     return {
         spelling: f"{'flag' if parameter.is_flag else 'value'}{'s' if parameter.multiple else ''}"
         for parameter in command.params
@@ -115,7 +115,7 @@ def shape_of(command: click.Command) -> dict[str, str]:
 
 
 def refused_arguments(public: click.Command, mine: click.Command) -> list[str]:
-    """Give the arguments of a public command that ours wouldn't take, or that ours demands on top."""
+    """Return the arguments of a public command that ours wouldn't take, or that ours demands on top."""
 
     def arguments(command: click.Command) -> list[click.Argument]:
         return [parameter for parameter in command.params if isinstance(parameter, click.Argument)]
@@ -127,7 +127,7 @@ def refused_arguments(public: click.Command, mine: click.Command) -> list[str]:
 
 
 def mapping() -> list[tuple[str, str, list[str], list[str]]]:
-    """Give each public command, ours, what is missing without a reason, and what is new.
+    """Return each public command, ours, what is missing without a reason, and what is new.
 
     The command's name is followed by the reason where it is left out.
     """

@@ -52,7 +52,7 @@ def run(served: Cluster, home: Path, project: Path) -> Run:
 
 
 def runner(home: Path, project: Path, **environment: str) -> Run:
-    """Give what runs `ape silverback cluster …` with something in its environment, and looks at the exit code."""
+    """Return what runs `ape silverback cluster …` with something in its environment, and looks at the exit code."""
 
     def run(*arguments: str, code: int = 0, stdin: str | None = None, **more: str) -> CompletedProcess[str]:
         command = ["silverback", "cluster", *arguments]

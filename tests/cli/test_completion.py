@@ -29,7 +29,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 
 
 def offered(home: Path, project: Path, line: str, **environment: str) -> list[str]:
-    """Give what bash would offer at the end of a line."""
+    """Return what bash would offer at the end of a line."""
     words = line.split(" ")
     result = run_ape(
         home,

@@ -29,7 +29,7 @@ def used(ghcr: None, client: ClusterClient) -> None:
 
 
 def kept(cluster: Cluster, name: str) -> tuple[str, str, str, str]:
-    """Give what the cluster keeps and doesn't tell: registry, mail address, user name, password."""
+    """Return what the cluster keeps and doesn't tell: registry, mail address, user name, password."""
     store = cluster.store
     [row] = store.rows("SELECT * FROM credentials WHERE name = ?", name)
     return row["hostname"], row["email"], row["username"], store._decrypt(row["password"])["password"]

@@ -30,7 +30,7 @@ def bot(rpc: None, client: ClusterClient) -> Bot:
 
 
 def values(cluster: Cluster, name: str) -> dict[str, str]:
-    """Give what the cluster keeps and doesn't tell."""
+    """Return what the cluster keeps and doesn't tell."""
     return cluster.store.values_of(name)
 
 

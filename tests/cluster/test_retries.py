@@ -326,7 +326,7 @@ def test_a_post_of_somebody_elses_is_sent_once() -> None:
 
 
 def waits_of(*replies: Reply, retries: Retries) -> list[float]:
-    """Give the seconds that were waited between attempts."""
+    """Return the seconds that were waited between attempts."""
     slept: list[float] = []
     patient = Retries(retries.attempts, retries.deadline, retries.first_delay, retries.longest_delay, slept.append)
     with (

@@ -449,7 +449,7 @@ def test_this_repository_is_an_example_that_holds() -> None:
 
 
 def keys_of(model: type[BaseModel], prefix: tuple[str, ...] = ()) -> set[tuple[str, ...]]:
-    """Give every key that may be written in a part; a name that the user chooses is a star."""
+    """Return every key that may be written in a part; a name that the user chooses is a star."""
     found: set[tuple[str, ...]] = set()
     for name, field in model.model_fields.items():
         path = (*prefix, name)

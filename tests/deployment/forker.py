@@ -22,7 +22,7 @@ STATES = 4
 
 
 def state(number: int) -> DesiredState:
-    """Give one of some states that differ in everything that can differ."""
+    """Return one of some states that differ in everything that can differ."""
     network = ("mainnet", "sepolia")[number % 2]
     groups = {"rpc": ("X",) if number % 2 else ("X", "Y")}
     bots = [bot("steady", environment=("rpc",)), bot("changing", network=network)]
@@ -34,7 +34,7 @@ def state(number: int) -> DesiredState:
 
 
 def values(number: int) -> dict[str, str]:
-    """Give the values that a deployment of a state sends."""
+    """Return the values that a deployment of a state sends."""
     return {name: f"{name}-{number}" for name in "XYZ"}
 
 

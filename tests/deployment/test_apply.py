@@ -27,7 +27,7 @@ MACHINE = LocalState({name: f"key:{name}" for name in VALUES})
 
 
 def runs(served: Cluster, name: str) -> dict[str, object]:
-    """Give the configuration that a bot really runs with."""
+    """Return the configuration that a bot really runs with."""
     found: dict[str, object] = json.loads(served.runs_with(name)["configuration"])
     return found
 

@@ -64,13 +64,13 @@ def bot(module: str = "blocks", name: str = "blocks") -> DesiredBot:
 
 
 def copied(recipe: Recipe, project: Path) -> set[str]:
-    """Give the files that the engine gets."""
+    """Return the files that the engine gets."""
     with recipe.context(project) as context:
         return {path.relative_to(context).as_posix() for path in context.rglob("*") if path.is_file()}
 
 
 def position(text: str, *parts: str) -> list[int]:
-    """Give where these are in a text, each there once."""
+    """Return where these are in a text, each there once."""
     assert [part for part in parts if text.count(part) != 1] == []
     return [text.index(part) for part in parts]
 
@@ -541,7 +541,7 @@ def _above(path: str) -> list[str]:
 
 
 def base_image() -> bytes:
-    """Give a file tree with a shell and what little the build needs, from this machine."""
+    """Return a file tree with a shell and what little the build needs, from this machine."""
     content = io.BytesIO()
     with tarfile.open(fileobj=content, mode="w") as tar:
 

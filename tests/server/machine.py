@@ -129,12 +129,12 @@ class Cluster:
             file.writelines(f"{line}\n" for line in lines)
 
     def bot(self, name: str) -> BotRecord:
-        """Give what the cluster has of a bot."""
+        """Return what the cluster has of a bot."""
         [found] = [one for one in self.store.bots() if one.name == name]
         return found
 
     def runs_with(self, bot: str) -> dict[str, str]:
-        """Give the variables that a bot's process was started with: those of its groups, and its configuration."""
+        """Return the variables that a bot's process was started with: those of its groups, and its configuration."""
         process = self.machine.processes[self.bot(bot).id]
         assert process.alive
         return process.variables

@@ -22,12 +22,12 @@ TOKEN = 10**18
 
 
 def granting(seconds: int) -> str:
-    """Give code that answers any call with a number: a validator that grants this time whatever is paid."""
+    """Return code that answers any call with a number: a validator that grants this time whatever is paid."""
     return f"0x63{seconds:08x}60005260206000f3"
 
 
 def forwarding(address: str) -> str:
-    """Give code that calls another contract with whatever it is called with: a proxy."""
+    """Return code that calls another contract with whatever it is called with: a proxy."""
     return f"0x366000600037600060003660006000 73{address[2:]}5af1503d6000600 03e3d6000f3".replace(" ", "")
 
 
@@ -72,7 +72,7 @@ class Payments:
 
     @staticmethod
     def checksummed(address: str) -> str:
-        """Give an address as EIP-55 spells it."""
+        """Return an address as EIP-55 spells it."""
         from eth_utils.address import to_checksum_address
 
         return str(to_checksum_address(address))

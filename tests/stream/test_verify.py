@@ -27,7 +27,7 @@ NAMES = ("address", "pinned", "platform", "chain", "code", "controller", "stream
 
 
 def claim(payments: Payments, stream: int, **changes: Any) -> Claim:
-    """Give what an honest platform says, but for some changes."""
+    """Return what an honest platform says, but for some changes."""
     said = {"chain_id": 1337, "manager": payments.manager, "stream_id": stream}
     given: dict[str, Any] = {
         "cluster": "space/prod",

@@ -55,7 +55,7 @@ class World:
         return self.platform.clusters[str(self.cluster)]
 
     def configuration(self) -> str:
-        """Give the project's configuration file."""
+        """Return the project's configuration file."""
         return CONFIG.format(node=self.node, local=self.local) + (
             f"  stream: {json.dumps(self.pins)}\n" if self.pins else ""
         )
