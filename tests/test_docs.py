@@ -33,6 +33,7 @@ NOT_RUN = (
     GUIDES / "configuring.md",
     GUIDES / "mcp.md",
     GUIDES / "troubleshooting.md",
+    GUIDES / "watching.md",
     ROOT / "CONTRIBUTING.md",
 )
 """Pages without one. `tests/cli/test_deployment.py` runs the workflow of ci.md."""

@@ -160,11 +160,12 @@ class Bot(BotInfo, _OfCluster):
         cluster_access: bool | None = None,
         restart: RestartPolicy | Literal["<no-change>"] | None = NO_CHANGE,
         healthy: HealthPolicy | Literal["<no-change>"] | None = NO_CHANGE,
+        heartbeat: str | None = NO_CHANGE,
     ) -> Bot:
-        """Change what is given; None keeps a value, but clears ``account``, ``credential_name`` and the policies.
+        """Change what is given; None keeps a value, but clears ``account``, ``credential_name`` and the last three.
 
-        A running bot keeps its old configuration until it is stopped and started. Policies hold at once; they are for
-        clusters that announce ``restart-policy`` and ``health-details``.
+        A running bot keeps its old configuration until it is stopped and started. The last three hold at once; they are
+        for clusters that announce ``restart-policy``, ``health-details`` and ``heartbeat``.
         """
         changes = {
             "name": name,
@@ -176,7 +177,7 @@ class Bot(BotInfo, _OfCluster):
             "account": account,
             "environment": environment,
             "cluster_access": cluster_access,
-            **_policies(restart=restart, healthy=healthy),
+            **_policies(restart=restart, healthy=healthy, heartbeat=heartbeat),
         }
         response = self.cluster.call("PATCH", f"/bots/{self.id}", json=changes, idempotent=True, timeout=SLOW_TIMEOUT)
         return read_answer(Bot, response)._bind(self.cluster)
@@ -512,6 +513,7 @@ class ClusterClient(ApiClient):
         cluster_access: bool = False,
         restart: RestartPolicy | None = None,
         healthy: HealthPolicy | None = None,
+        heartbeat: str | None = None,
         identity: UUID | None = None,
     ) -> Bot:
         """Create a bot, which starts right away.
@@ -528,6 +530,7 @@ class ClusterClient(ApiClient):
             cluster_access: whether it gets the cluster's address and key.
             restart: for clusters that announce ``restart-policy``.
             healthy: for clusters that announce ``health-details``.
+            heartbeat: for clusters that announce ``heartbeat``.
             identity: its id, for clusters that announce ``chosen-ids``: a request that is sent again creates no second
                 bot, and another bot of the same name is never taken for it. None lets the cluster choose.
 
@@ -535,7 +538,7 @@ class ClusterClient(ApiClient):
             Conflict: there is one of this name.
             ValidationFailed: the cluster refuses a value.
         """
-        policies = {"restart": restart, "healthy": healthy}
+        policies = {"restart": restart, "healthy": healthy, "heartbeat": heartbeat}
         content: dict[str, Any] = {
             "name": name,
             "image": image,
@@ -546,7 +549,7 @@ class ClusterClient(ApiClient):
             "environment": environment or [],
             "credential_name": credential_name,
             "cluster_access": cluster_access,
-            **{field: policy.model_dump() for field, policy in policies.items() if policy is not None},
+            **_given_policies(**policies),
         }
         if identity is not None:
             content["id"] = str(identity)
@@ -628,10 +631,16 @@ class _Link(BaseModel):
     path: str = Field(pattern=r"^/ui/link/[A-Za-z0-9_-]+$")
 
 
+def _given_policies(**given: RestartPolicy | HealthPolicy | str | None) -> dict[str, Any]:
+    """Return what is set of a new bot's policies, as a request has it: not every cluster knows them."""
+    return {
+        name: policy if isinstance(policy, str) else policy.model_dump()
+        for name, policy in given.items()
+        if policy is not None
+    }
+
+
 def _policies(**given: RestartPolicy | HealthPolicy | str | None) -> dict[str, Any]:
     """Return the policies of a change as a request has them; None lets those of the cluster hold again."""
-    return {
-        name: "<default>" if policy is None else policy.model_dump()
-        for name, policy in given.items()
-        if not isinstance(policy, str)
-    }
+    changed = {name: policy for name, policy in given.items() if policy != NO_CHANGE}
+    return dict.fromkeys(changed, "<default>") | _given_policies(**changed)

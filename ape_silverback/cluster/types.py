@@ -367,6 +367,10 @@ class HealthPolicy(BaseModel):
         return f"silent for at most {_span(self.silent)}, at most {self.lag} blocks behind"
 
 
+POLICIES = frozenset({"restart", "healthy", "heartbeat"})
+"""Fields of a bot that not every cluster knows, and that hold at once, without a restart."""
+
+
 class BotConfiguration(BaseModel):
     """What is deployed of a bot: the fields that ``POST /bots`` and ``PATCH /bots/{id}`` take, besides its name."""
 
@@ -393,6 +397,10 @@ class BotConfiguration(BaseModel):
 
     healthy: HealthPolicy | None = None
     """What is expected of it; None for what the cluster expects. For clusters that announce ``health-details``."""
+
+    heartbeat: str | None = None
+    """Variable of its groups that holds the address to request while it is healthy. For clusters that announce
+    ``heartbeat``."""
 
 
 class Crash(BaseModel):
@@ -503,6 +511,9 @@ class BotInfo(BaseModel):
 
     healthy: HealthPolicy | None = None
     """What is expected of it, from clusters that announce ``health-details``; None for what the cluster expects."""
+
+    heartbeat: str | None = None
+    """Variable with the address that is requested while it is healthy, from clusters that announce ``heartbeat``."""
 
     restarts: RestartStatus | None = None
     """From clusters that announce ``restarts``."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from datetime import date, timedelta
+from decimal import Decimal
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
@@ -89,6 +90,16 @@ def _variable_names(value: Any) -> Any:
             if not isinstance(name, str) or not _VARIABLE.fullmatch(name):
                 hint = "; a value never belongs in this file" if isinstance(name, str) and "=" in name else ""
                 raise ValueError(f"{str(name).partition('=')[0]!r} isn't a valid variable name{hint}")
+    return value
+
+
+def _variable(value: Any) -> Any:
+    if isinstance(value, str) and "://" in value:
+        raise ValueError(
+            "expected the name of a variable that holds the address, which may be a secret; got an address"
+        )
+    if value not in (None, "") and not (isinstance(value, str) and _VARIABLE.fullmatch(value)):
+        raise ValueError(f"expected the name of a variable, got {kind_of(value)}")
     return value
 
 
@@ -212,6 +223,10 @@ class NetworkValues(Part):
     healthy: HealthyConfig | None = None
     """What is expected of a healthy bot. For clusters of one's own."""
 
+    heartbeat: Annotated[Text | None, BeforeValidator(_variable)] = None
+    """Variable, of the bot's groups, that holds an address. The cluster requests it every minute while the bot is
+    healthy, so that a service elsewhere notices its silence. Empty text: none. For clusters of one's own."""
+
 
 class BotValues(NetworkValues):
     """Keys of a bot that every level may give: the section, a target, a bot, a target's bot."""
@@ -287,6 +302,9 @@ class NotifyConfig(Part):
 
     events: tuple[NoticeKind, ...] = get_args(NoticeKind)
     """Events to tell. All of them when not set."""
+
+    minimum_balance: Annotated[Decimal, Field(ge=0)] = Decimal("0.01")
+    """Balance, in the currency of its network, below which a signer's balance is low. ``0.01`` when not set."""
 
 
 class _Deployment(BotValues):

@@ -85,6 +85,9 @@ class Record(BaseModel):
     pending: dict[UUID, PendingRestart] = Field(default_factory=dict)
     """The restarts that are owed: before it while it goes on, after it once it ended."""
 
+    origins: dict[str, dict[str, str]] = Field(default_factory=dict)
+    """Name of a bot that it was about → where each value that is set of its configuration came from."""
+
     digests: dict[str, str] = Field(default_factory=dict)
     """Name of a bot → digest of its image, where an engine or the reference tells."""
 
@@ -313,6 +316,7 @@ class Records:
             leaving=plan.leaving,
             groups=plan.groups,
             owes=plan.owes,
+            origins=plan.origins,
             pending={bot: one for bot, one in known.pending_restarts.items() if bot not in plan.settled},
             digests=dict(source.digests),
         )

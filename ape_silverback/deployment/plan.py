@@ -13,7 +13,7 @@ from uuid import UUID
 
 from pydantic import Field
 
-from ape_silverback.cluster.types import BotConfiguration, HealthPolicy, RestartPolicy
+from ape_silverback.cluster.types import POLICIES, BotConfiguration, HealthPolicy, RestartPolicy
 from ape_silverback.deployment.state import Frozen, PendingRestart, RecordedBot, RecordedGroup
 
 VERSION: Literal[2] = 2
@@ -22,8 +22,6 @@ VERSION: Literal[2] = 2
 Value = str | bool | tuple[str, ...] | RestartPolicy | HealthPolicy | None
 """A value of a field of a bot."""
 
-POLICIES = frozenset({"restart", "healthy"})
-"""Fields of a bot that hold at once, without a restart."""
 
 Author = Literal["project", "cluster", "both", "unknown"]
 """Who changed something since the last deployment: the project, somebody on the cluster, or both.
@@ -298,6 +296,9 @@ class Plan(Frozen):
 
     groups: dict[str, RecordedGroup] = Field(default_factory=dict)
     """The variable groups that the project made there, of all targets."""
+
+    origins: dict[str, dict[str, str]] = Field(default_factory=dict)
+    """Name of a bot of the project → where each value that is set of its configuration came from."""
 
     started_at: dict[UUID, datetime] = Field(default_factory=dict)
     """When the tasks had started of the bots that have to be restarted, where the cluster tells."""

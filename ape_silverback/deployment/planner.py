@@ -13,11 +13,10 @@ from dataclasses import dataclass, replace
 from itertools import chain
 from uuid import UUID
 
-from ape_silverback.cluster.types import BotConfiguration, ResourceStatus
+from ape_silverback.cluster.types import POLICIES, BotConfiguration, ResourceStatus
 from ape_silverback.deployment.creation import identify
 from ape_silverback.deployment.plan import (
     DEFAULT_PLAN_OPTIONS,
-    POLICIES,
     Action,
     Author,
     BotAction,
@@ -150,6 +149,7 @@ def make_plan(
         strangers=tuple(_strangers(bots, groups, inputs)),
         bots=tuple(_bots_after(bots, removed, inputs)),
         leaving=tuple(bot for bot in inputs.recorded.bots if bot.id in removed),
+        origins={bot.name: _origins_of(bot) for bot in desired.bots},
         groups=_groups_after(groups, inputs),
         started_at={
             action.id: started
@@ -251,6 +251,7 @@ def _without_unknown_policies(desired: DesiredState, extensions: frozenset[str])
         for field, extension, text in (
             ("restart", "restart-policy", "restarts bots by rules of its own"),
             ("healthy", "health-details", "judges the health of bots by rules of its own"),
+            ("heartbeat", "heartbeat", "sends no heartbeats of bots"),
         )
         if extension not in extensions and any(getattr(bot.configuration, field) for bot in desired.bots)
     ]
@@ -260,6 +261,11 @@ def _without_unknown_policies(desired: DesiredState, extensions: frozenset[str])
     bots = tuple(replace(bot, configuration=bot.configuration.model_copy(update=without)) for bot in desired.bots)
     warnings = tuple(f"`{field}:` isn't used: this cluster {text}" for field, text in unknown)
     return replace(desired, bots=bots, warnings=(*desired.warnings, *warnings))
+
+
+def _origins_of(bot: DesiredBot) -> dict[str, str]:
+    """Return where the values came from that are set of a bot."""
+    return {name: origin for name, origin in bot.origins.items() if getattr(bot.configuration, name) not in (None, ())}
 
 
 # Bots

@@ -158,6 +158,7 @@ class _Resolver:
         access, access_origin = layers.first("cluster_access", default=False)
         restart, restart_origin = layers.first("restart", origin="not set")
         healthy, healthy_origin = layers.first("healthy", origin="not set")
+        heartbeat, heartbeat_origin = layers.first("heartbeat", origin="not set")
         if network is None or image is None or len(self.problems) > problems_before:
             return None
         return DesiredBot(
@@ -175,6 +176,7 @@ class _Resolver:
                 cluster_access=access,
                 restart=_restart_policy(restart) if restart else None,
                 healthy=_health_policy(healthy) if healthy else None,
+                heartbeat=heartbeat or None,
             ),
             origins={
                 "image": image.origin,
@@ -187,6 +189,7 @@ class _Resolver:
                 "cluster_access": access_origin,
                 "restart": restart_origin,
                 "healthy": healthy_origin,
+                "heartbeat": heartbeat_origin,
             },
             protect=layers.first("protect", default=False)[0],
             share_account=layers.first("share_account", default=False)[0],

@@ -6,15 +6,15 @@ import errno
 import logging
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import uvicorn
 from fastapi import FastAPI
 
 from ape_silverback.exceptions import LocalClusterError, SilverbackError
-from ape_silverback.server.alerts import alerts_of
-from ape_silverback.server.app import Service, make_app
+from ape_silverback.server.alerts import Alerts, alerts_of
+from ape_silverback.server.app import make_app
 from ape_silverback.server.bounds import BoundedConnections, raise_file_limit
 from ape_silverback.server.daemon import (
     HOST,
@@ -25,6 +25,7 @@ from ape_silverback.server.daemon import (
     session_file,
     write_state,
 )
+from ape_silverback.server.notify import NotifySettings, read_settings, settings_file
 from ape_silverback.server.serving import supervisor_of
 from ape_silverback.server.supervisor import Supervisor
 
@@ -42,16 +43,16 @@ def main(folder: Path, port: int) -> None:
     api_key = key_file(folder).read_text(encoding="utf8")
     address = f"http://{HOST}:{port}"
     supervisor = supervisor_of(folder, lambda: address, api_key)
-    alerts = alerts_of(supervisor, folder, address, os.environ)
-    beside = [alerts] if alerts else []
+    notify = read_settings(settings_file(folder))
+    alerts = alerts_of(notify, supervisor, folder, address, os.environ)
 
     def on_start() -> None:
         write_state(folder, port)
 
     if payments_file(folder).exists():
-        app = _with_platform(supervisor, api_key, on_start, folder, address, beside)
+        app = _with_platform(supervisor, api_key, on_start, folder, address, alerts, notify)
     else:
-        app = make_app(supervisor, api_key, on_start, beside=beside)
+        app = make_app(supervisor, api_key, on_start, alerts=alerts)
     # Followed logs are open requests: they don't hold up the end.
     uvicorn.run(
         app,
@@ -89,7 +90,8 @@ def _with_platform(
     on_start: Callable[[], None],
     folder: Path,
     address: str,
-    beside: Sequence[Service],
+    alerts: Alerts | None,
+    notify: NotifySettings,
 ) -> FastAPI:
     """Make the application with the platform beside the cluster; only who pays loads what that needs."""
     from ape_silverback.apepay.rpc import HttpNode
@@ -105,10 +107,10 @@ def _with_platform(
     payments = read_payments(payments_file(folder))
     session = session_file(folder).read_text(encoding="utf8")
     store = PlatformStore(platform_folder(folder))
-    clusters = Clusters(store, clusters_folder(folder), address, session, read_choice(folder))
+    clusters = Clusters(store, clusters_folder(folder), address, session, read_choice(folder), notify)
     node = HttpNode(payments.wanted.chain, whole=10.0, pauses=())  # it is asked again a second later
     watcher = Watcher(node, payments, store, clusters)
-    app = make_app(supervisor, api_key, on_start, beside=[watcher, *beside])
+    app = make_app(supervisor, api_key, on_start, beside=[watcher], alerts=alerts)
     add_platform(app, store, clusters, payments, session)
     return app
 

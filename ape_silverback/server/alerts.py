@@ -1,17 +1,27 @@
-"""What people are told of: events of bots and, looked at each minute, the disk and the time that is paid for."""
+"""What people are told of: events of bots, deployments that went wrong, and what runs low.
+
+The disk, the time that is paid for and the balances of signers are looked at each minute. That one is low is told when
+it becomes so, and then once a day for as long as it stays so.
+"""
 
 from __future__ import annotations
 
 import logging
 import shutil
+import sqlite3
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from datetime import datetime, timezone
+from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
+from ape_silverback.cluster.types import ResourceStatus
 from ape_silverback.config.models import NoticeKind
 from ape_silverback.durations import span_text
-from ape_silverback.server.notify import Digest, Notice, Notifier, apprise_sender, read_settings, settings_file
+from ape_silverback.server.health import read_balance
+from ape_silverback.server.notify import Digest, Notice, Notifier, NotifySettings, apprise_sender
 from ape_silverback.server.store import Event
 from ape_silverback.server.supervisor import Supervisor
 
@@ -28,6 +38,15 @@ FREE_BYTES = 512 * 1024 * 1024
 
 PAID_TIME = 3 * 86400.0
 """Seconds of paid time below which the stream runs low."""
+
+TELL_AGAIN = 86400.0
+"""Seconds after which it is told again that something is low."""
+
+BALANCE_HOLDS = 600.0
+"""Seconds for which a balance that a bot looked up counts."""
+
+MOST_OUTCOMES = 5
+"""Things of a deployment that a message names; the rest is counted."""
 
 KINDS: Mapping[str, NoticeKind] = {
     "crashed": "crashed",
@@ -47,6 +66,9 @@ class Alerts:
         notifier: sends the messages.
         folder: everything that the cluster keeps; its disk is looked at.
         expires: returns the Unix time up to which the cluster is paid for; None for one that hosts itself.
+        minimum_balance: balance of a signer below which it is low, in the currency of its network.
+        free_bytes: bytes of the disk below which little is free.
+        every: seconds between two looks.
     """
 
     def __init__(
@@ -55,10 +77,19 @@ class Alerts:
         notifier: Notifier,
         folder: Path,
         expires: Callable[[], float | None] = lambda: None,
+        *,
+        minimum_balance: Decimal = Decimal("0.01"),
+        free_bytes: int = FREE_BYTES,
+        every: float = LOOK_EVERY,
     ) -> None:
         self.notifier = notifier
+        self._supervisor = supervisor
         self._folder = folder
         self._expires = expires
+        self._minimum_balance = minimum_balance
+        self._free_bytes = free_bytes
+        self._every = every
+        self._low: dict[tuple[NoticeKind, str], float] = {}
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="alerts", daemon=True)
         supervisor.listeners.append(self.hear)
@@ -79,40 +110,102 @@ class Alerts:
         if kind := KINDS.get(event.kind):
             self.notifier.tell(Notice(kind, event.name, event.reason or ""))
 
+    def hear_outcome(self, project: str, line: Mapping[str, Any], by: str | None) -> None:
+        """Notify people of a deployment that went wrong, from a line of a project's record.
+
+        Args:
+            project: what the record calls the project.
+            line: was written at the end of the deployment, else it is left alone.
+            by: who deployed, where that is known.
+        """
+        for notice in outcome_notices(project, line, by):
+            self.notifier.tell(notice)
+
     def look(self) -> None:
-        """Look at the disk and at the time that is paid for."""
+        """Look at what runs low, and notify people of what has become so."""
+        low = {(notice.kind, notice.subject): notice for notice in self._all_low()}
+        now = time.monotonic()
+        for key, notice in low.items():
+            if key not in self._low or now - self._low[key] >= TELL_AGAIN:
+                self._low[key] = now
+                self.notifier.tell(notice)
+        self._low = {key: told for key, told in self._low.items() if key in low}
+
+    def _all_low(self) -> Iterator[Notice]:
         try:
             disk = shutil.disk_usage(self._folder)
         except OSError as error:
             logger.warning("the disk of %s can't be looked at: %s", self._folder, error.strerror)
         else:
-            if disk.free < max(FREE_SHARE * disk.total, FREE_BYTES):
+            if disk.free < max(FREE_SHARE * disk.total, self._free_bytes):
                 text = f"{disk.free // 1024**2} MiB of {disk.total // 1024**2} MiB are free"
-                self.notifier.tell(Notice("disk-low", "disk of the cluster", text))
+                yield Notice("disk-low", "disk of the cluster", text)
         expires = self._expires()
         if expires is not None and expires - time.time() < PAID_TIME:
             left = span_text(max(0, int(expires - time.time())))
-            self.notifier.tell(Notice("stream-low", "payment stream", f"{left} left"))
+            yield Notice("stream-low", "payment stream", f"{left} left")
+        for bot in self._supervisor.store.bots():
+            configuration = bot.configuration
+            if not configuration.account or bot.status is not ResourceStatus.RUNNING:
+                continue
+            balance = read_balance(self._supervisor.runtime.work_folder(bot.id))
+            if balance is None or balance.amount >= self._minimum_balance:
+                continue
+            if (datetime.now(timezone.utc) - balance.time).total_seconds() < BALANCE_HOLDS:
+                where = f"{configuration.account} on {configuration.ecosystem}:{configuration.network}"
+                text = f"{balance} left, less than {self._minimum_balance:f}; bot '{bot.name}' signs with it"
+                yield Notice("balance-low", where, text)
 
     def _watch(self) -> None:
-        while not self._ended.wait(LOOK_EVERY):
-            self.look()
+        while not self._ended.wait(self._every):
+            try:
+                self.look()
+            except sqlite3.Error as error:
+                if self._supervisor.store.is_closed:
+                    return
+                logger.warning("what runs low wasn't looked at: %s", error)
 
 
-def alerts_of(supervisor: Supervisor, folder: Path, cluster: str, environ: Mapping[str, str]) -> Alerts | None:
-    """Return what tells people, as ``notify.json`` in a cluster's folder sets it up; None where nobody is told.
+def outcome_notices(project: str, line: Mapping[str, Any], by: str | None) -> list[Notice]:
+    """Return what people are told of the end of a deployment: nothing for one that succeeded. Pure."""
+    outcome, number = line.get("outcome"), line.get("id")
+    if not isinstance(outcome, dict):
+        return []
+    who = f" by {by}" if by else ""
+    notices = []
+    kinds: tuple[tuple[NoticeKind, str], ...] = (("deploy-failed", "failed"), ("rolled-back", "rolled-back"))
+    for kind, word in kinds:
+        touched = [f"{name} {text}" for name, text in outcome.items() if str(text).startswith(word)]
+        if touched:
+            more = len(touched) - MOST_OUTCOMES
+            told = "; ".join([*touched[:MOST_OUTCOMES], *([f"and {more} more"] if more > 0 else [])])
+            notices.append(Notice(kind, f"{project}, deployment {number}{who}", told))
+    return notices
+
+
+def alerts_of(
+    settings: NotifySettings,
+    supervisor: Supervisor,
+    folder: Path,
+    cluster: str,
+    environ: Mapping[str, str],
+    expires: Callable[[], float | None] = lambda: None,
+) -> Alerts | None:
+    """Return what notifies people of one cluster; None where nobody is to be told.
 
     Args:
+        settings: whom, and of what.
         supervisor: of the bots.
         folder: everything that the cluster keeps.
         cluster: how to call the cluster in messages.
         environ: the environment, which holds the addresses.
+        expires: returns the Unix time up to which the cluster is paid for; None for one that hosts itself.
 
     Raises:
         ConfigurationError: a variable isn't set, or doesn't hold an address.
     """
-    settings = read_settings(settings_file(folder))
     if not settings.variables:
         return None
     send = apprise_sender(settings.addresses(environ))
-    return Alerts(supervisor, Notifier(Digest(cluster, frozenset(settings.events)), send), folder)
+    notifier = Notifier(Digest(cluster, frozenset(settings.events)), send)
+    return Alerts(supervisor, notifier, folder, expires, minimum_balance=settings.minimum_balance)

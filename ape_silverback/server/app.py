@@ -17,10 +17,12 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import Request
 
 from ape_silverback.cluster.types import ClusterConfiguration
+from ape_silverback.server.alerts import Alerts
 from ape_silverback.server.authentication import SESSION, bearer_key, is_cross_site, is_same, role_of_key
 from ape_silverback.server.bounds import BoundedBodies
 from ape_silverback.server.dashboard.pages import add_dashboard
 from ape_silverback.server.database import NameTakenError
+from ape_silverback.server.heartbeats import Heartbeats
 from ape_silverback.server.keys import Keys
 from ape_silverback.server.lifecycle import BusyError, GoneError
 from ape_silverback.server.measurements import MeasuredRequests, Measurements
@@ -87,6 +89,8 @@ def make_app(
     on_start: Callable[[], None] = lambda: None,
     *,
     beside: Sequence[Service] = (),
+    alerts: Alerts | None = None,
+    expires: Callable[[], float | None] = lambda: None,
     session: str | None = None,
     configuration: ClusterConfiguration | None = None,
     hosts: Sequence[str] = ("127.0.0.1", "localhost"),
@@ -98,16 +102,24 @@ def make_app(
         api_key: what a request has to bring as ``X-API-Key``.
         on_start: called when the bots of the last server were adopted.
         beside: what begins after the bots and ends before them, likewise.
+        alerts: notifies people; None for nobody.
+        expires: returns the Unix time up to which the cluster is paid for; None for one that hosts itself.
         session: what a request may bring instead of the key, as the cookie ``session``.
         configuration: what is paid for; None for a cluster that hosts itself.
         hosts: names that a request may call the server by; ``*`` for all.
     """
-    measurements = Measurements(supervisor)
+    measurements = Measurements(supervisor, expires)
+    services: tuple[Service, ...] = (
+        supervisor,
+        measurements,
+        Heartbeats(supervisor),
+        *([alerts] if alerts else []),
+        *beside,
+    )
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         current_default_thread_limiter().total_tokens = THREADS
-        services: tuple[Service, ...] = (supervisor, measurements, *beside)
         for service in services:
             service.begin()
         on_start()
@@ -125,6 +137,9 @@ def make_app(
     app.state.keys = Keys(supervisor.store)
     app.state.measurements = measurements
     app.state.bot_answers = bots.BotAnswers()
+    app.state.services = services
+    app.state.alerts = alerts
+    app.state.expires = expires
     # A page in a browser can make its own name point here; it can't make the browser send another Host.
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(hosts))
     app.add_middleware(MeasuredRequests, histogram=measurements.requests)

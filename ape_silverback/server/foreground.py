@@ -21,6 +21,7 @@ from ape_silverback.server.alerts import alerts_of
 from ape_silverback.server.app import make_app
 from ape_silverback.server.bounds import BoundedConnections, raise_file_limit
 from ape_silverback.server.daemon import key_file
+from ape_silverback.server.notify import NotifySettings, apprise_sender
 from ape_silverback.server.runtimes import Limits
 from ape_silverback.server.runtimes.loading import choose_runtime, read_choice
 from ape_silverback.server.serving import supervisor_of
@@ -41,6 +42,7 @@ class ServeOptions:
         address: where its bots with access to the cluster find it; None for where it listens.
         keep_bots: whether bots go on when the server ends.
         limits: what each bot may use at most.
+        notify: who is told when something breaks.
     """
 
     folder: Path
@@ -55,6 +57,7 @@ class ServeOptions:
     runtime_options: Mapping[str, str] = field(default_factory=dict)
     log_size: int | None = None
     limits: Limits = field(default_factory=Limits)
+    notify: NotifySettings = field(default_factory=NotifySettings)
 
     @property
     def url(self) -> str:
@@ -84,9 +87,11 @@ def serve(options: ServeOptions, ready: Callable[[str], None]) -> None:
         ready: called with a line for people once it answers.
 
     Raises:
+        ConfigurationError: a variable that should hold an address for notifications isn't set, or holds none.
         LocalClusterError: it can't be served so; the text tells why.
     """
     _check(options)
+    apprise_sender(options.notify.addresses())
     os.umask(0o077)
     raise_file_limit()
     make_private_folder(options.folder)
@@ -99,12 +104,12 @@ def serve(options: ServeOptions, ready: Callable[[str], None]) -> None:
     supervisor.limits = options.limits
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s: %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)
-    alerts = alerts_of(supervisor, options.folder, address, os.environ)
+    alerts = alerts_of(options.notify, supervisor, options.folder, address, os.environ)
 
     app = make_app(
         supervisor,
         api_key,
-        beside=[alerts] if alerts else [],
+        alerts=alerts,
         hosts=("127.0.0.1", "localhost", "[::1]") if _is_loopback(options.host) else ("*",),
     )
     config = uvicorn.Config(

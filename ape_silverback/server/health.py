@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,37 @@ class Signs:
     processed: int | None = None
     processed_at: datetime | None = None
     lag: int | None = None
+
+
+@dataclass(frozen=True)
+class Balance:
+    """What the account of a bot had when the bot last looked.
+
+    Attributes:
+        amount: in the currency of the network.
+        symbol: of that currency.
+        time: when the bot looked.
+    """
+
+    amount: Decimal
+    symbol: str
+    time: datetime
+
+    def __str__(self) -> str:
+        rounded = self.amount.quantize(Decimal("0.0001")) if self.amount < 1000 else self.amount.quantize(Decimal(1))
+        return f"{rounded:,f} {self.symbol}"
+
+
+def read_balance(work: Path) -> Balance | None:
+    """Return the balance of a bot's account, as the bot last wrote it; None if it hasn't, or has no account."""
+    match read_json(work / HEARTBEAT):
+        case {"balance": {"amount": str(amount), "symbol": str(symbol), "time": str(at)}}:
+            time = _time(at)
+            with suppress(InvalidOperation):
+                value = Decimal(amount)
+                if time is not None and value.is_finite() and value >= 0:
+                    return Balance(value, symbol[:20], time)
+    return None
 
 
 def read_signs(work: Path, since: datetime | None) -> Signs | None:

@@ -11,6 +11,7 @@ import json
 import os
 import re
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import IO
@@ -202,7 +203,19 @@ def read_log(base: Path) -> bytes:
     return b"".join(file.read_bytes() for file in files_of_log(base))
 
 
-def errors_of_run(base: Path, started: datetime | None) -> list[str]:
+@dataclass
+class LoggedError:
+    """An error that a bot logged, with the lines that belong to it.
+
+    Attributes:
+        time: when it was logged; None for a line without a time.
+    """
+
+    time: datetime | None
+    message: str
+
+
+def errors_of_run(base: Path, started: datetime | None) -> list[LoggedError]:
     """Return the errors that the latest run logged, from the end of its log.
 
     Args:
@@ -210,24 +223,25 @@ def errors_of_run(base: Path, started: datetime | None) -> list[str]:
         started: when the run began.
 
     Returns:
-        Errors with the lines that belong to them, the last ones, oldest first.
+        The last ones, oldest first.
     """
-    errors: list[str] = []
-    traces: list[str] = []  # of tasks that failed, whose entries are still to come
+    errors: list[LoggedError] = []
+    traces: list[LoggedError] = []  # of tasks that failed, whose entries are still to come
     is_error = is_trace = False
     for entry in _tail(base, started):
         if entry.level is not None:
             is_error, is_trace = entry.level >= LogLevel.ERROR, False
             if is_error:
-                errors.append("\n".join([entry.message, *traces[:1]]))
+                message = "\n".join([entry.message, *(trace.message for trace in traces[:1])])
+                errors.append(LoggedError(_zoned(entry.timestamp), message))
                 del traces[:1]
         elif entry.message.strip() == TASK_FAILED:
-            traces.append("")
+            traces.append(LoggedError(_zoned(entry.timestamp), ""))
             is_trace = True
         elif is_trace:
-            traces[-1] = f"{traces[-1]}\n{entry.message}".removeprefix("\n")
+            traces[-1].message = f"{traces[-1].message}\n{entry.message}".removeprefix("\n")
         elif is_error:
-            errors[-1] += f"\n{entry.message}"
+            errors[-1].message += f"\n{entry.message}"
     errors += traces
     return errors[-MOST_ERRORS:]
 
@@ -253,11 +267,19 @@ def _tail(base: Path, started: datetime | None) -> Iterator[BotLogEntry]:
     lines = content.split(b"\n")
     for line in lines[1 if cut else 0 : None if lines[-1] else -1]:
         entry = BotLogEntry.parse_line(line.decode("utf8", "replace"))
-        moment = entry.timestamp
-        if moment is not None and moment.tzinfo is None:  # a bot may log times as it likes
-            moment = moment.replace(tzinfo=timezone.utc)
+        moment = _zoned(entry.timestamp)
         if started is None or moment is None or moment >= started:
             yield entry
+
+
+def _zoned(moment: datetime | None) -> datetime | None:
+    """Return a time with a zone; a bot may log times as it likes."""
+    return moment.replace(tzinfo=timezone.utc) if moment and moment.tzinfo is None else moment
+
+
+def level_of_line(line: bytes) -> int | None:
+    """Return the level that a line of a log names; None for a line without one."""
+    return _parts(line)[1]
 
 
 def _parts(line: bytes) -> tuple[bytes | None, int | None, bytes]:

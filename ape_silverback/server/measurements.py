@@ -7,7 +7,7 @@ import sqlite3
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from uuid import UUID
 
 from prometheus_client import CollectorRegistry, Histogram
@@ -16,8 +16,10 @@ from prometheus_client.registry import Collector
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ape_silverback.cluster.types import ResourceStatus
+from ape_silverback.server.health import read_balance
+from ape_silverback.server.log_counts import LogCounts
 from ape_silverback.server.metrics import LATENCY_BUCKETS, BotCounters, prune
-from ape_silverback.server.overview import overview
+from ape_silverback.server.overview import BotOverview, overview
 from ape_silverback.server.supervisor import Supervisor
 
 logger = logging.getLogger(__name__)
@@ -86,6 +88,7 @@ class Measurements(Collector):
             registry=self.registry,
         )
         self._counters: dict[UUID, BotCounters] = {}
+        self._logs: dict[UUID, LogCounts] = {}
         self._reading = threading.Lock()
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._prune, name="measurements", daemon=True)
@@ -126,6 +129,8 @@ class Measurements(Collector):
             if bot.lag is not None:
                 lag.add_metric([bot.name], bot.lag)
         yield from (healthy, restarts, heartbeat, lag)
+        yield self._balances(bots)
+        yield self._logged({bot.id: bot.name for bot in bots})
         yield from self._recorded({bot.id: bot.name for bot in bots})
         if (expires := self.expires()) is not None:
             left = GaugeMetricFamily("silverback_paid_seconds_left", "Time that the cluster is paid for.")
@@ -151,6 +156,29 @@ class Measurements(Collector):
                 for name, value in counters.latest.items():
                     latest.add_metric([names[bot], name], value)
         yield from (tasks, failed, seconds, latest)
+
+    def _balances(self, bots: Iterable[BotOverview]) -> GaugeMetricFamily:
+        balances = GaugeMetricFamily(
+            "silverback_bot_balance",
+            "Balance of the account that a bot signs with, in the currency of its network.",
+            labels=["bot", "account", "network", "currency"],
+        )
+        for bot in bots:
+            balance = read_balance(self.supervisor.runtime.work_folder(bot.id)) if bot.account else None
+            if bot.account and balance:
+                labels = [bot.name, bot.account, bot.network, balance.symbol]
+                balances.add_metric(labels, float(balance.amount))
+        return balances
+
+    def _logged(self, names: dict[UUID, str]) -> CounterMetricFamily:
+        lines = CounterMetricFamily("silverback_bot_log_lines", "Lines that a bot logged.", labels=["bot", "level"])
+        with self._reading:
+            self._logs = {bot: self._logs.get(bot) or LogCounts(self.supervisor.runtime.log_file(bot)) for bot in names}
+            for bot, counts in self._logs.items():
+                counts.update()
+                for level, count in counts.lines.items():
+                    lines.add_metric([names[bot], level], count)
+        return lines
 
     def _counter(self, bot: UUID) -> BotCounters:
         return BotCounters(self.supervisor.runtime.work_folder(bot))

@@ -12,9 +12,10 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from decimal import Decimal
 from pathlib import Path
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict
 
 from ape_silverback.config.models import NoticeKind
 from ape_silverback.exceptions import ConfigurationError
@@ -203,10 +204,14 @@ class NotifySettings(BaseModel):
     Attributes:
         variables: names of the variables that hold the addresses.
         events: what is told.
+        minimum_balance: balance of a signer below which it is low, in the currency of its network.
     """
+
+    model_config = ConfigDict(frozen=True)
 
     variables: tuple[str, ...] = ()
     events: tuple[NoticeKind, ...] = tuple(TITLES)
+    minimum_balance: Decimal = Decimal("0.01")
 
     def addresses(self, environ: Mapping[str, str] | None = None) -> dict[str, str]:
         """Return the address that each variable holds.
@@ -220,8 +225,8 @@ class NotifySettings(BaseModel):
         environ = os.environ if environ is None else environ
         if missing := [name for name in self.variables if not environ.get(name, "").strip()]:
             raise ConfigurationError(
-                f"silverback.notify.urls: {', '.join(missing)} isn't set in the environment; set it to an address such "
-                "as slack://…, or take it out"
+                f"{', '.join(missing)} isn't set in the environment, but is to hold an address for notifications "
+                "(`notify.urls` of the section, or --notify); set it to one such as slack://…"
             )
         return {name: environ[name].strip() for name in self.variables}
 

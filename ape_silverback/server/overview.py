@@ -7,6 +7,7 @@ from datetime import datetime
 from uuid import UUID
 
 from ape_silverback.cluster.types import BotHealth, ResourceStatus
+from ape_silverback.server.health import read_balance
 from ape_silverback.server.lifecycle import BY_CLUSTER, BY_USER
 from ape_silverback.server.store import BotRecord
 from ape_silverback.server.supervisor import Supervisor
@@ -24,6 +25,7 @@ class BotOverview:
             and isn't healthy, 3 for one that should run and doesn't.
         why: what is wrong, or why it stopped.
         started_at: since when it runs; None while it doesn't.
+        balance: of its account, with the currency, as the bot last looked it up.
         heartbeat_at: when it last showed that it works.
         lag: blocks between the head of its chain and the last block that it handled.
         restarts: how often the cluster started it again after a crash.
@@ -41,6 +43,7 @@ class BotOverview:
     account: str | None
     image: str
     last_error: str | None
+    balance: str | None = None
     heartbeat_at: datetime | None = None
     lag: int | None = None
     restarts: int = 0
@@ -71,6 +74,7 @@ def overview_of(supervisor: Supervisor, bot: BotRecord) -> BotOverview:
         account=configuration.account,
         image=_short(configuration.image),
         last_error=task.reason,
+        balance=_balance(supervisor, bot) if configuration.account else None,
         heartbeat_at=health.heartbeat if runs else None,
         lag=health.lag if runs else None,
         restarts=bot.restarts.count,
@@ -92,6 +96,11 @@ def _why(bot: BotRecord, health: BotHealth) -> str | None:
     if bot.status is ResourceStatus.RUNNING:
         text = health.reason
     return (text or "").partition("\n")[0] or None
+
+
+def _balance(supervisor: Supervisor, bot: BotRecord) -> str | None:
+    balance = read_balance(supervisor.runtime.work_folder(bot.id))
+    return str(balance) if balance else None
 
 
 def _short(image: str) -> str:

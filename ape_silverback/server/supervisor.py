@@ -47,7 +47,7 @@ from ape_silverback.server.lifecycle import (
     seconds_since,
     went_down,
 )
-from ape_silverback.server.logs import errors_of_run, last_lines_of_run
+from ape_silverback.server.logs import LoggedError, errors_of_run, last_lines_of_run
 from ape_silverback.server.removed import RemovedLogs
 from ape_silverback.server.restarts import CRASHES_SHOWN, GiveUp, Restart, after_crash, after_end
 from ape_silverback.server.runtimes import (
@@ -320,7 +320,7 @@ class Supervisor:
         """Return what the runtime last told of a bot."""
         return self._seen.get(bot.id, GONE)
 
-    def errors(self, bot: BotRecord) -> list[str]:
+    def errors(self, bot: BotRecord) -> list[LoggedError]:
         """Return what went wrong in the latest run of a bot."""
         ended = bot.status in (STOPPED, DEPROVISIONING)
         died = ended and bot.task.stop_code in (BY_ITSELF, BY_SIGNAL, NEVER_RAN)
@@ -330,13 +330,12 @@ class Supervisor:
         reason = bot.task.stopped_reason
         if not died or not reason or (known and bot.task.stopped_at and known >= bot.task.stopped_at):
             return logged
-        if logged:
-            return [reason, *logged]
-        if bot.task.exit_code == 0:
-            return [reason]
+        ended_at = bot.task.stopped_at
+        if logged or bot.task.exit_code == 0:
+            return [LoggedError(ended_at, reason), *logged]
         # Its last lines aren't errors themselves: there may be nothing wrong in them.
         last = last_lines_of_run(base, started)
-        return [f"{reason}; before that:\n{last}" if last else reason]
+        return [LoggedError(ended_at, f"{reason}; before that:\n{last}" if last else reason)]
 
     def health(self, bot: BotRecord) -> BotHealth:
         """Return how healthy a bot is, as it was last looked at."""
@@ -457,7 +456,7 @@ class Supervisor:
         self._kill_at.pop(bot.id, None)
         self._seen.pop(bot.id, None)
         state = self.store.runtime_state(bot.id)
-        errors = self.errors(bot) if bot.task.started_at else []
+        errors = [one.message for one in self.errors(bot)] if bot.task.started_at else []
         self.removed.keep_log(bot.id)
         self.runtime.discard(bot.id, state)
         with self.store.transaction():
@@ -558,7 +557,7 @@ class Supervisor:
         if seen.failure:
             self._note_failure(bot, seen, NEVER_RAN, f"can't be started: {seen.failure}", None, may_restart=True)
             return
-        errors = errors_of_run(base, started)
+        errors = [one.message for one in errors_of_run(base, started)]
         if seen.exit_code == 0 and not seen.interrupted:
             self._note_own_end(bot, seen, last_error_line(errors))
             return

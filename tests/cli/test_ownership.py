@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 
 from ape_silverback.cluster.client import ClusterClient
@@ -348,3 +349,35 @@ def test_two_signers_of_one_account_are_refused_and_keys_are_warned_of_by_name(
     write(project, f"{BASE}  bots: {{gamma: {{account: me}}}}\n")
     other = run("deploy", "--yes", code=1)
     assert "gamma, alpha (on the cluster), beta (on the cluster): they sign with one account" in other.stderr
+
+
+def test_a_new_bot_is_deployed_with_its_policies_and_a_change_of_them_restarts_nothing(
+    run: Run, client: ClusterClient, project: Path
+) -> None:
+    variables = "  variables: {watch: [BEAT_URL]}\n  environment: [watch]\n"
+    write(project, f"{PAIR}{variables}  restart: never\n  heartbeat: BEAT_URL\n")
+    run("deploy", "--yes", BEAT_URL="http://127.0.0.1:9/hunter2")
+    bots = client.bots
+    assert {(bot.restart.policy, bot.heartbeat) for bot in bots.values() if bot.restart} == {("never", "BEAT_URL")}
+    assert run("plan", BEAT_URL="http://127.0.0.1:9/hunter2").stdout.startswith("Nothing to change")
+    write(project, f"{PAIR}{variables}  restart: always\n")
+    changed = run("deploy", "--yes", BEAT_URL="http://127.0.0.1:9/hunter2")
+    assert "restart: never -> always" in changed.stdout
+    assert {bot.heartbeat for bot in client.bots.values()} == {None}
+    assert "hunter2" not in changed.stdout + changed.stderr
+    started = {name: bot.task.started_at for name, bot in bots.items() if bot.task}
+    assert {name: bot.task.started_at for name, bot in client.bots.items() if bot.task} == started
+
+
+def test_a_deployment_records_where_each_value_came_from(run: Run, client: ClusterClient, project: Path) -> None:
+    write(project, f"{BASE}  bots:\n    alpha:\n      account: deployer\n")
+    run("deploy", "--tag", "7", "--yes")
+    [record] = json.loads(run("history", "--format", "json").stdout)
+    assert record["origins"]["alpha"]["account"] == "bots.alpha.account (ape-config.yaml:8)"
+    assert "--tag" in record["origins"]["alpha"]["image"]
+    assert "environment" not in record["origins"]["alpha"], "only values that are set"
+    link = client.dashboard_link()
+    with httpx.Client(trust_env=False, follow_redirects=True) as browser:
+        browser.get(link)
+        page = browser.get(f"{str(client.base_url).rstrip(chr(47))}/ui/bots/{client.bots['alpha'].id}").text
+    assert "bots.alpha.account (ape-config.yaml:8)" in page

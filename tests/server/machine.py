@@ -17,6 +17,7 @@ from typing import Any
 import uvicorn
 
 from ape_silverback.cluster.types import ClusterConfiguration, RestartPolicy
+from ape_silverback.server.alerts import Alerts
 from ape_silverback.server.app import make_app
 from ape_silverback.server.bounds import BoundedConnections
 from ape_silverback.server.runtimes import GONE, Capabilities, ImageError, Observation, Run, State
@@ -146,7 +147,11 @@ class Cluster:
 
 @contextmanager
 def serving_cluster(
-    folder: Path, delay: float = 0.0, configuration: ClusterConfiguration | None = None
+    folder: Path,
+    delay: float = 0.0,
+    configuration: ClusterConfiguration | None = None,
+    alerts: Callable[[Supervisor], Alerts] | None = None,
+    expires: Callable[[], float | None] = lambda: None,
 ) -> Iterator[Cluster]:
     """Serve it for as long as the context lasts. A bot runs a moment after it is started.
 
@@ -154,6 +159,8 @@ def serving_cluster(
         folder: where it keeps things.
         delay: seconds that every answer takes longer.
         configuration: what is paid for.
+        alerts: makes what notifies people of it.
+        expires: up to when it is paid for.
     """
     store = Store(folder / "cluster")
     (folder / "logs").mkdir()
@@ -167,7 +174,16 @@ def serving_cluster(
         return {"configuration": bot.configuration.model_dump_json(), **values}
 
     supervisor = Supervisor(store, machine, variables_of, poll=0.02, stop_grace=0.2, remove_grace=0.2, restart=NEVER)
-    app, requests = make_app(supervisor, KEY, configuration=configuration), []
+    app, requests = (
+        make_app(
+            supervisor,
+            KEY,
+            configuration=configuration,
+            alerts=alerts(supervisor) if alerts else None,
+            expires=expires,
+        ),
+        [],
+    )
 
     async def counted(scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == "http":

@@ -1,4 +1,4 @@
-"""A service that takes messages as apprise's JSON service sends them."""
+"""Services that take messages: one over HTTP, as apprise's JSON service sends them, and a mail server."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ import json
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from email import message_from_bytes, policy
+from email.message import EmailMessage
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from socketserver import StreamRequestHandler, ThreadingTCPServer
 from typing import Any
 
 
@@ -47,3 +50,43 @@ def running_sink() -> Iterator[Sink]:
     finally:
         sink.shutdown()
         sink.server_close()
+
+
+class MailServer(ThreadingTCPServer):
+    """Takes mail by SMTP, without encryption or login."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), MailHandler)
+        self.received: list[EmailMessage] = []
+
+    @property
+    def address(self) -> str:
+        """Its address in apprise's notation."""
+        port = self.server_address[1]
+        return f"mailto://127.0.0.1:{port}?from=cluster@example.org&to=me@example.org&mode=insecure"
+
+
+class MailHandler(StreamRequestHandler):
+    server: MailServer
+
+    def handle(self) -> None:
+        self.wfile.write(b"220 ready\r\n")
+        while line := self.rfile.readline().strip().upper():
+            if line == b"DATA":
+                self.wfile.write(b"354 go on\r\n")
+                content = b"".join(iter(self.rfile.readline, b".\r\n"))
+                self.server.received.append(message_from_bytes(content, EmailMessage, policy=policy.default))
+            self.wfile.write(b"221 bye\r\n" if line == b"QUIT" else b"250 fine\r\n")
+            if line == b"QUIT":
+                return
+
+
+@contextmanager
+def running_mail_server() -> Iterator[MailServer]:
+    """Take mail for as long as the context lasts."""
+    with MailServer() as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server
+        server.shutdown()

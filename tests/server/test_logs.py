@@ -122,7 +122,7 @@ def test_errors_are_found_across_the_end_of_a_file(tmp_path: Path) -> None:
         "2026-01-01T00:00:01.000000Z ERROR:    first\n2026-01-01T00:00:01.000000Z more\n"
     )
     base.with_name("log.2").write_text("2026-01-01T00:00:02.000000Z ERROR:    second\n")
-    assert errors_of_run(base, None) == ["first\nmore", "second"]
+    assert [one.message for one in errors_of_run(base, None)] == ["first\nmore", "second"]
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import socket
 import subprocess
@@ -25,11 +26,11 @@ from tests.server.machine import KEY, Cluster, serving_cluster
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """A cluster with a bot that recorded tasks, and one that died."""
     work = tmp_path_factory.mktemp("work")
-    with serving_cluster(tmp_path_factory.mktemp("cluster")) as cluster:
+    with serving_cluster(tmp_path_factory.mktemp("cluster"), expires=lambda: time.time() + 3600) as cluster:
         cluster.machine.work_folder = lambda bot: work / str(bot)  # type: ignore[method-assign]
         client = ClusterClient(base_url=cluster.url, headers={"X-API-Key": KEY})
         for name in ("steady", "dead"):
-            client.new_bot(name, image="me/bot:1", ecosystem="ethereum", network="mainnet", provider="node")
+            client.new_bot(name, "me/bot:1", "ethereum", "mainnet", "node", account=f"{name}-account")
         folder = work / str(client.bots["steady"].id) / ".silverback-sessions"
         folder.mkdir(parents=True)
         lines = [
@@ -43,6 +44,11 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
             for seconds, error in ((0.02, None), (0.3, None), (70.0, "boom"))
         ]
         (folder / "session-1.jsonl").write_text("".join(f"{json.dumps(one)}\n" for one in lines))
+        told = {"amount": "0.25", "symbol": "ETH", "time": datetime.now(timezone.utc).isoformat()}
+        heartbeat = work / str(client.bots["steady"].id) / "heartbeat.json"
+        heartbeat.write_text(json.dumps({"balance": told}))
+        stamp = datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+        cluster.log("steady", f"{stamp} INFO:     fine", f"{stamp} ERROR:    boom", f"{stamp} more of it")
         cluster.die("dead", 1)
         deadline = time.monotonic() + 20
         while client.bots["dead"].task.last_status != "STOPPED":  # type: ignore[union-attr]
@@ -68,6 +74,13 @@ def test_everything_is_told_in_the_text_format(cluster: Cluster) -> None:
     assert 'silverback_bot_metric{bot="steady",name="gas_price"} 20.5' in text
     assert 'silverback_bot_task_seconds_bucket{bot="steady",le="0.025",task="watch"} 1.0' in text
     assert 'silverback_bot_task_seconds_bucket{bot="steady",le="+Inf",task="watch"} 3.0' in text
+    balance = 'silverback_bot_balance{account="steady-account",bot="steady",currency="ETH",network="ethereum:mainnet"}'
+    assert f"{balance} 0.25" in text
+    assert 'silverback_bot_log_lines_total{bot="steady",level="info"} 1.0' in text
+    assert 'silverback_bot_log_lines_total{bot="steady",level="error"} 2.0' in text
+    assert 'silverback_bot_restarts_total{bot="steady"} 0.0' in text
+    [left] = found(text, "silverback_paid_seconds_left")
+    assert 3500 < float(left.split()[1]) <= 3600
     assert found(text, 'silverback_http_request_seconds_count{method="POST",route="/bots",status="200"}')
 
 
@@ -132,4 +145,11 @@ def test_the_example_rules_are_valid() -> None:
         check=False,
     )
     assert checked.returncode == 0, checked.stderr
-    assert "5 rules found" in checked.stdout
+    assert "7 rules found" in checked.stdout
+
+
+def test_every_metric_is_in_the_guide(cluster: Cluster) -> None:
+    text = httpx.get(f"{cluster.url}/metrics", headers={"X-API-Key": KEY}, trust_env=False).text
+    guide = (ROOT / "docs" / "userguides" / "watching.md").read_text()
+    names = set(re.findall(r"^# TYPE (silverback_\w+) ", text, re.MULTILINE))
+    assert {name for name in names if not name.endswith("_created")} <= set(re.findall(r"`(silverback_\w+)", guide))

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 from ape.cli import verbosity_option
 
+from ape_silverback.cli.cluster.server import notifications, notify_option, runtime_options
 from ape_silverback.cli.shared.options import allow_option, log_size_option
 from ape_silverback.cli.shared.terminal import echo, note
 
@@ -46,6 +47,7 @@ _folder_option = click.option(
 @click.option("--bot-cpus", type=click.FloatRange(min=0.01), help="CPU cores that each bot may use (docker, swarm).")
 @click.option("--bot-memory", metavar="MIB", type=click.IntRange(min=16), help="Memory that each bot may use, in MiB.")
 @log_size_option
+@notify_option
 @verbosity_option()
 def serve(
     folder: Path,
@@ -62,6 +64,7 @@ def serve(
     bot_cpus: float | None,
     bot_memory: int | None,
     log_size: int | None,
+    notify: tuple[str, ...],
 ) -> None:
     """Serve a cluster in the foreground, for systemd or a container: logs go to stderr, and SIGTERM ends it.
 
@@ -72,8 +75,8 @@ def serve(
     Example:
         ape silverback cluster serve --runtime docker
         ape silverback cluster serve --host 0.0.0.0 --tls-cert cert.pem --tls-key key.pem
+        SLACK_URL=slack://… ape silverback cluster serve --notify SLACK_URL
     """
-    from ape_silverback.cli.cluster.server import runtime_options
     from ape_silverback.server.foreground import ServeOptions
     from ape_silverback.server.foreground import serve as serve_cluster
     from ape_silverback.server.runtimes import Limits
@@ -93,6 +96,7 @@ def serve(
         runtime_options=runtime_options(runtime, docker_network, allow),
         log_size=log_size,
         limits=Limits(cpus=bot_cpus, memory=bot_memory * MIB if bot_memory else None),
+        notify=notifications(notify),
     )
     serve_cluster(options, note)
 

@@ -23,6 +23,27 @@ PLATFORM = "local-platform"
 """Name of the profile of the platform, and of the login in it."""
 
 
+def _check_variables(_: click.Context, option: click.Parameter, names: tuple[str, ...]) -> tuple[str, ...]:
+    """Refuse what isn't a name: an address on the command line would show in the list of processes."""
+    if any(not name.isidentifier() for name in names):
+        raise click.BadParameter(
+            "expected the name of a variable of the environment, such as SLACK_URL; an address would show in the list "
+            "of processes.",
+            param=option,
+        )
+    return names
+
+
+notify_option = click.option(
+    "--notify",
+    metavar="VARIABLE",
+    multiple=True,
+    callback=_check_variables,
+    help="Variable of the environment with an address to notify when something breaks, such as slack://…; repeatable. "
+    "Default: `notify.urls` of the section.",
+)
+
+
 @click.command()
 @click.option(
     "--port", type=click.IntRange(1, 65535), help="Port to listen on. Default: the last one, else a free one."
@@ -43,6 +64,7 @@ PLATFORM = "local-platform"
 )
 @allow_option
 @log_size_option
+@notify_option
 @format_option
 @verbosity_option()
 def up(
@@ -55,6 +77,7 @@ def up(
     docker_network: str | None,
     allow: tuple[Path, ...],
     log_size: int | None,
+    notify: tuple[str, ...],
     format_: str,
 ) -> None:
     """Start the local cluster in the background and write the profile 'local' for it.
@@ -87,7 +110,7 @@ def up(
         wanted=wanted,
         runtime=runtime,
         runtime_options=runtime_options(runtime, docker_network, allow),
-        notify=_notifications(),
+        notify=notifications(notify),
         log_size=log_size,
     )
     _write_profiles(started)
@@ -158,13 +181,20 @@ def _wanted(chain: str | None, manager: str | None, tokens: tuple[str, ...], dep
     return Wanted.of(chain, manager, tokens)
 
 
-def _notifications() -> NotifySettings:
-    """Return who is told when something breaks, as the section of the project in the current folder sets it up."""
+def notifications(variables: tuple[str, ...]) -> NotifySettings:
+    """Return who is told when something breaks.
+
+    Args:
+        variables: names of variables that hold addresses, from the command line; none for those of the section of the
+            project in the current folder.
+    """
     from ape_silverback.connect import read_section_here
     from ape_silverback.server.notify import NotifySettings
 
     config = read_section_here().section.notify
-    return NotifySettings(variables=config.urls, events=config.events)
+    return NotifySettings(
+        variables=variables or config.urls, events=config.events, minimum_balance=config.minimum_balance
+    )
 
 
 def runtime_options(runtime: str | None, network: str | None, allow: tuple[Path, ...]) -> dict[str, str]:

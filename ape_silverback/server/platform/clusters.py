@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import secrets
 import shutil
 import uuid
@@ -16,8 +17,10 @@ from fastapi import FastAPI
 
 from ape_silverback.cluster.types import ClusterConfiguration, ResourceStatus, StreamInfo
 from ape_silverback.files import write_private
+from ape_silverback.server.alerts import alerts_of
 from ape_silverback.server.app import make_app
 from ape_silverback.server.lifecycle import ImpossibleTransition
+from ape_silverback.server.notify import NotifySettings
 from ape_silverback.server.platform.store import ClusterRecord, PlatformStore
 from ape_silverback.server.runtimes.loading import RuntimeChoice, write_choice
 from ape_silverback.server.serving import end_bots, supervisor_of
@@ -66,14 +69,14 @@ class Served:
     app: FastAPI
 
     def begin(self) -> None:
-        """Look after its bots and what they record."""
-        self.supervisor.begin()
-        self.app.state.measurements.begin()
+        """Look after its bots, what they record, and whoever is to know of them."""
+        for service in self.app.state.services:
+            service.begin()
 
     def end(self) -> None:
         """Stop its bots, and looking after them."""
-        self.app.state.measurements.end()
-        self.supervisor.end()
+        for service in reversed(self.app.state.services):
+            service.end()
 
 
 class Clusters:
@@ -85,6 +88,7 @@ class Clusters:
         host: address of the platform.
         session: what opens the platform, and so each of its clusters.
         runtime: where the bots of all of them run.
+        notify: who is told when something breaks on one of them.
     """
 
     def __init__(
@@ -94,12 +98,14 @@ class Clusters:
         host: str,
         session: str,
         runtime: RuntimeChoice = RuntimeChoice(),  # noqa: B008 - frozen
+        notify: NotifySettings = NotifySettings(),  # noqa: B008 - frozen
     ) -> None:
         self.store = store
         self.folder = folder
         self.host = host
         self.session = session
         self.runtime = runtime
+        self.notify = notify
         self._served: dict[uuid.UUID, Served] = {}
 
     def begin(self) -> None:
@@ -159,7 +165,19 @@ class Clusters:
         if self.runtime != RuntimeChoice():
             write_choice(folder, replace(self.runtime, cluster=str(record.info.id)))
         supervisor = supervisor_of(folder, lambda: self._address(record), api_key)
-        app = make_app(supervisor, api_key, session=self.session, configuration=record.info.configuration)
+
+        def expires() -> float | None:
+            now = self.store.cluster(record.info.id)
+            return None if now is None else now.expires
+
+        app = make_app(
+            supervisor,
+            api_key,
+            session=self.session,
+            configuration=record.info.configuration,
+            alerts=alerts_of(self.notify, supervisor, folder, self._address(record), os.environ, expires),
+            expires=expires,
+        )
         served = Served(supervisor, app)
         served.begin()
         self._served[record.info.id] = served

@@ -16,6 +16,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 
 from ape_silverback.cluster.types import (
+    POLICIES,
     BotConfiguration,
     BotHealth,
     BotInfo,
@@ -27,12 +28,12 @@ from ape_silverback.cluster.types import (
 )
 from ape_silverback.server.logs import Filter, stream
 from ape_silverback.server.routes import TheStore, TheSupervisor, WhatIsPaid, check_room, invalid, problem
-from ape_silverback.server.routes.names import LongText, Name, Text
+from ape_silverback.server.routes.names import LongText, Name, Text, Variable
 from ape_silverback.server.runtimes import ImageError
 from ape_silverback.server.store import BotRecord, Store
 from ape_silverback.server.supervisor import Supervisor
 
-EXTENSIONS = ("task", "restarts", "restart-policy", "health-details", "removed-logs", "chosen-ids")
+EXTENSIONS = ("task", "restarts", "restart-policy", "health-details", "removed-logs", "chosen-ids", "heartbeat")
 
 NO_CHANGE = "<no-change>"
 
@@ -77,6 +78,7 @@ class NewBot(BaseModel):
     cluster_access: bool = False
     restart: RestartPolicy | None = None
     healthy: HealthPolicy | None = None
+    heartbeat: Variable | None = None
 
 
 class BotChanges(BaseModel):
@@ -96,6 +98,7 @@ class BotChanges(BaseModel):
     cluster_access: bool | None = None
     restart: RestartPolicy | Literal["<default>"] | None = None
     healthy: HealthPolicy | Literal["<default>"] | None = None
+    heartbeat: Variable | Literal["<default>"] | None = None
 
 
 def _found(bot: UUID, store: TheStore) -> BotRecord:
@@ -173,7 +176,7 @@ def update_bot(supervisor: TheSupervisor, store: TheStore, paid: WhatIsPaid, bot
         for name, value in body.model_dump(include=set(BotConfiguration.model_fields)).items()
         if (value != NO_CHANGE if name in clearable else value is not None)
     }
-    changes |= {name: None for name in ("restart", "healthy") if changes.get(name) == DEFAULT}
+    changes |= {name: None for name in POLICIES if changes.get(name) == DEFAULT}
     with store.transaction():  # of two changes at once the later one is laid over the earlier one
         bot = _found(bot.id, store)
         configuration = BotConfiguration.model_validate({**bot.configuration.model_dump(), **changes})
@@ -227,7 +230,7 @@ def stop(supervisor: TheSupervisor, bot: Bot) -> Response:
 @bots_router.get("/{bot}/errors")
 def errors(supervisor: TheSupervisor, bot: Bot) -> list[str]:
     """Return what went wrong in the latest run of a bot."""
-    return supervisor.errors(bot)
+    return [one.message for one in supervisor.errors(bot)]
 
 
 @bots_router.get("/{bot}/events")
@@ -291,7 +294,7 @@ def _check(configuration: BotConfiguration, supervisor: Supervisor) -> None:
         HTTPException: it hasn't: 422, an entry for each problem.
     """
     store = supervisor.store
-    groups = {group.name for group in store.groups()}
+    groups = {group.name: group.variables for group in store.groups()}
     credentials = {name for one in store.credentials() for name in (one.name, one.id)}
     problems = [
         problem(f"there is no variable group '{name}'", "body", "environment", kind="unknown")
@@ -301,6 +304,10 @@ def _check(configuration: BotConfiguration, supervisor: Supervisor) -> None:
     if configuration.credential_name not in (None, *credentials):
         text = f"there are no credentials '{configuration.credential_name}'"
         problems.append(problem(text, "body", "credential_name", kind="unknown"))
+    variables = {name for group in configuration.environment for name in groups.get(group, ())}
+    if configuration.heartbeat not in (None, *variables):
+        text = f"no variable group of the bot has a variable '{configuration.heartbeat}'"
+        problems.append(problem(text, "body", "heartbeat", kind="unknown"))
     try:
         supervisor.runtime.check(configuration.image)
     except ImageError as error:

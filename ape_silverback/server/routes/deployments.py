@@ -8,10 +8,11 @@ from __future__ import annotations
 import json
 from typing import Annotated, Any
 
-from fastapi import APIRouter, HTTPException, Query
+from fastapi import APIRouter, HTTPException, Query, Request
 from pydantic import BaseModel
 
 from ape_silverback.server.routes import TheStore
+from ape_silverback.server.store import Store
 
 EXTENSIONS = ("deployments",)
 
@@ -50,7 +51,7 @@ def read_lines(store: TheStore, project: Project) -> DeploymentLines:
 
 
 @router.post("")
-def append_line(store: TheStore, project: Project, after: After, line: dict[str, Any]) -> int:
+def append_line(request: Request, store: TheStore, project: Project, after: After, line: dict[str, Any]) -> int:
     """Append a line to a project's record, after the one that the client saw last; return its number.
 
     A line that was appended already by the same request, whose answer was lost, isn't appended again.
@@ -64,4 +65,15 @@ def append_line(store: TheStore, project: Project, after: After, line: dict[str,
         if (after and after not in newer) or after + 1 in newer:
             raise HTTPException(409, "another deployment of this project was recorded in the meantime")
         db.execute("INSERT INTO deployments (project, number, line) VALUES (?, ?, ?)", (project, after + 1, text))
+    if request.app.state.alerts and "outcome" in line:
+        request.app.state.alerts.hear_outcome(project, line, _who(store, project, line.get("id")))
     return after + 1
+
+
+def _who(store: Store, project: str, deployment: Any) -> str | None:
+    """Return who began a deployment, as the line tells that was written then."""
+    for row in store.rows("SELECT line FROM deployments WHERE project = ? ORDER BY number DESC LIMIT 20", project):
+        line = json.loads(row["line"])
+        if line.get("id") == deployment and isinstance(line.get("by"), str):
+            return str(line["by"])[:100]
+    return None

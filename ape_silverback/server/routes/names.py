@@ -58,6 +58,9 @@ Name = Annotated[str, AfterValidator(_name)]
 Text = Annotated[str, StringConstraints(max_length=256), AfterValidator(_text)]
 """Text of a request that is no name: an alias, a network, a host."""
 
+Variable = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,254}$")]
+"""Name of a variable."""
+
 LongText = Annotated[str, StringConstraints(max_length=4096), AfterValidator(_text)]
 """Text that may be longer: an image, a password."""
 

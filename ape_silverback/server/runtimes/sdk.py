@@ -6,7 +6,7 @@
   choice, which differs for a provider with an address of its own, such as ``node``.
 - State and recordings lie in the bot's work folder, not in the project's: two bots never share them. State of a chain
   that was reset is dropped. A full disk costs them, not the bot.
-- Every few seconds the bot tells that it works, and how far it is.
+- Every few seconds the bot tells that it works, and how far it is; every minute the balance of its account.
 - A bot that ends because something failed, such as its connection, exits with 1. The SDK exits with 0, as it does when
   its circuit breaker stops it.
 """
@@ -18,9 +18,11 @@ import json
 import os
 import signal
 import sys
+import time
 from collections.abc import Coroutine
 from contextlib import suppress
 from datetime import datetime, timezone
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +33,10 @@ BEAT = 10.0
 """Seconds between two signs of work."""
 
 HEAD_TIMEOUT = 8.0
-"""Seconds that a node has to tell its head."""
+"""Seconds that a node has to tell its head, or a balance."""
+
+BALANCE_EVERY = 60.0
+"""Seconds between two looks at the balance of the bot's account."""
 
 
 class WakefulPolicy(asyncio.DefaultEventLoopPolicy):
@@ -122,6 +127,8 @@ def _extend_sdk(work: Path) -> None:
             self._processed = -1
             self._processed_at: str | None = None
             self._first_head: int | None = None
+            self._balance: dict[str, str] | None = None
+            self._balance_due = 0.0
 
         async def _block_task(self, task_data: Any) -> None:
             self._handles_blocks = True
@@ -144,8 +151,17 @@ def _extend_sdk(work: Path) -> None:
                     with suppress(Exception):  # a node that doesn't answer tells no head
                         head = await asyncio.wait_for(asyncio.to_thread(_height, chain), HEAD_TIMEOUT)
                     self._first_head = head if self._first_head is None else self._first_head
+                await self._look_at_balance()
                 await self._tell(head)
                 await asyncio.sleep(BEAT)
+
+        async def _look_at_balance(self) -> None:
+            signer = self.bot.signer  # type: ignore[attr-defined]
+            if signer is None or time.monotonic() < self._balance_due:
+                return
+            self._balance_due = time.monotonic() + BALANCE_EVERY
+            with suppress(Exception):  # a node that doesn't answer tells none
+                self._balance = await asyncio.wait_for(asyncio.to_thread(_balance_of, signer, chain), HEAD_TIMEOUT)
 
         async def _tell(self, head: int | None) -> None:
             snapshot = await self.run_system_task(  # type: ignore[attr-defined]
@@ -163,6 +179,7 @@ def _extend_sdk(work: Path) -> None:
                 "processed_at": self._processed_at,
                 "head": head,
                 "first": self._first_head,
+                "balance": self._balance,
             }
             _replace(work / "heartbeat.json", json.dumps(content))
             await self.datastore.save(snapshot)  # type: ignore[attr-defined]
@@ -185,6 +202,15 @@ def _extend_sdk(work: Path) -> None:
     }.items():
         setattr(runners, name, replaced)
     setattr(command, "JSONLineRecorder", WorkRecorder)  # noqa: B010 - not exported, but what `run --record` makes
+
+
+def _balance_of(signer: Any, chain: Any) -> dict[str, str]:
+    ecosystem = chain.provider.network.ecosystem
+    return {
+        "amount": f"{Decimal(int(signer.balance)).scaleb(-ecosystem.fee_token_decimals):f}",
+        "symbol": str(ecosystem.fee_token_symbol),
+        "time": datetime.now(timezone.utc).isoformat(),
+    }
 
 
 def _chain_of(chain: Any) -> tuple[str, int]:

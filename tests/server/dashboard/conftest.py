@@ -60,10 +60,44 @@ class Site:
                 }
                 file.write(f"{json.dumps(document)}\n")
 
+    def deployed(self, bot: Bot, outcome: str) -> None:
+        """Record that a bot was deployed, as a client does, and what its account has."""
+        project = {"project": f"shop-{bot.name}"}
+        recorded = {"name": bot.name, "id": str(bot.id), "configuration": bot.configuration.model_dump(mode="json")}
+        origins = {"account": f"bots.{bot.name}.account (ape-config.yaml:8)", "image": "registry (ape-config.yaml:3)"}
+        lines: list[dict[str, object]] = [
+            {
+                "id": 1,
+                "time": datetime.now(timezone.utc).isoformat(),
+                "by": "me@laptop",
+                "commit": "c0ffee00" * 5,
+                "bots": [recorded],
+                "origins": {bot.name: origins},
+            },
+            {"id": 1, "outcome": {bot.name: outcome}},
+        ]
+        for number, line in enumerate(lines):
+            httpx.post(
+                f"{self.url}/deployments",
+                params={**project, "after": str(number)},
+                json=line,
+                headers={"X-API-Key": KEY},
+                trust_env=False,
+            ).raise_for_status()
+        work = self.cluster.machine.work_folder(bot.id)
+        work.mkdir(parents=True, exist_ok=True)
+        told = {"amount": "0.0021", "symbol": "ETH", "time": datetime.now(timezone.utc).isoformat()}
+        (work / "heartbeat.json").write_text(json.dumps({"balance": told}))
+
     def say(self, bot: str, text: str, level: str = "INFO") -> None:
         """Let a bot log a line now."""
         stamp = datetime.now(timezone.utc).isoformat()
         self.cluster.log(bot, f"{stamp} {level + ':':<9} {text}")
+
+
+def chromium() -> str | None:
+    """Return the browser of this machine."""
+    return shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
 @pytest.fixture(scope="module")
@@ -75,11 +109,10 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     """Headless Chromium, as the machine's packages have it."""
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if chromium is None:
+    if (program := chromium()) is None:
         pytest.skip("Chromium isn't installed (Debian's package `chromium`)")
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
         yield browser
         browser.close()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import datetime, timedelta, timezone
 
 import pytest
 from playwright.sync_api import Browser, Page, expect
@@ -23,7 +24,7 @@ def test_a_key_opens_the_dashboard_and_a_wrong_one_doesnt(page: Page, site: Site
     expect(page.get_by_role("alert")).to_have_text("This isn't a key of this cluster.")
     page.get_by_label("API key").fill(KEY)
     page.get_by_role("button", name="Log in").click()
-    expect(page.get_by_role("heading", name="Bots")).to_be_visible()
+    expect(page.get_by_role("heading", name="Bots", exact=True)).to_be_visible()
     [cookie] = page.context.cookies()
     assert (cookie["httpOnly"], cookie["sameSite"]) == (True, "Strict")
     page.get_by_role("button", name="Log out").click()
@@ -40,7 +41,7 @@ def test_a_bot_that_dies_moves_to_the_top_by_itself(logged_in: Page, site: Site)
     site.cluster.die("beta", 1)
     expect(rows.first).to_contain_text("beta")
     expect(rows.first).to_contain_text("exited with code 1")
-    expect(logged_in.get_by_role("status").first).to_contain_text("1 of 3 bots in trouble")
+    expect(logged_in.get_by_role("status").first).to_contain_text("1 in trouble")
 
 
 def test_chosen_bots_are_stopped_and_started_after_a_question_that_names_the_account(
@@ -49,21 +50,21 @@ def test_chosen_bots_are_stopped_and_started_after_a_question_that_names_the_acc
     for name in ("one", "two"):
         site.bot(name, account="deployer")
     for name in ("one", "two"):
-        logged_in.get_by_label(f"Choose {name}").check()
-    logged_in.get_by_role("button", name="Stop chosen", exact=True).click()
+        logged_in.get_by_label(f"Select {name}").check()
+    logged_in.get_by_role("button", name="Stop selected", exact=True).click()
     dialog = logged_in.get_by_role("dialog")
-    expect(dialog).to_contain_text("one, which signs with deployer")
+    expect(dialog).to_contain_text("one, which signs with deployer on ethereum:mainnet")
     expect(dialog).to_contain_text("ape silverback cluster bots stop one two --yes")
     dialog.get_by_role("button", name="Cancel").click()
     assert site.client.bots["one"].task.last_status == "RUNNING"  # type: ignore[union-attr]
     for name in ("one", "two"):
-        expect(logged_in.get_by_label(f"Choose {name}")).to_be_checked()  # also after the rows were replaced
-    logged_in.get_by_role("button", name="Stop chosen", exact=True).click()
+        expect(logged_in.get_by_label(f"Select {name}")).to_be_checked()  # also after the rows were replaced
+    logged_in.get_by_role("button", name="Stop selected", exact=True).click()
     dialog.get_by_role("button", name="Stop", exact=True).click()
     row = logged_in.locator("tbody tr", has=logged_in.get_by_role("link", name="one", exact=True))
     expect(row).to_contain_text("stopped by its user")
-    logged_in.get_by_label("Choose one").check()
-    logged_in.get_by_role("button", name="Start chosen", exact=True).click()
+    logged_in.get_by_label("Select one").check()
+    logged_in.get_by_role("button", name="Start selected", exact=True).click()
     dialog.get_by_role("button", name="Start", exact=True).click()
     expect(row).to_contain_text("running")
 
@@ -102,12 +103,12 @@ def test_errors_are_counted_and_acknowledged(logged_in: Page, site: Site) -> Non
         site.say("failing", "ValueError: rate limit reached", "ERROR")
     logged_in.goto(f"{site.url}/ui/bots/{site.client.bots['failing'].id}")
     errors = logged_in.locator("#errors")
-    expect(errors).to_contain_text("3 x ValueError: rate limit reached")
+    expect(errors).to_contain_text(re.compile(r"3 .\s+ValueError: rate limit reached"))
     logged_in.get_by_role("button", name="Acknowledge all").click()
-    expect(errors).to_have_text("None.")
+    expect(errors).to_have_text("No errors in its latest run.")
     assert site.client.bots["failing"].errors == []
     site.say("failing", "ValueError: another one", "ERROR")
-    expect(errors).to_contain_text("1 x ValueError: another one")
+    expect(errors).to_contain_text(re.compile(r"1 .\s+ValueError: another one"))
 
 
 def test_what_a_bot_records_is_drawn(logged_in: Page, site: Site) -> None:
@@ -145,14 +146,19 @@ def test_an_accessibility_checker_finds_nothing(browser: Browser, site: Site, sc
         site.say("checked", "hello")
         site.bot("dead")
         site.cluster.die("dead", 1)
+        site.deployed(bot, "failed: it stopped")
     checked = site.client.bots["checked"]
     context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme, bypass_csp=True)  # type: ignore[arg-type]
     page = context.new_page()
     page.goto(site.link())
     found = []
-    for path in ("/", f"/ui/bots/{checked.id}", "/ui/deployments"):
+    for path in ("/", f"/ui/bots/{checked.id}", "/ui/deployments", f"/?stop={checked.id}", "/ui/login"):
         page.goto(f"{site.url}{path}")
-        if "bots" in path:
+        if "stop" in path:
+            page.get_by_label("Select checked").check()
+            page.get_by_role("button", name="Stop selected", exact=True).click()
+            expect(page.get_by_role("dialog")).to_be_visible()
+        if "/ui/bots" in path:
             expect(page.locator("#charts figure").first).to_be_visible()
             expect(page.get_by_role("log")).to_contain_text("hello")
         page.add_script_tag(path=TOOLS / "node_modules" / "axe-core" / "axe.min.js")
@@ -162,3 +168,76 @@ def test_an_accessibility_checker_finds_nothing(browser: Browser, site: Site, sc
         assert wide <= width, f"{path} is wider than the screen"
     context.close()
     assert found == []
+
+
+def test_an_error_leads_to_the_log_at_its_time(logged_in: Page, site: Site) -> None:
+    bot = site.bot("jumping")
+    begin = datetime.now(timezone.utc)
+    lines = [f"{(begin + timedelta(seconds=second)).isoformat()} INFO:     line {second}" for second in (1, 2)]
+    lines.insert(1, f"{(begin + timedelta(seconds=1.5)).isoformat()} ERROR:    ValueError: no pool")
+    site.cluster.log("jumping", *lines)
+    logged_in.goto(f"{site.url}/ui/bots/{bot.id}")
+    logged_in.locator("#errors").get_by_role("link", name="Show the log at that time").click()
+    expect(logged_in.locator("#log .marked")).to_contain_text("ValueError: no pool")
+    expect(logged_in.get_by_text("from a minute before the marked line on")).to_be_visible()
+
+
+def test_a_bot_tells_where_its_values_came_from_what_changed_and_who_deployed(logged_in: Page, site: Site) -> None:
+    bot = site.bot("deployed", account="deployer")
+    site.deployed(bot, "ready: running and healthy")
+    bot.update(image="ghcr.io/me/deployed:2")
+    logged_in.goto(f"{site.url}/ui/bots/{bot.id}")
+    configuration = logged_in.get_by_role("region", name="Table of the configuration")
+    expect(configuration.get_by_role("row", name="account")).to_contain_text(
+        "bots.deployed.account (ape-config.yaml:8)"
+    )
+    expect(configuration.get_by_role("row", name="image")).to_contain_text("changed on the cluster since deployment")
+    expect(logged_in.get_by_text("by me@laptop").first).to_contain_text("commit c0ffee00")
+    expect(logged_in.locator("#timeline")).to_contain_text("by me@laptop: ready: running and healthy")
+    logged_in.goto(site.url)
+    row = logged_in.locator("tbody tr", has=logged_in.get_by_role("link", name="deployed", exact=True))
+    expect(row).to_contain_text("c0ffee00")
+    expect(row).to_contain_text("0.0021 ETH")
+
+
+def test_the_keyboard_is_enough(logged_in: Page, site: Site) -> None:
+    bot = site.bot("keyed", account="deployer")
+    logged_in.goto(site.url)
+    logged_in.keyboard.press("Tab")
+    expect(logged_in.get_by_role("link", name="Skip to content")).to_be_focused()
+    logged_in.get_by_label("Select keyed").focus()
+    logged_in.keyboard.press("Space")
+    expect(logged_in.locator("#selected")).to_have_text("1 selected")
+    while logged_in.evaluate("document.activeElement.textContent.trim()") != "Stop selected":
+        logged_in.keyboard.press("Shift+Tab")
+    outline = logged_in.evaluate("getComputedStyle(document.activeElement).outlineStyle")
+    assert outline == "solid", "one sees where one is"
+    logged_in.keyboard.press("Enter")
+    dialog = logged_in.get_by_role("dialog", name="Stop keyed?")
+    expect(dialog.get_by_role("button", name="Cancel")).to_be_focused()
+    logged_in.keyboard.press("Escape")
+    expect(dialog).to_have_count(0)
+    expect(logged_in.get_by_role("button", name="Stop selected", exact=True)).to_be_focused()
+    logged_in.keyboard.press("Enter")
+    expect(dialog).to_be_visible()
+    dialog.get_by_role("button", name="Stop", exact=True).focus()
+    logged_in.keyboard.press("Enter")
+    row = logged_in.locator("tbody tr", has=logged_in.get_by_role("link", name="keyed", exact=True))
+    expect(row).to_contain_text("stopped by its user")
+    assert site.client.bots["keyed"].id == bot.id
+
+
+def test_a_command_is_copied(browser: Browser, site: Site) -> None:
+    bot = site.bot("copied")
+    context = browser.new_context(permissions=["clipboard-read", "clipboard-write"])
+    page = context.new_page()
+    page.goto(site.link())
+    page.goto(f"{site.url}/ui/bots/{bot.id}")
+    page.get_by_role("button", name="Restart", exact=True).click()
+    page.get_by_role("button", name="Copy command").click()
+    expect(page.get_by_role("button", name="Copied")).to_be_visible()
+    assert page.evaluate("navigator.clipboard.readText()").splitlines() == [
+        "ape silverback cluster bots stop copied --yes",
+        "ape silverback cluster bots start copied --yes",
+    ]
+    context.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from pathlib import Path
 
 import httpx
@@ -11,6 +12,7 @@ import pytest
 
 import ape_silverback.server.dashboard as dashboard
 from ape_silverback.server.dashboard.sessions import LINK_LIFE, SESSION_LIFE, Sessions
+from ape_silverback.server.runtimes import Node
 from tests.conftest import Ape
 from tests.server.dashboard.conftest import Site
 from tests.server.machine import KEY
@@ -130,7 +132,54 @@ def test_deployments_that_were_recorded_here_are_shown_as_text(inside: httpx.Cli
         )
         assert answer.status_code == 200, answer.text
     page = inside.get("/ui/deployments").text
-    assert page.index("ape silverback cluster rollback --to 2 --target &#39;my target&#39;") < page.index("aaaaaaaaaa<")
-    assert "<li>&lt;b&gt;beta&lt;/b&gt;: failed: it stopped</li>" in page
+    assert page.index("ape silverback cluster rollback --to 2 --target &#39;my target&#39;") < page.index(
+        "<code>aaaaaaaa</code>"
+    )
+    assert '<li class="bad">&lt;b&gt;beta&lt;/b&gt;: failed: it stopped</li>' in page
     assert "still going on, or cut off" in page
     assert "yesterday" not in page
+
+
+def test_a_key_that_may_only_read_sees_everything_and_changes_nothing(site: Site, outside: httpx.Client) -> None:
+    bot = site.bot("watched")
+    made = httpx.post(
+        f"{site.url}/keys", json={"name": "viewer", "role": "read"}, headers={"X-API-Key": KEY}, trust_env=False
+    ).json()
+    assert outside.post("/ui/login", data={"key": made["key"]}).status_code == 303
+    for path in ("/", f"/ui/bots/{bot.id}"):
+        page = outside.get(path)
+        assert (page.status_code, "watched" in page.text, "Read-only" in page.text) == (200, True, True)
+        assert "hx-get" not in page.text
+        assert "hx-post" not in page.text
+        assert "checkbox" not in page.text
+    sent = {"HX-Request": "true"}
+    assert outside.get(f"/ui/confirm/stop?bot={bot.id}").status_code == 403
+    assert outside.post("/ui/do/stop", data={"bot": str(bot.id)}, headers=sent).status_code == 403
+    assert outside.post(f"/ui/bots/{bot.id}/acknowledge", headers=sent).status_code == 403
+    assert site.client.bots["watched"].task.last_status == "RUNNING"  # type: ignore[union-attr]
+
+
+def test_the_pages_weigh_little_on_the_wire(inside: httpx.Client, site: Site) -> None:
+    bot = site.bot("light")
+    for path, most in (("/", 65_000), (f"/ui/bots/{bot.id}", 95_000)):
+        page = inside.get(path)
+        weight = len(page.content)
+        for address in set(re.findall(r'(?:src|href)="(/ui/static/[^"]+)"', page.text)):
+            with inside.stream("GET", address) as answer:
+                weight += len(b"".join(answer.iter_raw()))
+        assert weight < most
+
+
+def test_nodes_are_shown_where_there_are_several(
+    site: Site, inside: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert inside.get("/ui/nodes").status_code == 404
+    node = Node("id-1", "<b>left</b>", "ready", "drain", manager=True, cpus=4, memory=8 << 30, engine="20.10.24")
+    for name in ("settle", "create", "move"):
+        monkeypatch.setattr(site.cluster.machine, name, lambda *_: {}, raising=False)
+    monkeypatch.setattr(site.cluster.machine, "nodes", lambda: [node], raising=False)
+    page = inside.get("/ui/nodes").text
+    assert "&lt;b&gt;left&lt;/b&gt;" in page
+    assert "ready (drain)" in page
+    assert "8.0 GiB" in page
+    assert '<a href="/ui/nodes" aria-current="page">Nodes</a>' in page

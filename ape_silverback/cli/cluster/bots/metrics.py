@@ -19,7 +19,7 @@ from ape_silverback.cli.shared.selection import choose
 from ape_silverback.cli.shared.terminal import echo, echo_text, note, plain, safe_json, safe_line
 
 if TYPE_CHECKING:
-    from ape_silverback.cluster.types import BotTaskResult
+    from ape_silverback.cluster.types import BotHealth, BotTaskResult
 
 CHART_HEIGHT = 14
 """Lines of a chart."""
@@ -83,10 +83,10 @@ def metrics(
         elif output is not None:
             _write_parquet(results, output)
         else:
-            _show(list(results), plot)
+            _show(list(results), chosen.health, plot)
 
 
-def _show(results: Sequence[BotTaskResult], plot: bool) -> None:
+def _show(results: Sequence[BotTaskResult], health: BotHealth | None, plot: bool) -> None:
     from ape_silverback.cluster.task_results import series_of, summarise
 
     if not results:
@@ -107,6 +107,8 @@ def _show(results: Sequence[BotTaskResult], plot: bool) -> None:
             for one in summarise(results)
         ],
     )
+    if health and health.lag is not None:
+        echo(f"Block lag: {health.lag} (last block handled: {'-' if health.last_block is None else health.last_block})")
     if not (series := series_of(results)):
         return
     echo()

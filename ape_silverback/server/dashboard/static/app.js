@@ -12,6 +12,14 @@ function startLog(box) {
   const status = document.getElementById("log-status");
   const marked = new URLSearchParams(location.search).get("at");
 
+  // The first line at the linked time or after it: what links to a time doesn't know of the lines.
+  let found = false;
+  function isMarked(timestamp) {
+    if (!marked || found || new Date(timestamp) < new Date(marked)) return false;
+    found = true;
+    return true;
+  }
+
   function shows(text) {
     return !state.pattern || state.pattern.test(text);
   }
@@ -26,12 +34,17 @@ function startLog(box) {
       address.hash = "log";
       link.href = address;
       link.title = "Link to this line";
-      link.textContent = new Date(entry.timestamp).toLocaleTimeString([], { hour12: false }) + " ";
+      link.textContent = new Date(entry.timestamp).toLocaleTimeString([], { hour12: false });
       line.append(link);
-      if (marked === entry.timestamp) line.classList.add("marked");
+      if (isMarked(entry.timestamp)) line.classList.add("marked");
+    } else line.append(document.createElement("i"));
+    for (const [name, text] of [["level", entry.level || ""], ["message", entry.message]]) {
+      const part = document.createElement("span");
+      part.className = name;
+      part.textContent = text;
+      line.append(part);
     }
-    line.append((entry.level ? entry.level.padEnd(8) : "        ") + entry.message);
-    line.hidden = !shows(line.textContent);
+    line.hidden = !shows(entry.message);
     const atEnd = box.scrollHeight - box.scrollTop - box.clientHeight < 40;
     box.append(line);
     while (box.childElementCount > MOST_LINES) box.firstElementChild.remove();
@@ -42,6 +55,7 @@ function startLog(box) {
   function connect() {
     if (state.source) state.source.close();
     box.replaceChildren();
+    found = false;
     const query = new URLSearchParams({ level: level.value });
     if (marked) query.set("at", marked);
     state.source = new EventSource(`${box.dataset.source}?${query}`);
@@ -53,23 +67,30 @@ function startLog(box) {
         status.textContent = `Paused; ${state.waiting.length} new lines`;
       } else add(entry);
     });
-    state.source.addEventListener("open", () => { status.textContent = "Live"; });
+    state.source.addEventListener("open", () => {
+      box.replaceChildren();  // after a lost connection all lines come again
+      found = false;
+      if (!state.paused) status.textContent = "Live";
+    });
     state.source.addEventListener("error", () => { status.textContent = "Connection lost; trying again"; });
     state.source.addEventListener("removed", () => { state.source.close(); status.textContent = "The bot was removed"; });
   }
 
+  if (marked) document.getElementById("log-at").hidden = false;
   level.addEventListener("change", connect);
   filter.addEventListener("input", () => {
+    const problem = document.getElementById("log-filter-problem");
     try {
       state.pattern = filter.value ? new RegExp(filter.value, "i") : null;
-      filter.setAttribute("aria-invalid", "false");
-      filter.title = "";
+      filter.removeAttribute("aria-invalid");
+      problem.hidden = true;
     } catch (error) {
       filter.setAttribute("aria-invalid", "true");
-      filter.title = error.message;
+      problem.textContent = error.message;
+      problem.hidden = false;
       return;
     }
-    for (const line of box.children) line.hidden = !shows(line.textContent);
+    for (const line of box.children) line.hidden = !shows(line.querySelector(".message").textContent);
   });
   pause.addEventListener("click", () => {
     state.paused = !state.paused;
@@ -83,34 +104,48 @@ function startLog(box) {
   connect();
 }
 
-async function drawCharts(place) {
-  const answer = await fetch(place.dataset.source, { headers: { Accept: "application/json" } });
-  if (!answer.ok) return;
-  const charts = await answer.json();
+const plots = [];
+addEventListener("resize", () => {
+  for (const [plot, figure] of plots) plot.setSize({ width: figure.clientWidth, height: 160 });
+});
+
+async function drawCharts(place, span) {
+  const answer = await fetch(`${place.dataset.source}?span=${span}`, { headers: { Accept: "application/json" } }).catch(() => null);
+  const charts = answer?.ok ? await answer.json() : null;
   const style = getComputedStyle(document.documentElement);
-  const text = style.getPropertyValue("--pico-color").trim();
-  const grid = style.getPropertyValue("--pico-muted-border-color").trim();
-  const colour = style.getPropertyValue("--pico-primary").trim();
+  const [text, grid, colour] = ["--quiet", "--line", "--pico-primary"].map((name) => style.getPropertyValue(name).trim());
   place.replaceChildren();
-  if (!charts.length) {
-    place.textContent = "Nothing recorded yet.";
+  plots.length = 0;
+  if (!charts?.length) {
+    const note = document.createElement("p");
+    note.className = "quiet";
+    note.textContent = charts ? `Nothing recorded in the last ${span}.` : "The charts couldn't be loaded; reload the page to try again.";
+    place.append(note);
     return;
   }
   for (const chart of charts) {
     const figure = document.createElement("figure");
     const caption = document.createElement("figcaption");
-    caption.textContent = chart.unit ? `${chart.title} (${chart.unit})` : chart.title;
+    const title = document.createElement("span");
+    const latest = document.createElement("strong");
+    const last = chart.values.filter((value) => value !== null).at(-1);
+    const number = last === undefined ? "none" : Number(last.toPrecision(4)).toLocaleString("en");
+    title.textContent = chart.unit ? `${chart.title} (${chart.unit})` : chart.title;
+    latest.textContent = number;
+    caption.append(title, latest);
     figure.append(caption);
     place.append(figure);
-    const axis = { stroke: text, grid: { stroke: grid, width: 1 }, ticks: { stroke: grid, width: 1 } };
+    const axis = { stroke: text, font: "11px system-ui", grid: { stroke: grid, width: 1 }, ticks: { show: false } };
+    const hours = span === "hour" || span === "day" ? [[3600, "{HH}:{mm}"], [60, "{HH}:{mm}"], [1, "{HH}:{mm}"]] : [[86400, "{D} {MMM}"], [3600, "{HH}:{mm}"]];
+    const times = hours.map(([seconds, shape]) => [seconds, shape, null, null, null, null, null, null, 1]);
     const plot = new uPlot({
-      width: figure.clientWidth || 320, height: 160, legend: { show: false }, axes: [axis, { ...axis, size: 60 }],
-      series: [{}, { stroke: colour, width: 2, spanGaps: false, points: { show: chart.values.length < 40 } }],
+      width: figure.clientWidth || 320, height: 160, legend: { show: false }, cursor: { drag: { x: false, y: false } },
+      axes: [{ ...axis, values: times, space: 60 }, { ...axis, size: 54 }],
+      series: [{}, { stroke: colour, fill: `${colour}1f`, width: 1.5, spanGaps: false, points: { show: chart.values.length < 40 } }],
     }, [chart.times, chart.values], figure);
-    const last = chart.values.filter((value) => value !== null).at(-1);
     plot.root.setAttribute("role", "img");
-    plot.root.setAttribute("aria-label", `${caption.textContent}; latest value ${last === undefined ? "none" : last}`);
-    addEventListener("resize", () => plot.setSize({ width: figure.clientWidth, height: 160 }));
+    plot.root.setAttribute("aria-label", `${title.textContent}, last ${span}; latest value ${number}`);
+    plots.push([plot, figure]);
   }
 }
 
@@ -125,50 +160,95 @@ function tick() {
   }
 }
 
-function countChosen() {
-  const chosen = document.querySelectorAll("input[name=bot]:checked").length;
-  for (const button of document.querySelectorAll("[data-bulk]")) button.disabled = !chosen;
+function countSelected() {
+  const boxes = [...document.querySelectorAll("input[name=bot]")];
+  const selected = boxes.filter((box) => box.checked).length;
+  for (const button of document.querySelectorAll("[data-bulk]")) button.disabled = !selected;
+  const text = document.getElementById("selected");
+  if (text) text.textContent = selected ? `${selected} selected` : "None selected";
+  const all = document.getElementById("select-all");
+  if (all) {
+    all.checked = selected > 0 && selected === boxes.length;
+    all.indeterminate = selected > 0 && selected < boxes.length;
+  }
+}
+
+function announce(text) {
+  document.getElementById("announcements").textContent = text;
 }
 
 document.addEventListener("change", (event) => {
-  if (event.target.id === "choose-all")
+  if (event.target.id === "select-all")
     for (const box of document.querySelectorAll("input[name=bot]")) box.checked = event.target.checked;
-  if (event.target.matches("input[name=bot], #choose-all")) countChosen();
+  if (event.target.matches("input[name=bot], #select-all")) countSelected();
+  if (event.target.id === "span") drawCharts(document.getElementById("charts"), event.target.value);
 });
 
-// Rows are replaced while somebody chooses some of them: what was chosen and focused stays so.
+// Rows are replaced while somebody selects some of them: what was selected and focused stays so, as do opened errors.
 let kept = null;
+function openErrors(place) {
+  return new Map([...place.querySelectorAll("details")].map((one) => [one.querySelector("pre").textContent, one.open]));
+}
 document.addEventListener("htmx:sseBeforeMessage", (event) => {
-  if (event.target.id !== "bots" && event.target.querySelector?.("#bots") === null) return;
-  kept = { chosen: [...document.querySelectorAll("input[name=bot]:checked")].map((box) => box.value), focus: document.activeElement?.id };
+  const place = event.target;
+  if (place.id === "errors") kept = { place, open: openErrors(place), focus: document.activeElement?.id };
+  if (place.id === "overview") {
+    const selected = [...document.querySelectorAll("input[name=bot]:checked")].map((box) => box.value);
+    kept = { place, selected, focus: document.activeElement?.id };
+  }
 });
 document.addEventListener("htmx:afterSettle", () => {
   if (kept) {
-    for (const box of document.querySelectorAll("input[name=bot]")) box.checked = kept.chosen.includes(box.value);
+    if (kept.selected)
+      for (const box of document.querySelectorAll("input[name=bot]")) box.checked = kept.selected.includes(box.value);
+    if (kept.open)
+      for (const one of kept.place.querySelectorAll("details")) {
+        const before = kept.open.get(one.querySelector("pre").textContent);
+        if (before !== undefined) one.open = before;
+      }
     if (kept.focus) document.getElementById(kept.focus)?.focus();
     kept = null;
   }
   tick();
-  countChosen();
+  countSelected();
   const dialog = document.querySelector("dialog[data-show]");
   if (dialog && !dialog.open) dialog.showModal();
 });
 document.addEventListener("click", async (event) => {
   const copy = event.target.closest("[data-copy]");
   if (copy) {
-    await navigator.clipboard.writeText(copy.dataset.copy);
-    copy.textContent = "Copied";
+    const done = await copyText(copy.dataset.copy, copy);
+    copy.textContent = done ? "Copied" : "Press Ctrl+C";
+    announce(done ? `Copied: ${copy.dataset.copy}` : "The browser doesn't let this page copy");
   }
   if (event.target.closest("[data-close]")) event.target.closest("dialog").close();
 });
+// A page without TLS that isn't on this machine has no clipboard: there the old way works.
+async function copyText(text, button) {
+  try {
+    await navigator.clipboard.writeText(text);
+    return true;
+  } catch {
+    const field = document.createElement("textarea");
+    field.value = text;
+    (button.closest("dialog") || document.body).append(field);
+    field.select();
+    const done = document.execCommand("copy");
+    field.remove();
+    button.focus();
+    return done;
+  }
+}
+
+document.addEventListener("htmx:sendError", () => announce("The cluster doesn't answer"));
 document.addEventListener("close", (event) => { if (event.target.matches("dialog")) event.target.remove(); }, true);
 
 addEventListener("DOMContentLoaded", () => {
   const log = document.getElementById("log");
   if (log) startLog(log);
   const charts = document.getElementById("charts");
-  if (charts) drawCharts(charts);
+  if (charts) drawCharts(charts, "hour");
   tick();
   setInterval(tick, 1000);
-  countChosen();
+  countSelected();
 });
