@@ -267,7 +267,8 @@ def test_a_bot_that_crashes_is_stopped_with_code_and_error(supervisor: Superviso
     now = supervisor.store.bot(bot.id)
     assert now.task.exit_code == 3
     assert now.task.stopped_reason == "exited with code 3: ZeroDivisionError: division by zero"
-    assert supervisor.errors(now) == [now.task.stopped_reason, "ZeroDivisionError: division by zero"]
+    messages = [error.message for error in supervisor.errors(now)]
+    assert messages == [now.task.stopped_reason, "ZeroDivisionError: division by zero"]
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGKILL, 137), (signal.SIGSEGV, 139)])
@@ -283,7 +284,7 @@ def test_a_bot_that_is_killed_is_stopped_with_the_signal(
     assert (task.exit_code, task.stop_code) == (code, "signal")
     assert task.stopped_reason == f"killed by signal {number.value} ({number.name})"
     [error] = supervisor.errors(now)
-    assert error.startswith(f"{task.stopped_reason}; before that:\n"), "its last lines are no errors"
+    assert error.message.startswith(f"{task.stopped_reason}; before that:\n"), "its last lines are no errors"
 
 
 def test_when_the_process_between_is_killed_the_bot_goes_with_it(supervisor: Supervisor, folder: Path) -> None:
