@@ -187,7 +187,7 @@ class _Application:
         yield from self._do(pool, [one for one in bots if one not in slow])
         yield from self._wait([*(bot.name for bot in kept), *(bot.name for bot in bots if bot not in slow)])
         while most is not None and slow:
-            down = sorted(self.failed.intersection(one.name for one in bots if _is_restarted(one)))
+            down = sorted(self.failed.intersection(one.name for one in (*bots, *kept)))
             if len(down) >= most:
                 verb = "is" if len(down) == 1 else "are"
                 yield from self._skip(slow, f"{', '.join(down)} {verb} down, and no more than {most} may be at once")

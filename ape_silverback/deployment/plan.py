@@ -267,6 +267,9 @@ class Plan(Frozen):
     cluster_identity: str = ""
     """What tells the cluster from others, under every profile."""
 
+    restores: int | None = None
+    """Number of the earlier deployment that it goes back to; None for one to what the project wants now."""
+
     actions: tuple[Annotated[Action, Field(discriminator="kind")], ...]
     """In order: groups, since bots need them; the bots of the project; removals."""
 

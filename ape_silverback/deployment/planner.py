@@ -140,6 +140,7 @@ def make_plan(
         target=desired.target,
         cluster=live.cluster,
         cluster_identity=live.identity,
+        restores=desired.restores,
         actions=actions,
         orphans=tuple(_orphans(matches, removals, inputs)),
         drift=tuple(_drift(inputs)),
