@@ -375,11 +375,11 @@ class ApiClient(httpx.Client):
         return found
 
     def cluster_time(self) -> datetime:
-        """Return the time by the cluster's clock, as its last answer tells; by ours before the first one."""
+        """Return the time by the cluster's clock, from its last answer; by ours before the first one."""
         return datetime.fromtimestamp(time.time() + self._ahead(), timezone.utc)
 
     def _ahead(self) -> float:
-        """Return the seconds by which the cluster's clock is ahead of ours, as its last answer tells."""
+        """Return the seconds by which the cluster's clock is ahead of ours, from its last answer."""
         here, date = self._clock or (0.0, "")
         try:
             return parsedate_to_datetime(date).timestamp() - here

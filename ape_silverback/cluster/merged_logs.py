@@ -162,7 +162,7 @@ def follow_logs(
                 put(LogPiece(bot, lines))
         except SilverbackError as caught:
             error = caught
-        except RuntimeError:  # the client was closed, since whoever followed has gone
+        except RuntimeError:  # the client was closed, since the follower has gone
             if not stopped.is_set():
                 raise
         put(LogEnd(bot, error))

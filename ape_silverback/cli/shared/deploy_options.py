@@ -34,7 +34,7 @@ adopt_option = click.option(
 )
 
 project_options = together(
-    click.option("--target", metavar="NAME", help="Deploy as this target of the section says."),
+    click.option("--target", metavar="NAME", help="Deploy with the settings of this target of the section."),
     click.option("--network", metavar="ECOSYSTEM:NETWORK:PROVIDER", help="Network of the bots, for this run."),
     click.option("--account", metavar="ALIAS", help="Account of the bots, for this run."),
     click.option("--tag", metavar="TAG", help="Tag of the bots' images, for this run; `git` for the commit."),
@@ -103,7 +103,7 @@ apply_flags = together(
 def request_of(
     options: dict[str, Any], bots: tuple[str, ...], profile: str | None, cluster: str | None
 ) -> DeployRequest:
-    """Return what is asked of this run."""
+    """Return what this run should do."""
     from ape_silverback.deployment.session import DeployRequest
     from ape_silverback.project.desired import Overrides
 

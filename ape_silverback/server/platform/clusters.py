@@ -66,7 +66,7 @@ class Served:
     app: FastAPI
 
     def begin(self) -> None:
-        """Look after its bots, what they record, and whoever is to know of them."""
+        """Start watching its bots and what they record, and sending notices."""
         for service in self.app.state.services:
             service.begin()
 
