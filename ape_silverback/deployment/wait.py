@@ -155,7 +155,7 @@ def wait_until_ready(
     given_up: Callable[[], str | None] = lambda: None,
     kept: frozenset[str] = frozenset(),
 ) -> Iterator[Event]:
-    """Look at all bots at once until each runs and is healthy, or has failed.
+    """Wait for all bots at once until each runs and is healthy, or has failed.
 
     Args:
         client: client of their cluster.
@@ -232,7 +232,7 @@ class _Look:
         self.bots: Mapping[str, Bot] = {}
 
     def at(self, watched: Mapping[str, Watched], elapsed: float) -> dict[str, Sight]:
-        """Look at some bots.
+        """Return what is seen of some bots now.
 
         Raises:
             ClusterError: the cluster doesn't answer as it should.
@@ -285,7 +285,7 @@ class _Look:
 
 
 def wait_until_stopped(client: ClusterClient, names: Iterable[str], timing: Timing) -> Iterator[Event]:
-    """Look at all bots at once until each has stopped or its time is over.
+    """Wait for all bots at once until each has stopped or its time is over.
 
     Args:
         client: client of their cluster.
