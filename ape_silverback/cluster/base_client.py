@@ -42,6 +42,7 @@ from ape_silverback.exceptions import (
     UnexpectedAnswer,
     ValidationFailed,
 )
+from ape_silverback.timezones import with_timezone
 from ape_silverback.transport import MAX_BYTES, Transport, deadline, is_loopback
 from ape_silverback.version import __version__
 
@@ -362,7 +363,7 @@ class ApiClient(httpx.Client):
         """
         where: dict[str, Any] = {"method": error.method, "url": error.url, "status": error.status}
         other = [name for name, value in wanted.items() if not _is_same(value, getattr(found, name))]
-        created = found.created if found.created.tzinfo else found.created.replace(tzinfo=timezone.utc)
+        created = with_timezone(found.created)
         if created.timestamp() - self._ahead() < begun - CLOCK_TOLERANCE:
             raise Conflict(f"{what} was there before, and stays as it is; nothing was created ({error})", **where)
         if other:

@@ -272,7 +272,7 @@ class Records:
         origin = None if last.version > 1 else str(self._earlier)
         bots, groups, pending = (*last.bots, *last.leaving), last.groups, last.pending
         if last.version == 1 and self._earlier is not None:
-            pending = _pending(ActionJournal(self._earlier / "journal.jsonl").owed(), last)
+            pending = _pending(ActionJournal(self._earlier / "journal.jsonl").pending_restarts(), last)
         elif last.outcome is None:
             bots, groups, pending = self._cut_off(last)
         return RecordedState(bots, groups, pending, last.id, origin)
@@ -289,7 +289,7 @@ class Records:
         return (
             tuple(_with_creations(bots, last, self.journal)),
             _groups_with_creations(last.groups, self.journal),
-            {**carried, **_pending(self.journal.owed(), last)},
+            {**carried, **_pending(self.journal.pending_restarts(), last)},
         )
 
     def unfinished(self) -> list[str]:
@@ -337,7 +337,7 @@ class Records:
         """
         settled = self.journal.settled()
         pending = {identity: one for identity, one in record.pending.items() if identity not in settled}
-        pending |= _pending(self.journal.owed(), record)
+        pending |= _pending(self.journal.pending_restarts(), record)
         ended = record.model_copy(
             update={
                 "bots": tuple(_with_creations(_bots_left(record, plan, events, before), record, self.journal)),
@@ -430,8 +430,8 @@ def _groups_with_creations(groups: Mapping[str, RecordedGroup], journal: ActionJ
     return left
 
 
-def _pending(owed: Mapping[UUID, str], record: Record) -> dict[UUID, PendingRestart]:
-    return {identity: record.owes.get(identity, PendingRestart(reason=reason)) for identity, reason in owed.items()}
+def _pending(restarts: Mapping[UUID, str], record: Record) -> dict[UUID, PendingRestart]:
+    return {identity: record.owes.get(identity, PendingRestart(reason=reason)) for identity, reason in restarts.items()}
 
 
 # Files

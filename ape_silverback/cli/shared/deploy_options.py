@@ -10,6 +10,7 @@ import click
 
 from ape_silverback.cli.shared.completion import complete_project_bots
 from ape_silverback.cli.shared.options import allow_commands_option, together
+from ape_silverback.concurrency import CONCURRENCY
 
 if TYPE_CHECKING:
     from ape_silverback.deployment.apply import ApplyOptions
@@ -91,7 +92,7 @@ apply_flags = together(
     click.option(
         "--concurrency",
         type=click.IntRange(1, 100),
-        default=16,
+        default=CONCURRENCY,
         show_default=True,
         help="Most requests under way at once.",
     ),
