@@ -522,6 +522,11 @@ def _missing(groups: Iterable[CreateGroup | UpdateGroup], inputs: Inputs) -> Ite
                     f"{bot.name}: variable group '{group}' ({origins['environment']}) is neither on the cluster nor "
                     "under `variables:` of the section"
                 )
+        if wanted.heartbeat and wanted.heartbeat not in _variables_of(bot, inputs):
+            yield (
+                f"{bot.name}: no variable group of the bot has '{wanted.heartbeat}', which its heartbeat "
+                f"({origins['heartbeat']}) names: list it under `variables:`, in a group of its `environment:`"
+            )
         if wanted.credential_name and wanted.credential_name not in inputs.live.credentials:
             there = ", ".join(sorted(inputs.live.credentials)) or "none"
             yield (
@@ -541,6 +546,13 @@ def _missing(groups: Iterable[CreateGroup | UpdateGroup], inputs: Inputs) -> Ite
                     f"variable '{name}' of group '{action.name}' ({origin}) has no value: set it in the environment or "
                     "in a file for --env-file"
                 )
+
+
+def _variables_of(bot: DesiredBot, inputs: Inputs) -> set[str]:
+    """Return the names of the variables that a bot gets from its groups once a plan is carried out."""
+    declared = {group.name: frozenset(group.variables) for group in inputs.desired.groups}
+    there = {name: group.variables for name, group in inputs.live.groups.items()} | declared
+    return {name for group in bot.configuration.environment for name in there.get(group, ())}
 
 
 Signer = tuple[str, str, str]
@@ -767,14 +779,12 @@ def _private_keys(groups: Iterable[CreateGroup | UpdateGroup], inputs: Inputs) -
 
 def _without_passphrase(bots: Iterable[tuple[Match, BotAction | None]], inputs: Inputs) -> Iterator[str]:
     """Name the bots that are started with a keyfile account and without its passphrase."""
-    declared = {group.name: frozenset(group.variables) for group in inputs.desired.groups}
-    there = {name: group.variables for name, group in inputs.live.groups.items()} | declared
     for match, action in bots:
         account = match.bot.configuration.account
         if account not in inputs.local.keyfiles or action is None or isinstance(action, KeepBot):
             continue
         variable = f"APE_ACCOUNTS_{account}_PASSPHRASE"
-        if any(variable in there.get(group, ()) for group in match.bot.configuration.environment):
+        if variable in _variables_of(match.bot, inputs):
             continue
         hint = "add it" if variable.isidentifier() else "no variable can be called so, rename the account first"
         yield (

@@ -471,6 +471,18 @@ def test_update_that_cant_be_is_one_error_and_changes_nothing(
     assert client.bots == before
 
 
+@pytest.mark.parametrize(
+    "command", [("start", "--all"), ("stop", "alpha", "--yes"), ("update", "alpha", "--image", "x")]
+)
+def test_a_wait_that_cant_be_is_refused_before_anything_is_sent(
+    run: Run, cluster: Cluster, client: ClusterClient, command: tuple[str, ...]
+) -> None:
+    before = {name: (bot, bot.status) for name, bot in client.bots.items()}
+    result = run("bots", *command, SILVERBACK_SETTLE="soon", code=1)
+    assert "SILVERBACK_SETTLE=soon: expected a number of seconds" in result.stderr
+    assert {name: (bot, bot.status) for name, bot in client.bots.items()} == before
+
+
 def test_stop_start_and_remove_give_a_result_for_each(run: Run, cluster: Cluster, client: ClusterClient) -> None:
     stopped = run("bots", "stop", "alpha", "b*", "--yes", "--format", "json")
     assert documents(list[ResultDocument], stopped.stdout) == [

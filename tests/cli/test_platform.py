@@ -115,7 +115,7 @@ def test_delete_asks_and_no_is_no(run: Run, platform: Platform, home: Path, proj
     for answer, code in (("n\n", 1), ("y\n", 0)):
         arguments = ("workspaces", "delete", "void")
         shown = terminal_session(arguments, home, project, code, (("[y/N]", answer),))
-        assert "Delete the workspaces void of http://127.0.0.1" in shown
+        assert "Delete the workspace void of http://127.0.0.1" in shown
         assert ("void" in {one["slug"] for one in platform.workspaces.values()}) == (answer == "n\n")
 
 
