@@ -123,7 +123,7 @@ class Cluster:
     """What came, as ``GET /bots``."""
 
     faults: dict[str, list[int]]
-    """Request, as ``GET /bots/ID/status`` → the statuses that the next ones of its kind are answered with."""
+    """Request, as ``GET /bots/ID/status`` → the statuses of the next answers to it; 200 for what the cluster answers."""
 
     @property
     def environment(self) -> dict[str, str]:
@@ -203,10 +203,12 @@ def serving_cluster(
 
     async def counted(scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == "http":
-            requests.append(f"{scope['method']} {scope['path']}")
+            request = f"{scope['method']} {scope['path']}"
+            requests.append(request)
             await asyncio.sleep(delay)
-            if left := faults.get(re.sub("/[0-9a-f-]{36}", "/ID", requests[-1])):
-                await JSONResponse({"detail": "oops"}, left.pop(0))(scope, receive, send)
+            left = faults.get(re.sub("/[0-9a-f-]{36}", "/ID", request))
+            if left and (status := left.pop(0)) != 200:
+                await JSONResponse({"detail": "oops"}, status)(scope, receive, send)
                 return
         await served(scope, receive, send)
 
