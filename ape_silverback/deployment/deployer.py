@@ -33,10 +33,11 @@ class Deployer:
     Attributes:
         client: client of the cluster.
         cluster: label of the cluster in messages.
-        cluster_identity: identifies the cluster, on every run and under every profile.
+        cluster_identity: identifies the cluster, on every run and under every profile: its id, or its address.
         project: name of the Ape project.
         identity: identifies the project; names needn't be unique.
         records: what is recorded of its deployments.
+        address: address of the cluster; it identified the cluster in plans before clusters had ids.
     """
 
     client: ClusterClient
@@ -45,15 +46,23 @@ class Deployer:
     project: str
     identity: str
     records: Records
+    address: str | None = None
 
     @classmethod
     def of(
-        cls, client: ClusterClient, cluster: str, cluster_identity: str, project: str, identity: str, root: Path
+        cls,
+        client: ClusterClient,
+        cluster: str,
+        cluster_identity: str,
+        project: str,
+        identity: str,
+        root: Path,
+        address: str | None = None,
     ) -> Deployer:
         """Return the deployer of a project; see ``Records.of``. A cluster that keeps records keeps its history."""
         kept = ClusterLines(client, identity) if "deployments" in client.extensions else None
-        records = Records.of(root, project, identity, cluster_identity, kept)
-        return cls(client, cluster, cluster_identity, project, identity, records)
+        records = Records.of(root, project, identity, cluster_identity, kept, address)
+        return cls(client, cluster, cluster_identity, project, identity, records, address)
 
     def lock(self) -> AbstractContextManager[None]:
         """Hold the right to deploy, from before the plan is made to after it is applied.
@@ -97,7 +106,7 @@ class Deployer:
                 f"the plan is of another project: {plan.project} ({plan.identity}), not {self.project} "
                 f"({self.identity})"
             )
-        if plan.cluster_identity != self.cluster_identity:
+        if plan.cluster_identity not in (self.cluster_identity, self.address):
             raise DeployError(f"the plan is for {plan.cluster}, not for {self.cluster}")
         live = self._live_state(plan.looked_at.bots)
         if fingerprint(live, plan.looked_at, self.records.known().last) != plan.state:

@@ -214,20 +214,33 @@ class Records:
         self._earlier = earlier
 
     @classmethod
-    def of(cls, root: Path, name: str, project: str, cluster: str, kept: Lines | None = None) -> Records:
+    def of(
+        cls,
+        root: Path,
+        name: str,
+        project: str,
+        cluster: str,
+        kept: Lines | None = None,
+        address: str | None = None,
+    ) -> Records:
         """Return the records of a project's deployments to a cluster.
 
         Args:
             root: folder with the records of all projects.
             name: name of the project.
             project: identity of the project.
-            cluster: identity of the cluster: its address, without secrets.
+            cluster: identity of the cluster: its id, or its address without secrets.
             kept: where the history is kept, when that isn't the folder.
+            address: address of a cluster that has an id. What was recorded under it, before there were ids, goes on.
         """
+        address = address or cluster
         about = {"project": project, "cluster": cluster, "name": name}
-        readable = re.sub(r"[^A-Za-z0-9]+", "-", f"{name} {cluster.partition('://')[2] or cluster}").strip("-")[:80]
-        folder = _folder_about(root, project, cluster) or root / f"{readable}-{_digest(project, cluster)}"
-        earlier = root / f"{readable}-{_digest(name, cluster)}"
+        if address != cluster:
+            about["address"] = address
+        found = _folder_about(root, project, cluster) or _folder_about(root, project, address)
+        folder = found or root / f"{_readable(name, address)}-{_digest(project, cluster)}"
+        first = str(_about(folder / IDENTITY).get("address") or address)  # the one that its records began under
+        earlier = root / f"{_readable(name, first)}-{_digest(name, first)}"
         return cls(folder, about, earlier if earlier != folder and earlier.is_dir() else None, kept)
 
     # The lock
@@ -320,7 +333,7 @@ class Records:
             pending={bot: one for bot, one in known.pending_restarts.items() if bot not in plan.settled},
             digests=dict(source.digests),
         )
-        if self.about and not (self.folder / IDENTITY).exists():
+        if self.about and _about(self.folder / IDENTITY).get("cluster") != self.about["cluster"]:
             write_private(self.folder / IDENTITY, f"{json.dumps(self.about, indent=2)}\n")
         self.journal.restart(record.id)
         self._kept.append(record.model_dump(mode="json", exclude={"outcome"}))
@@ -501,13 +514,23 @@ def _convert(bots: Any, targets: Mapping[str, tuple[Any, str | None]]) -> list[d
 def _folder_about(root: Path, project: str, cluster: str) -> Path | None:
     """Find the folder whose ``IDENTITY`` names a project and a cluster."""
     for file in sorted(root.glob(f"*/{IDENTITY}")):
-        try:
-            about = json.loads(file.read_text(encoding="utf8"))
-        except (OSError, ValueError):
-            continue
-        if isinstance(about, dict) and (about.get("project"), about.get("cluster")) == (project, cluster):
+        about = _about(file)
+        if (about.get("project"), about.get("cluster")) == (project, cluster):
             return file.parent
     return None
+
+
+def _about(file: Path) -> dict[str, Any]:
+    """Return what an ``IDENTITY`` file names; nothing where there is none."""
+    try:
+        about = json.loads(file.read_text(encoding="utf8"))
+    except (OSError, ValueError):
+        return {}
+    return about if isinstance(about, dict) else {}
+
+
+def _readable(name: str, address: str) -> str:
+    return re.sub(r"[^A-Za-z0-9]+", "-", f"{name} {address.partition('://')[2] or address}").strip("-")[:80]
 
 
 def _digest(*parts: str) -> str:

@@ -277,7 +277,15 @@ def open_session(request: DeployRequest, warn: Callable[[str], None] = logger.wa
                 connected(request.profile, request.cluster, reading, request.target, warn=warn)
             )
         identity = project_identity(request.folder, reading.section.project)
-        deployer = Deployer.of(connection.client, connection.label, connection.identity, project_name(), identity, root)
+        deployer = Deployer.of(
+            connection.client,
+            connection.label,
+            connection.identity,
+            project_name(),
+            identity,
+            root,
+            connection.address,
+        )
         yield DeploySession(request, reading, connection, deployer, warn)
 
 

@@ -271,9 +271,11 @@ class _Look:
         others = [name for name in watched if name not in healthy]
         if not others:
             return sights
+        asked = others if "task" in self._client.extensions else [one for one in others if self._is_due(one, elapsed)]
+        if not asked:  # the list of bots wouldn't tell their states either
+            return sights | {name: Sight() for name in others}
         self.bots = self._client.bots
-        present = [name for name in others if name in self.bots]
-        asked = [name for name in present if self.bots[name].task is not None or self._is_due(name, elapsed)]
+        asked = [name for name in asked if name in self.bots]
         statuses = status_or_error([self.bots[name] for name in asked])
         for name in others:
             if name not in self.bots:

@@ -9,6 +9,7 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from subprocess import CompletedProcess
 
 import httpx
 import pytest
@@ -16,7 +17,7 @@ import pytest
 from ape_silverback.cluster.client import ClusterClient
 from ape_silverback.deployment.plan import Drift
 from tests.cli.conftest import AtTerminal, Run, documents
-from tests.server.machine import Cluster, serving_cluster
+from tests.server.machine import KEY, Cluster, serving_cluster
 
 pytestmark = pytest.mark.xdist_group("ownership")
 
@@ -109,9 +110,7 @@ def test_a_cluster_that_keeps_the_record_knows_it_on_every_machine(
     assert "? bot beta was deployed before" in run("plan").stdout
 
 
-def test_a_lost_history_is_said_and_removes_nothing(
-    run: Run, client: ClusterClient, project: Path, home: Path
-) -> None:
+def test_a_lost_history_is_said_and_removes_nothing(run: Run, client: ClusterClient, project: Path, home: Path) -> None:
     write(project, PAIR)
     run("deploy", "--yes")
     (home / ".silverback" / "deployments").rename(home / "elsewhere")
@@ -338,6 +337,34 @@ def test_a_saved_plan_is_the_whole_truth(run: Run, client: ClusterClient, projec
     run("deploy", "--plan", "plan.json", "--yes")
     assert names(client) == {"beta"}
     assert "--target side" in run("history", "--target", "side").stdout
+
+
+@pytest.mark.parametrize("served", [False, True], ids=["by address", "by id"], indirect=True)
+def test_a_plan_is_for_its_cluster_under_every_profile_that_leads_there(
+    run: Run, client: ClusterClient, project: Path, home: Path, served: Cluster
+) -> None:
+    """A cluster of ours has an id; any other is known by its address only."""
+    hosts = {"one": served.url, "again": served.url, "renamed": served.url.replace("127.0.0.1", "localhost")}
+    profiles = [f'[profile.{name}]\nhost = "{host}"\napi-key = "{KEY}"\n' for name, host in hosts.items()]
+    (home / ".silverback").mkdir()
+    (home / ".silverback" / "profile.toml").write_text("\n".join(profiles))
+    write(project, PAIR)
+
+    def with_profile(name: str, *arguments: str, code: int = 0) -> CompletedProcess[str]:
+        return run(*arguments, "--profile", name, code=code, SILVERBACK_CLUSTER_URI="", SILVERBACK_CLUSTER_API_KEY="")
+
+    has_id = client.cluster_id is not None
+    with_profile("one", "plan", "--out", "plan.json")
+    if not has_id:
+        refused = with_profile("renamed", "deploy", "--plan", "plan.json", "--yes", code=1)
+        assert "the plan is for one (http://127" in refused.stderr
+        assert ", not for renamed (http://localhost" in refused.stderr
+    with_profile("renamed" if has_id else "again", "deploy", "--plan", "plan.json", "--yes")
+    assert names(client) == {"alpha", "beta"}
+    recorded = ["succeeded" in with_profile(name, "history").stdout for name in hosts]
+    assert recorded == [True, True, has_id]
+    folders = [file.parent for file in (home / ".silverback" / "deployments").rglob("project.json")]
+    assert len(folders) == 1
 
 
 # Who signs

@@ -123,7 +123,7 @@ class Cluster:
     """What came, as ``GET /bots``."""
 
     faults: dict[str, list[int]]
-    """Request, as ``GET /bots/ID/status`` → the statuses of the next answers to it; 200 for what the cluster answers."""
+    """Request, as ``GET /bots/ID/status`` → statuses of the next answers to it; 200 for what the cluster answers."""
 
     @property
     def environment(self) -> dict[str, str]:

@@ -46,6 +46,8 @@ class Slow:
             self.asked[f"{request.method} {'/'.join(['bots', 'ID', *parts[2:]]) if len(parts) > 1 else parts[0]}"] += 1
             if request.path == "/bots":
                 return answer([{**BOT, "id": one, "name": name} for one, name in self.bots.items()])
+            if request.path == "/openapi.json":
+                return answer({"info": {}})
             if request.path == "/health":
                 healthy = {
                     name: {"healthy": self.status(one) is ResourceStatus.RUNNING} for one, name in self.bots.items()
