@@ -37,7 +37,8 @@ from ape_silverback.deployment.plan import (
     UpdateBot,
     UpdateGroup,
 )
-from ape_silverback.deployment.planner import fingerprint, make_plan
+from ape_silverback.deployment.planner import make_plan
+from ape_silverback.deployment.planning.scope import fingerprint
 from ape_silverback.deployment.state import LiveBot, LiveGroup, LiveState, LocalState, RecordedState
 from ape_silverback.exceptions import DeployError
 from ape_silverback.project.desired import DesiredBot, DesiredState
