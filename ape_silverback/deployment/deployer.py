@@ -13,12 +13,14 @@ from ape_silverback.cluster.types import BotConfiguration
 from ape_silverback.deployment.apply import DEFAULT_APPLY_OPTIONS, ApplyOptions, apply_plan
 from ape_silverback.deployment.creation import with_creations
 from ape_silverback.deployment.events import Event
-from ape_silverback.deployment.history import UNKNOWN_SOURCE, ClusterLines, Record, Records, Source
+from ape_silverback.deployment.history import Records
+from ape_silverback.deployment.lines import ClusterLines
 from ape_silverback.deployment.observed import read_live_state
 from ape_silverback.deployment.plan import DEFAULT_PLAN_OPTIONS, Plan, PlanOptions
 from ape_silverback.deployment.planner import make_plan
 from ape_silverback.deployment.planning.outcome import fingerprints_after
 from ape_silverback.deployment.planning.scope import fingerprint
+from ape_silverback.deployment.record import UNKNOWN_SOURCE, Record, Source
 from ape_silverback.deployment.result import DeployResult
 from ape_silverback.deployment.state import NOTHING_LOCAL, LiveState, LocalState
 from ape_silverback.exceptions import DeployError

@@ -16,8 +16,8 @@ import yaml
 
 from ape_silverback.cli.shared.documents import EventDocument
 from ape_silverback.cluster.client import ClusterClient
-from ape_silverback.deployment.history import Record
 from ape_silverback.deployment.plan import Plan
+from ape_silverback.deployment.record import Record
 from tests.cli.conftest import INTERRUPT, AtTerminal, Run, documents
 from tests.conftest import ROOT
 from tests.server.machine import Cluster

@@ -10,9 +10,10 @@ from uuid import UUID
 import pytest
 
 from ape_silverback.cluster.types import BotConfiguration, ResourceStatus
-from ape_silverback.deployment.history import IDENTITY, Records, Source
+from ape_silverback.deployment.history import IDENTITY, Records
 from ape_silverback.deployment.plan import KeepBot, Orphan, PlanOptions, RemoveBot, RestartBot
 from ape_silverback.deployment.planner import make_plan
+from ape_silverback.deployment.record import Source
 from ape_silverback.deployment.state import LiveBot, LiveState, LocalState
 from tests.deployment.conftest import bot, wanted
 
