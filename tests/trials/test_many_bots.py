@@ -11,7 +11,7 @@ import pytest
 
 from ape_silverback.cluster.client import ClusterClient
 from ape_silverback.cluster.types import ResourceStatus
-from ape_silverback.deployment.apply import restart_bots
+from ape_silverback.deployment.restart import restart_bots
 from ape_silverback.deployment.wait import Timing, wait_until_ready
 from tests.cluster.server import BOT, Reply, Request, answer, serving
 
