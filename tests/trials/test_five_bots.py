@@ -82,12 +82,12 @@ silverback:
 SIGNER = """
 from ape import chain
 from ape.logging import logger
-from silverback import SilverbackBot
+from silverback import SilverbackBot, StateSnapshot
 
 bot = SilverbackBot()
 
 @bot.on_startup()
-def begin(state):
+def begin(state: StateSnapshot):
     logger.info(f"begins after block {state.last_block_processed} with nonce {bot.nonce}")
 
 @bot.on_(chain.blocks)
