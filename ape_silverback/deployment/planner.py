@@ -43,6 +43,7 @@ from ape_silverback.deployment.signers import (
     accounts_of,
     handovers,
     shared_accounts,
+    variables_of,
     waiting,
     without_passphrase,
     without_plugin,
@@ -267,8 +268,8 @@ def _without_unknown_policies(desired: DesiredState, extensions: frozenset[str])
     unknown = [
         (field, text)
         for field, extension, text in (
-            ("restart", "restart-policy", "restarts bots by rules of its own"),
-            ("healthy", "health-details", "judges the health of bots by rules of its own"),
+            ("restart", "restart-policy", "restarts bots by its own rules"),
+            ("healthy", "health-details", "judges the health of bots by its own rules"),
             ("heartbeat", "heartbeat", "sends no heartbeats of bots"),
         )
         if extension not in extensions and any(getattr(bot.configuration, field) for bot in desired.bots)
@@ -290,7 +291,7 @@ def _origins_of(bot: DesiredBot) -> dict[str, str]:
 
 
 def plan_bot(match: Match, touched: set[str], inputs: Inputs) -> BotAction | None:
-    """Decide what happens to a bot of the project; None for one that is left as somebody on the cluster wants it."""
+    """Decide what happens to a bot of the project; None for one that keeps what was changed on the cluster."""
     bot, live, options = match.bot, match.live, inputs.options
     if live is None:
         removed = any(one.name == bot.name and one.was_there for one in inputs.recorded.bots)
@@ -540,6 +541,11 @@ def _missing(groups: Iterable[CreateGroup | UpdateGroup], inputs: Inputs) -> Ite
                     f"{bot.name}: variable group '{group}' ({origins['environment']}) is neither on the cluster nor "
                     "under `variables:` of the section"
                 )
+        if wanted.heartbeat and wanted.heartbeat not in variables_of(bot, inputs.desired, inputs.live):
+            yield (
+                f"{bot.name}: no variable group of the bot has '{wanted.heartbeat}', which its heartbeat "
+                f"({origins['heartbeat']}) names: list it under `variables:`, in a group of its `environment:`"
+            )
         if wanted.credential_name and wanted.credential_name not in inputs.live.credentials:
             there = ", ".join(sorted(inputs.live.credentials)) or "none"
             yield (
@@ -752,7 +758,7 @@ def _bots_after(
     for recorded in inputs.recorded.bots:
         if recorded.id is not None and recorded.id in inputs.live.by_id:
             stays = recorded.id not in matched | removed
-        else:  # one that somebody removed stays for as long as the project has it, so that the next plan can tell
+        else:  # one that was removed elsewhere stays for as long as the project has it, so that the next plan can tell
             is_kept = not inputs.in_scope(recorded) or recorded.name in inputs.desired.every_name
             stays = is_kept and recorded.name not in wanted
         if stays:
@@ -760,7 +766,7 @@ def _bots_after(
     for match, action in bots:
         if match.is_strange and not inputs.options.adopt:
             continue
-        if action is None:  # left as somebody on the cluster wants it
+        if action is None:  # keeps what was changed on the cluster
             before = match.recorded or next(one for one in inputs.recorded.bots if one.name == match.bot.name)
             yield before
             continue
@@ -837,7 +843,7 @@ def _scope(matches: Iterable[Match], others: Iterable[RestartBot | KeepBot], inp
 
 
 def fingerprint(live: LiveState, looked_at: PlanScope, last: int = 0) -> str:
-    """Return what tells whether a cluster or the record has moved since a plan was made, as far as it looked."""
+    """Return what shows whether the cluster or the record changed since a plan was made."""
     bots = [live.bots[name] for name in looked_at.bots if name in live.bots]
     groups = [live.groups[name] for name in looked_at.groups if name in live.groups]
     state = [

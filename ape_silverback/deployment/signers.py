@@ -150,20 +150,25 @@ def without_passphrase(
     bots: Iterable[PlannedBot], desired: DesiredState, live: LiveState, local: LocalState
 ) -> Iterator[str]:
     """Name the bots that are started with a keyfile account and without its passphrase."""
-    declared = {group.name: frozenset(group.variables) for group in desired.groups}
-    there = {name: group.variables for name, group in live.groups.items()} | declared
     for one in bots:
         account = one.bot.configuration.account
         if account not in local.keyfiles or one.action is None or isinstance(one.action, KeepBot):
             continue
         variable = f"APE_ACCOUNTS_{account}_PASSPHRASE"
-        if any(variable in there.get(group, ()) for group in one.bot.configuration.environment):
+        if variable in variables_of(one.bot, desired, live):
             continue
         hint = "add it" if variable.isidentifier() else "no variable can be called so, rename the account first"
         yield (
             f"{one.bot.name}: account '{account}' is a keyfile, and {variable} isn't in a variable group of the bot, "
             f"which would wait for the passphrase for ever: {hint}"
         )
+
+
+def variables_of(bot: DesiredBot, desired: DesiredState, live: LiveState) -> set[str]:
+    """Return the names of the variables that a bot gets from its groups once a plan is carried out."""
+    declared = {group.name: frozenset(group.variables) for group in desired.groups}
+    there = {name: group.variables for name, group in live.groups.items()} | declared
+    return {name for group in bot.configuration.environment for name in there.get(group, ())}
 
 
 def without_plugin(bots: Iterable[PlannedBot], local: LocalState) -> Iterator[str]:
