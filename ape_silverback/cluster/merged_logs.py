@@ -20,6 +20,7 @@ from ape_silverback.cluster.cluster import Bot, RemovedBot
 from ape_silverback.cluster.log_stream import LogLine
 from ape_silverback.concurrency import map_threads
 from ape_silverback.exceptions import ClusterError, SilverbackError
+from ape_silverback.timezones import with_timezone
 
 MOST_BOTS = 500
 """Most bots whose logs are read at once, twice what a cluster may have: each takes a connection."""
@@ -100,7 +101,7 @@ def _timed(number: int, log: Iterator[list[LogLine]]) -> Iterator[tuple[datetime
     last = BEGINNING
     for line in chain.from_iterable(log):
         if line.time is not None:
-            last = line.time if line.time.tzinfo else line.time.replace(tzinfo=timezone.utc)
+            last = with_timezone(line.time)
         yield last, number, line
 
 
@@ -163,7 +164,7 @@ def follow_logs(
                 put(LogPiece(bot, lines))
         except SilverbackError as caught:
             error = caught
-        except RuntimeError:  # the client was closed, since whoever followed has gone
+        except RuntimeError:  # the client was closed, since the follower has gone
             if not stopped.is_set():
                 raise
         put(LogEnd(bot, error))

@@ -214,7 +214,7 @@ def choose_profile(
         environ: environment variables (default: the process's).
 
     Raises:
-        NoClusterError: nothing names one; tells how to get a cluster.
+        NoClusterError: nothing names one; the text shows how to get a cluster.
         ProfileError: the one that is named isn't there, or the profile file is broken.
     """
     environ = os.environ if environ is None else environ
@@ -241,7 +241,7 @@ def choose_profile(
 
     settings = read_profiles()
     default = settings.profile.get(settings.default_profile)
-    # Every file that the public SDK wrote has the platform's profile: it counts once somebody has logged in.
+    # Every file that the public SDK wrote has the platform's profile: it counts once a user has logged in.
     if isinstance(default, ClusterProfile) or (default and token_file(default.auth).exists()):
         return Choice(settings.default_profile, default, "the default profile")
     if LOCAL_PROFILE in settings.profile:

@@ -525,7 +525,7 @@ class BotInfo(BaseModel):
     """Name of the machine that it runs on, from clusters that announce ``nodes`` and have several."""
 
     unreachable_since: datetime | None = None
-    """Since when its machine doesn't answer, so that nobody knows whether it runs; from such clusters."""
+    """Since when its machine hasn't answered, so that it may or may not run; from clusters of several machines."""
 
     @property
     def configuration(self) -> BotConfiguration:

@@ -1,6 +1,6 @@
 """Carries a plan out: groups first, then the bots side by side, then waits until they run and are healthy.
 
-What happens is an event while it happens. A bot that fails doesn't stop the others, unless it is asked for.
+What happens is an event while it happens. A bot that fails doesn't stop the others, unless that is requested.
 """
 
 from __future__ import annotations

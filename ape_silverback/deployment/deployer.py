@@ -33,9 +33,9 @@ class Deployer:
     Attributes:
         client: client of the cluster.
         cluster: label of the cluster in messages.
-        cluster_identity: what tells the cluster from others, the same on every run and under every profile.
+        cluster_identity: identifies the cluster, on every run and under every profile.
         project: name of the Ape project.
-        identity: what tells the project from others of its name.
+        identity: identifies the project; names needn't be unique.
         records: what is recorded of its deployments.
     """
 

@@ -249,8 +249,8 @@ def _without_unknown_policies(desired: DesiredState, extensions: frozenset[str])
     unknown = [
         (field, text)
         for field, extension, text in (
-            ("restart", "restart-policy", "restarts bots by rules of its own"),
-            ("healthy", "health-details", "judges the health of bots by rules of its own"),
+            ("restart", "restart-policy", "restarts bots by its own rules"),
+            ("healthy", "health-details", "judges the health of bots by its own rules"),
             ("heartbeat", "heartbeat", "sends no heartbeats of bots"),
         )
         if extension not in extensions and any(getattr(bot.configuration, field) for bot in desired.bots)
@@ -272,7 +272,7 @@ def _origins_of(bot: DesiredBot) -> dict[str, str]:
 
 
 def plan_bot(match: Match, touched: set[str], inputs: Inputs) -> BotAction | None:
-    """Decide what happens to a bot of the project; None for one that is left as somebody on the cluster wants it."""
+    """Decide what happens to a bot of the project; None for one that keeps what was changed on the cluster."""
     bot, live, options = match.bot, match.live, inputs.options
     if live is None:
         removed = any(one.name == bot.name and one.was_there for one in inputs.recorded.bots)
@@ -522,6 +522,11 @@ def _missing(groups: Iterable[CreateGroup | UpdateGroup], inputs: Inputs) -> Ite
                     f"{bot.name}: variable group '{group}' ({origins['environment']}) is neither on the cluster nor "
                     "under `variables:` of the section"
                 )
+        if wanted.heartbeat and wanted.heartbeat not in _variables_of(bot, inputs):
+            yield (
+                f"{bot.name}: no variable group of the bot has '{wanted.heartbeat}', which its heartbeat "
+                f"({origins['heartbeat']}) names: list it under `variables:`, in a group of its `environment:`"
+            )
         if wanted.credential_name and wanted.credential_name not in inputs.live.credentials:
             there = ", ".join(sorted(inputs.live.credentials)) or "none"
             yield (
@@ -541,6 +546,13 @@ def _missing(groups: Iterable[CreateGroup | UpdateGroup], inputs: Inputs) -> Ite
                     f"variable '{name}' of group '{action.name}' ({origin}) has no value: set it in the environment or "
                     "in a file for --env-file"
                 )
+
+
+def _variables_of(bot: DesiredBot, inputs: Inputs) -> set[str]:
+    """Return the names of the variables that a bot gets from its groups once a plan is carried out."""
+    declared = {group.name: frozenset(group.variables) for group in inputs.desired.groups}
+    there = {name: group.variables for name, group in inputs.live.groups.items()} | declared
+    return {name for group in bot.configuration.environment for name in there.get(group, ())}
 
 
 Signer = tuple[str, str, str]
@@ -767,14 +779,12 @@ def _private_keys(groups: Iterable[CreateGroup | UpdateGroup], inputs: Inputs) -
 
 def _without_passphrase(bots: Iterable[tuple[Match, BotAction | None]], inputs: Inputs) -> Iterator[str]:
     """Name the bots that are started with a keyfile account and without its passphrase."""
-    declared = {group.name: frozenset(group.variables) for group in inputs.desired.groups}
-    there = {name: group.variables for name, group in inputs.live.groups.items()} | declared
     for match, action in bots:
         account = match.bot.configuration.account
         if account not in inputs.local.keyfiles or action is None or isinstance(action, KeepBot):
             continue
         variable = f"APE_ACCOUNTS_{account}_PASSPHRASE"
-        if any(variable in there.get(group, ()) for group in match.bot.configuration.environment):
+        if variable in _variables_of(match.bot, inputs):
             continue
         hint = "add it" if variable.isidentifier() else "no variable can be called so, rename the account first"
         yield (
@@ -799,7 +809,7 @@ def _bots_after(
     for recorded in inputs.recorded.bots:
         if recorded.id is not None and recorded.id in inputs.live.by_id:
             stays = recorded.id not in matched | removed
-        else:  # one that somebody removed stays for as long as the project has it, so that the next plan can tell
+        else:  # one that was removed elsewhere stays for as long as the project has it, so that the next plan can tell
             is_kept = not inputs.in_scope(recorded) or recorded.name in inputs.desired.every_name
             stays = is_kept and recorded.name not in wanted
         if stays:
@@ -807,7 +817,7 @@ def _bots_after(
     for match, action in bots:
         if match.is_strange and not inputs.options.adopt:
             continue
-        if action is None:  # left as somebody on the cluster wants it
+        if action is None:  # keeps what was changed on the cluster
             before = match.recorded or next(one for one in inputs.recorded.bots if one.name == match.bot.name)
             yield before
             continue
@@ -879,7 +889,7 @@ def _scope(matches: Iterable[Match], others: Iterable[RestartBot | KeepBot], inp
 
 
 def fingerprint(live: LiveState, looked_at: PlanScope, last: int = 0) -> str:
-    """Return what tells whether a cluster or the record has moved since a plan was made, as far as it looked."""
+    """Return what shows whether the cluster or the record changed since a plan was made."""
     bots = [live.bots[name] for name in looked_at.bots if name in live.bots]
     groups = [live.groups[name] for name in looked_at.groups if name in live.groups]
     state = [

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class DeployRequest:
-    """What is asked of one run, beside what the project says.
+    """What one run should do, besides what the project declares.
 
     Attributes:
         folder: the project's folder, which has to be Ape's active project.
@@ -282,7 +282,7 @@ def open_session(request: DeployRequest, warn: Callable[[str], None] = logger.wa
 
 
 def own_bots(reading: SectionReading, target: str | None, desired: DesiredState) -> list[DesiredBot]:
-    """Leave out the bots that are somebody else's: their image is given, and their code isn't in this project."""
+    """Leave out the bots of others: their image is given, and their code isn't in this project."""
     places = [reading.section, reading.target(target)]
     given = {name for place in places if place for name, bot in place.bots.items() if bot.image}
     return [

@@ -11,6 +11,7 @@ from typing import Any
 
 from ape_silverback.cluster.types import BotHealth, HealthPolicy
 from ape_silverback.server.processes import read_json
+from ape_silverback.timezones import with_timezone
 
 HEARTBEAT = "heartbeat.json"
 """Written into a bot's work folder by ``runtimes/sdk.py``."""
@@ -147,8 +148,7 @@ def _time(value: object) -> datetime | None:
     with suppress(ValueError, OverflowError, OSError):
         if isinstance(value, int | float):
             return datetime.fromtimestamp(value, timezone.utc)
-        moment = datetime.fromisoformat(str(value).replace("Z", "+00:00"))
-        return moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)
+        return with_timezone(datetime.fromisoformat(str(value).replace("Z", "+00:00")))
     return None
 
 

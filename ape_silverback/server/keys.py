@@ -73,7 +73,7 @@ class Keys:
         return key, secret
 
     def revoke(self, key: uuid.UUID) -> bool:
-        """Let a key open nothing any more, and return whether there was one."""
+        """Revoke a key, and return whether there was one."""
         with self.database.transaction() as db:
             return db.execute("DELETE FROM api_keys WHERE id = ?", (str(key),)).rowcount > 0
 

@@ -65,7 +65,7 @@ from ape_silverback.server.store import BotRecord, Event, Store
 from ape_silverback.server.work import WorkWatch
 
 SWEEP = 2.0
-"""Seconds between two looks at a runtime that tells by itself when something changed."""
+"""Seconds between two polls of a runtime that reports changes by itself."""
 
 P = ParamSpec("P")
 
@@ -87,7 +87,7 @@ class Supervisor:
         stop_grace: seconds that a bot has to stop before it is killed.
         remove_grace: likewise when it is removed, which its user waits for.
         limits: what each bot may use at most, where the runtime can hold it to that.
-        restart: when bots that have no policy of their own are started again.
+        restart: when bots without their own policy are started again.
         healthy: what is expected of bots for which nothing else is set.
 
     Attributes:
@@ -143,7 +143,7 @@ class Supervisor:
         self._thread.start()
 
     def adopt(self) -> None:
-        """Find out how the bots of the last server are, and start those that ran when it ended."""
+        """Adopt the bots of the last server: those that still run go on, those that ran at its end are started."""
         with self._lock:
             try:
                 seen = self.runtime.poll(self.store.runtime_states())
@@ -285,7 +285,7 @@ class Supervisor:
             fenced: whether its user knows that its former machine is off, or can't reach anything.
 
         Raises:
-            BusyError: it runs, or may run where nobody can see it.
+            BusyError: it runs, or may run out of sight.
             EngineError: the machine doesn't exist or can't take it.
         """
         with self._lock:
@@ -352,7 +352,7 @@ class Supervisor:
     # The watch
 
     def look(self) -> None:
-        """Look at all bots once and record what changed. The watch does this all the time."""
+        """Poll all bots once and record what changed. The watch does this all the time."""
         with self._lock:
             bots = self.store.bots()
             watched = [bot for bot in bots if bot.status in ALIVE or bot.status is DEPROVISIONING]
@@ -373,7 +373,7 @@ class Supervisor:
             self._woken.clear()
             try:
                 self.look()
-            except Exception as error:  # noqa: BLE001 - the watch goes on, whatever happens
+            except Exception as error:  # noqa: BLE001 - the watch goes on
                 self._note_trouble(None, error)
                 self._due = time.monotonic() + max(self._sweep, self.poll)
             else:
@@ -500,7 +500,7 @@ class Supervisor:
     def _launch(self, bot: BotRecord, why: str) -> None:
         try:
             state = self.runtime.start(self._run_of(bot), self.store.runtime_state(bot.id))
-        except Exception as error:  # noqa: BLE001 - whatever keeps it from starting becomes its reason
+        except Exception as error:  # noqa: BLE001 - the failure becomes its reason
             reason = f"can't be started: {error or type(error).__name__}"
             log.warning("bot '%s' %s", bot.name, reason)
             passing = isinstance(error, EngineError | OSError) and not isinstance(error, ImageError)
@@ -537,7 +537,7 @@ class Supervisor:
         base, started = self.runtime.log_file(bot.id), bot.task.started_at
         code = bot.task.stop_code if bot.status is SHUTDOWN else None
         if code in STOP_REASONS:
-            # Asked to start meanwhile: nobody sees it stopped in between.
+            # Asked to start meanwhile: it isn't shown as stopped in between.
             again = bot.wanted and code == BY_USER
             with self.store.transaction():
                 self._enter_stopped(bot, seen, code, STOP_REASONS[code], None)

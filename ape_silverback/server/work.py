@@ -21,7 +21,7 @@ class WorkWatch:
 
     Args:
         runtime: where bots run.
-        policy: what is expected of bots that have no policy of their own.
+        policy: what is expected of bots without their own policy.
     """
 
     def __init__(self, runtime: Runtime, policy: HealthPolicy) -> None:
@@ -38,7 +38,7 @@ class WorkWatch:
     def look(
         self, bots: Iterable[BotRecord], *, every: float = LOOK_EVERY
     ) -> Iterator[tuple[BotRecord, str, str | None]]:
-        """Look at what running bots record, and yield those that turned unhealthy or recovered, and why.
+        """Judge running bots by what they record; yield those that turned unhealthy or recovered, and why.
 
         Args:
             every: seconds since the last look within which nothing is done.

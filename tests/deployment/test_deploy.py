@@ -25,14 +25,6 @@ from tests.place import BOT, CRASHING, Place
 pytestmark = pytest.mark.xdist_group("deploy")
 
 
-@pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory, anvil: str) -> Iterator[Place]:
-    place = Place(tmp_path_factory.mktemp("place"), anvil)
-    place.cluster("up")
-    yield place
-    place.cluster("down")
-
-
 @pytest.fixture
 def empty(place: Place) -> None:
     """No bot is on the cluster."""

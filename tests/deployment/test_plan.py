@@ -178,6 +178,19 @@ def test_all_problems_of_all_bots_are_told_at_once() -> None:
     assert "variable 'KEY' of group 'rpc'" in lines[2]
 
 
+def test_a_heartbeat_whose_variable_no_group_of_the_bot_has_is_refused_before_anything_is_sent() -> None:
+    beating = bot(heartbeat="BEAT_URL", environment=("watch",))
+    announced = frozenset({"heartbeat"})
+    refused = "a: no variable group of the bot has 'BEAT_URL', which its heartbeat"
+    for groups in ({}, {"other": {"BEAT_URL"}}):
+        with pytest.raises(DeployError, match=refused):
+            make_plan(desired(beating), live(groups={"watch": {"URL"}, **groups}, extensions=announced))
+    assert make_plan(desired(beating), live(groups={"watch": {"BEAT_URL"}}, extensions=announced)).writes
+    declared = desired(beating, groups={"watch": ("BEAT_URL",)})
+    assert make_plan(declared, live(extensions=announced), local=having("BEAT_URL")).writes
+    assert make_plan(desired(beating), live(groups={"watch": {"URL"}})).writes, "a cluster that sends no heartbeats"
+
+
 def test_bots_of_the_cluster_that_are_not_in_the_project_are_left_alone() -> None:
     plan = make_plan(desired(bot("a")), live(there(bot("a")), there(bot("stranger"))))
     assert [action.name for action in plan.actions] == ["a"]

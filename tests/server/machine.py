@@ -16,6 +16,7 @@ from typing import Any
 
 import uvicorn
 
+from ape_silverback.cluster.client import ClusterClient
 from ape_silverback.cluster.types import ClusterConfiguration, RestartPolicy
 from ape_silverback.server.alerts import Alerts
 from ape_silverback.server.app import make_app
@@ -122,6 +123,10 @@ class Cluster:
     def environment(self) -> dict[str, str]:
         """What leads a command to it."""
         return {"SILVERBACK_CLUSTER_URI": self.url, "SILVERBACK_CLUSTER_API_KEY": KEY}
+
+    def client(self, **options: Any) -> ClusterClient:
+        """Return our client for it."""
+        return ClusterClient(base_url=self.url, headers={"X-API-Key": KEY}, **options)
 
     def log(self, bot: str, *lines: str) -> None:
         """Let a bot say something."""

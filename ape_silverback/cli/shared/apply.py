@@ -105,7 +105,7 @@ def _show_result(result: DeployResult, as_json: bool, interrupted: bool) -> None
 
 @contextmanager
 def interruptible() -> Iterator[threading.Event]:
-    """Let the first interrupt end a deployment after what is in flight, and a second one at once."""
+    """Make the first interrupt end a deployment after what is in flight, and a second one at once."""
     stop = threading.Event()
 
     def interrupt(number: int, _: Any) -> None:

@@ -78,7 +78,7 @@ def _marked(codes: str) -> str:
 
 def _shown(found: re.Match[str]) -> str:
     if (codes := found["style"]) is not None:
-        return found[0] if codes.endswith(f";{_MARK}") else ""  # a style of somebody else is left out
+        return found[0] if codes.endswith(f";{_MARK}") else ""  # a style that isn't ours is left out
     if found[0] == "\r\n":
         return "\n"
     return found[0].encode("unicode_escape").decode()
@@ -176,7 +176,7 @@ def _write(text: str, err: bool) -> None:
 
 
 def _discard(stream: Any) -> None:
-    """Let a stream that can't be written to lead nowhere, so that the interpreter's last flush doesn't fail too."""
+    """Redirect a stream that can't be written to, so that the interpreter's last flush doesn't fail too."""
     try:
         number = stream.fileno()
     except (AttributeError, OSError, ValueError):

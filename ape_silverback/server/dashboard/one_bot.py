@@ -31,6 +31,7 @@ from ape_silverback.server.overview import overview_of
 from ape_silverback.server.routes import TheSupervisor
 from ape_silverback.server.store import BotRecord
 from ape_silverback.server.supervisor import Supervisor
+from ape_silverback.timezones import with_timezone
 
 LOG_BEGINS = timedelta(hours=1)
 """How far back a page's log goes, before it is live."""
@@ -101,7 +102,7 @@ def bot_log(
     """Send the log of a bot, from a while ago or from before a certain line on, and then live."""
     if level not in LogLevel.__members__:
         raise HTTPException(422, "not a log level")
-    begin = _with_zone(at) - MARK_CONTEXT if at else datetime.now(timezone.utc) - LOG_BEGINS
+    begin = with_timezone(at) - MARK_CONTEXT if at else datetime.now(timezone.utc) - LOG_BEGINS
     content = stream(
         supervisor.runtime.log_file(bot.id),
         Filter(int(LogLevel[level]), begin, None),
@@ -198,7 +199,3 @@ def _value(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     return ", ".join(value) if isinstance(value, tuple | list) else str(value)
-
-
-def _with_zone(moment: datetime) -> datetime:
-    return moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)

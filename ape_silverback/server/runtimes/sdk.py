@@ -3,10 +3,10 @@
 - A signal is noticed at once. The SDK's handler of SIGTERM sets an event, which a sleeping loop notices only when
   something else wakes it: a bot with nothing but a cron job would go on for up to a minute.
 - The network is named by ``--network``. The SDK compares ``SILVERBACK_NETWORK_CHOICE`` with Ape's spelling of the
-  choice, which differs for a provider with an address of its own, such as ``node``.
+  choice, which differs for a provider with its own address, such as ``node``.
 - State and recordings lie in the bot's work folder, not in the project's: two bots never share them. State of a chain
   that was reset is dropped. A full disk costs them, not the bot.
-- Every few seconds the bot tells that it works, and how far it is; every minute the balance of its account.
+- Every few seconds the bot writes that it works, and how far it is; every minute the balance of its account.
 - A bot that ends because something failed, such as its connection, exits with 1. The SDK exits with 0, as it does when
   its circuit breaker stops it.
 """
@@ -148,7 +148,7 @@ def _extend_sdk(work: Path) -> None:
             while True:
                 head = None
                 if self._handles_blocks:
-                    with suppress(Exception):  # a node that doesn't answer tells no head
+                    with suppress(Exception):  # a node that doesn't answer has no head
                         head = await asyncio.wait_for(asyncio.to_thread(_height, chain), HEAD_TIMEOUT)
                     self._first_head = head if self._first_head is None else self._first_head
                 await self._look_at_balance()
@@ -160,7 +160,7 @@ def _extend_sdk(work: Path) -> None:
             if signer is None or time.monotonic() < self._balance_due:
                 return
             self._balance_due = time.monotonic() + BALANCE_EVERY
-            with suppress(Exception):  # a node that doesn't answer tells none
+            with suppress(Exception):  # a node that doesn't answer has none
                 self._balance = await asyncio.wait_for(asyncio.to_thread(_balance_of, signer, chain), HEAD_TIMEOUT)
 
         async def _tell(self, head: int | None) -> None:

@@ -2,7 +2,7 @@
 
 A bot without an account may run on any node; the engine starts it on another one when a node is lost. A bot with an
 account stays on the node where it was first placed: an engine that lost sight of a node would start a second copy while
-the first one goes on signing. Such a bot is shown as unreachable until its node answers, or until somebody who knows
+the first one goes on signing. Such a bot is shown as unreachable until its node answers, or until a user who knows
 that the node is off moves it.
 """
 
@@ -68,11 +68,11 @@ ENDED = frozenset({"complete", "failed", "shutdown", "rejected", "remove"})
 """States of a task whose container isn't running any more. Of an orphaned one the engine only doesn't know."""
 
 BY_ITSELF = frozenset({"complete", "failed", "rejected"})
-"""Those of them that nobody asked for."""
+"""Those of them that weren't requested."""
 
 
 class SwarmRuntime(DockerRuntime):
-    """Bots as services. The engine that is asked has to be a manager of the swarm."""
+    """Bots as services. The engine has to be a manager of the swarm."""
 
     name = "swarm"
     capabilities = Capabilities(limits=True, move=True, restart=True)
@@ -228,7 +228,7 @@ class SwarmRuntime(DockerRuntime):
             engine.close()
 
     def _service(self, run: Run, node: str | None) -> dict[str, Any]:
-        """Return what the engine is asked to run."""
+        """Return what the engine should run."""
         try:
             config = self.engine.inspect_image(run.image)["Config"] or {}
         except ImageNotFound:  # only the nodes have it, or get it: it is run as one of the bot SDK
