@@ -21,6 +21,7 @@ import pytest
 from ape_silverback.cli.shared.documents import LocalClusterDocument
 from tests.conftest import Ape, ape_command, environment_of
 from tests.place import BOT, CRASHING, Place
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.xdist_group("deploy")
 
@@ -307,16 +308,14 @@ def watching(place: Place, *arguments: str) -> Iterator[Callable[[str], str]]:
         reader = Thread(target=lambda: shown.extend(iter(output.readline, "")))
         reader.start()
 
-        def wait_for(text: str) -> str:
-            deadline = time.monotonic() + 180
-            while text not in (so_far := "".join(shown)):
-                assert process.poll() is None, so_far
-                assert time.monotonic() < deadline, so_far
-                time.sleep(0.05)
+        def shows(text: str) -> str:
+            wait_for(lambda: text in "".join(shown) or process.poll() is not None, 180)
+            so_far = "".join(shown)
+            assert text in so_far, so_far
             return so_far
 
         try:
-            yield wait_for
+            yield shows
         finally:
             process.send_signal(signal.SIGINT)
             reader.join(60)
@@ -327,26 +326,26 @@ def watching(place: Place, *arguments: str) -> Iterator[Callable[[str], str]]:
 def test_a_saved_file_restarts_the_bots_that_import_it(place: Place) -> None:
     left, module = place.pid_of("left"), place.project / "bots" / "right.py"
     before = module.read_text()
-    with watching(place) as wait_for:
-        wait_for("Watching the files of left, right. Ctrl-C to quit.")
+    with watching(place) as shows:
+        shows("Watching the files of left, right. Ctrl-C to quit.")
         pid = place.pid_of("right")
         module.write_text(f"{before}\ndef broken(:\n")
-        wait_for("invalid syntax; not restarted: right")
+        shows("invalid syntax; not restarted: right")
         assert place.pid_of("right") == pid
         module.write_text(before.replace("Saw", "Looked at"))
-        wait_for("bots/right.py changed; restarting right")
-        wait_for("right: running and healthy")
-        shown = wait_for("Looked at block")
+        shows("bots/right.py changed; restarting right")
+        shows("right: running and healthy")
+        shown = shows("Looked at block")
         assert re.search(r"^left  .*Saw block", shown, re.MULTILINE)
         assert re.search(r"^right .*Looked at block", shown, re.MULTILINE)
         assert place.pid_of("right") != pid
-    shown = wait_for("Still running: left, right. To stop: ape silverback cluster bots stop left right")
+    shown = shows("Still running: left, right. To stop: ape silverback cluster bots stop left right")
     assert "Traceback" not in shown
     assert place.pid_of("left") == left, "it doesn't import the file"
 
-    with watching(place, "right", "--on-exit", "stop") as wait_for:
-        wait_for("Watching the files of right.")
-    wait_for("Stopped: right.")
+    with watching(place, "right", "--on-exit", "stop") as shows:
+        shows("Watching the files of right.")
+    shows("Stopped: right.")
     assert re.search(r"^left +running.*\n(.*\n)*^right +stopped", place.cluster("bots", "list").stdout, re.MULTILINE)
     module.write_text(before)
 

@@ -86,7 +86,7 @@ def watch(client: ClusterClient, code: BotCode, timing: Timing, on_exit: str | N
             stop.set()
             for thread in threads:
                 thread.join(2)
-    _end(client, code.names, on_exit, ask=signal.SIGTERM not in ended_by)
+    _end(client, code.names, timing, on_exit, ask=signal.SIGTERM not in ended_by)
 
 
 def _show_logs(bots: Sequence[Bot], stop: threading.Event, changes: queue.Queue[Any]) -> None:
@@ -155,7 +155,7 @@ def _take_over(
         complain(str(error))
 
 
-def _end(client: ClusterClient, names: Sequence[str], on_exit: str | None, *, ask: bool) -> None:
+def _end(client: ClusterClient, names: Sequence[str], timing: Timing, on_exit: str | None, *, ask: bool) -> None:
     """Stop the bots, or leave them running, as was asked for or is answered now."""
     shown = ", ".join(names)
     if sys.stderr.isatty():
@@ -168,7 +168,7 @@ def _end(client: ClusterClient, names: Sequence[str], on_exit: str | None, *, as
     running = [bot for name, bot in client.bots.items() if name in names]
     for bot in running:
         bot.stop()
-    if failed := show_until_stopped(client, [bot.name for bot in running]):
+    if failed := show_until_stopped(client, [bot.name for bot in running], timing):
         raise click.ClickException("\n".join(f"{name}: {text}" for name, text in failed.items()))
     note(f"Stopped: {shown}.")
 
