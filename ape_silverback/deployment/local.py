@@ -18,7 +18,7 @@ from ape_silverback.images.engine import image_digests
 from ape_silverback.images.packages import is_required
 from ape_silverback.project.desired import DesiredBot, DesiredState
 from ape_silverback.project.discovery import split_project_image
-from ape_silverback.project.imports import bot_files
+from ape_silverback.project.imports import bot_code
 
 KEY_FILE = "fingerprint.key"
 CORE_ACCOUNTS = ("accounts", "test")
@@ -155,16 +155,11 @@ def _code_of(bots: Iterable[DesiredBot]) -> dict[str, Code]:
         if (split := split_project_image(bot.configuration.image)) is None:
             continue
         project, _ = split
-        files = sorted(file for place in bot_files(project, bot.module) for file in _python_files(place))
         try:
-            contents = [(file.relative_to(project).as_posix(), *read(file)) for file in files]
+            contents = [(file.relative_to(project).as_posix(), *read(file)) for file in bot_code(project, bot.module)]
         except OSError:  # it went away: the bot will tell
             continue
         digest = hashlib.sha256(repr([(name, content) for name, content, _ in contents]).encode()).hexdigest()[:32]
         newest = max((modified for _, _, modified in contents), default=0.0)
         found[bot.name] = Code(digest, datetime.fromtimestamp(newest, timezone.utc))
     return found
-
-
-def _python_files(place: Path) -> Iterable[Path]:
-    return sorted(place.rglob("*.py")) if place.is_dir() else [place]
