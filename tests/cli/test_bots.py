@@ -23,10 +23,11 @@ from ape_silverback.cli.shared.documents import (
 from ape_silverback.cluster.bot_errors import ErrorCount
 from ape_silverback.cluster.client import ClusterClient
 from ape_silverback.cluster.types import RestartPolicy
-from tests.cli.conftest import INTERRUPT, AtTerminal, Run, documents, runner, wait_for
+from tests.cli.conftest import INTERRUPT, AtTerminal, Run, documents, runner
 from tests.cluster.server import BOT, Reply, Request, answer, serving
 from tests.conftest import ape_command, environment_of
 from tests.server.machine import Cluster
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.xdist_group("cli-bots")
 NAMES = ("alpha", "beta", "gamma")

@@ -19,9 +19,10 @@ from ape_silverback.cli.shared.documents import (
     WorkspaceDocument,
 )
 from ape_silverback.cluster.client import ClusterClient
-from tests.cli.conftest import Run, documents, runner, terminal_session, wait_for
+from tests.cli.conftest import Run, documents, runner, terminal_session
 from tests.cli.platform import MANAGER, TOKEN, Platform, serving_platform
 from tests.server.machine import KEY, Cluster
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.xdist_group("cli-platform")
 CONFIGURATION = {"version": 1, "cpu": 2, "memory": 4, "networks": 3, "bots": 5, "bandwidth": 1, "duration": 6}

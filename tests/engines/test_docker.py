@@ -6,7 +6,8 @@ import pytest
 
 from ape_silverback.cluster.client import ClusterClient
 from tests.engines.conftest import Server
-from tests.engines.test_conformance import RUNNING, STOPPED, messages, new_bot, until, wait_for
+from tests.engines.test_conformance import RUNNING, STOPPED, messages, new_bot, until
+from tests.waiting import wait_for
 
 pytestmark = [pytest.mark.xdist_group("engines"), pytest.mark.parametrize("server", ["docker"], indirect=True)]
 

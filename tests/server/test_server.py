@@ -9,7 +9,6 @@ import signal
 import stat
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,16 +23,10 @@ from ape_silverback.cluster.types import ResourceStatus
 from ape_silverback.exceptions import ClientError, Conflict, LocalClusterError, NotFound, Unauthorized, ValidationFailed
 from ape_silverback.server.daemon import LocalCluster, Started
 from tests.conftest import Ape
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.xdist_group("local-server")
 STATUS = ResourceStatus
-
-
-def wait_for(condition: Callable[[], Any], seconds: float = 30.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited too long"
-        time.sleep(0.05)
 
 
 def new_bot(client: ClusterClient, project: Path, module: str, **more: Any) -> Bot:

@@ -22,7 +22,8 @@ from tests.conftest import anvil_binary
 from tests.engines.conftest import Server
 from tests.engines.engine import IMAGE
 from tests.engines.nodes import CHAIN_HOST, Nodes, two_nodes
-from tests.engines.test_conformance import RUNNING, beats, until, wait_for
+from tests.engines.test_conformance import RUNNING, beats, until
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.trial
 

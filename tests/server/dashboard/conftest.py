@@ -14,7 +14,7 @@ import httpx
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from ape_silverback.cluster.client import Bot, ClusterClient
+from ape_silverback.cluster.client import Bot
 from tests.server.machine import KEY, Cluster, serving_cluster
 
 HOSTILE = "<img src=x onerror=\"document.title='owned'\">"
@@ -38,7 +38,7 @@ class Site:
     def __init__(self, cluster: Cluster, folder: Path) -> None:
         self.cluster = cluster
         self.url = cluster.url
-        self.client = ClusterClient(base_url=cluster.url, headers={"X-API-Key": KEY})
+        self.client = cluster.client()
         cluster.machine.work_folder = lambda bot: folder / str(bot)  # type: ignore[method-assign]
 
     def link(self) -> str:
