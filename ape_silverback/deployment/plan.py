@@ -149,6 +149,9 @@ class CreateBot(Frozen):
     id: UUID | None = None
     """As for ``CreateGroup``."""
 
+    after: tuple[UUID, ...] = ()
+    """Bots that have to have stopped before it starts, since they sign with its account until then."""
+
 
 class UpdateBot(Frozen):
     """Change a bot."""
@@ -170,6 +173,9 @@ class UpdateBot(Frozen):
 
     adopts: bool = False
     """Whether it takes over a bot that this project didn't deploy."""
+
+    after: tuple[UUID, ...] = ()
+    """As for ``CreateBot``."""
 
     @property
     def holds_at_once(self) -> bool:
@@ -196,6 +202,9 @@ class RestartBot(Frozen):
     reason: str
     adopts: bool = False
 
+    after: tuple[UUID, ...] = ()
+    """As for ``CreateBot``."""
+
 
 class StartBot(Frozen):
     """Start a bot that is as it should be, but stopped."""
@@ -207,6 +216,9 @@ class StartBot(Frozen):
     """As for ``UpdateBot``."""
 
     adopts: bool = False
+
+    after: tuple[UUID, ...] = ()
+    """As for ``CreateBot``."""
 
 
 class KeepBot(Frozen):
@@ -246,6 +258,7 @@ class PlanScope(Frozen):
     bots: tuple[str, ...] = ()
     groups: tuple[str, ...] = ()
     credentials: tuple[str, ...] = ()
+    accounts: tuple[str, ...] = ()
 
 
 class Plan(Frozen):
@@ -410,3 +423,8 @@ def field_of(configuration: BotConfiguration, name: str, field: str) -> Value:
     """Return a field of a bot as a plan names it: one of its configuration, or its name."""
     value: Any = name if field == "name" else getattr(configuration, field)
     return tuple(value) if isinstance(value, list | tuple) else value
+
+
+def started_after(action: Action) -> tuple[UUID, ...]:
+    """Return the bots that have to have stopped before an action starts its bot."""
+    return action.after if isinstance(action, CreateBot | UpdateBot | RestartBot | StartBot) else ()

@@ -30,10 +30,17 @@ from ape_silverback.deployment.planning.groups import plan_group
 from ape_silverback.deployment.planning.inputs import Inputs, match_bot
 from ape_silverback.deployment.planning.outcome import bots_after, groups_after
 from ape_silverback.deployment.planning.problems import find_conflicts, find_missing, find_still_used, find_strangers
-from ape_silverback.deployment.planning.remarks import find_unknown, find_warnings
+from ape_silverback.deployment.planning.remarks import find_private_keys, find_unknown, find_warnings
 from ape_silverback.deployment.planning.removals import find_orphans, plan_removals
 from ape_silverback.deployment.planning.scope import fingerprint, scope_of
-from ape_silverback.deployment.planning.signers import find_private_keys, find_shared_accounts, find_without_passphrase
+from ape_silverback.deployment.signers import (
+    PlannedBot,
+    handovers,
+    shared_accounts,
+    waiting,
+    without_passphrase,
+    without_plugin,
+)
 from ape_silverback.deployment.state import NOTHING_LOCAL, NOTHING_RECORDED, LiveState, LocalState, RecordedState
 from ape_silverback.exceptions import DeployError
 from ape_silverback.project.desired import DesiredState
@@ -65,12 +72,16 @@ def make_plan(
     groups = [action for group in desired.groups if (action := plan_group(group, inputs))]
     touched = {action.name for action in groups if isinstance(action, UpdateGroup)}
     bots = [(match, plan_bot(match, touched, inputs)) for match in matches]
+    passing = handovers([PlannedBot(match.bot, match.live, action) for match, action in bots], local)
+    bots = [(match, waiting(action, passing.after.get(match.bot.name, ()))) for match, action in bots]
+    planned = [PlannedBot(match.bot, match.live, action) for match, action in bots]
     others = list(restart_others(matches, touched, inputs))
     removals = plan_removals(matches, inputs)
     private_keys = list(find_private_keys(groups, inputs))
     problems = [
         *find_conflicts(matches, inputs),
-        *find_shared_accounts(matches, inputs),
+        *shared_accounts(planned, live, local),
+        *passing.problems,
         *find_missing(groups, inputs),
         *(f"{text} (refused since the section is `strict:`)" for text in private_keys if desired.strict),
         *find_still_used(removals, matches, inputs),
@@ -92,7 +103,12 @@ def make_plan(
         drift=tuple(find_drift(inputs)),
         unknown=tuple(find_unknown(matches, groups, inputs)),
         pending=tuple(find_pending(touched, inputs)),
-        warnings=(*find_warnings(matches, actions, inputs), *private_keys, *find_without_passphrase(bots, inputs)),
+        warnings=(
+            *find_warnings(matches, actions, inputs),
+            *private_keys,
+            *without_passphrase(planned, desired, live, local),
+            *without_plugin(planned, local),
+        ),
         strangers=tuple(find_strangers(bots, groups, inputs)),
         bots=tuple(bots_after(bots, removed, inputs)),
         leaving=tuple(bot for bot in inputs.recorded.bots if bot.id in removed),

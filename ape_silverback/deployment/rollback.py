@@ -8,16 +8,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ape_silverback.cluster.types import ResourceStatus
-from ape_silverback.deployment.events import Event
+from ape_silverback.deployment.events import AGAIN, Event
 from ape_silverback.deployment.journal import ActionJournal
-from ape_silverback.deployment.plan import Plan, RestartBot, UpdateBot, UpdateGroup
+from ape_silverback.deployment.plan import Plan, RestartBot, UpdateBot, UpdateGroup, started_after
 from ape_silverback.deployment.wait import Timing, wait_until_ready, wait_until_stopped
 from ape_silverback.exceptions import DeployError, SilverbackError
 
 if TYPE_CHECKING:
     from ape_silverback.cluster.client import Bot, ClusterClient, VariableGroup
-
-AGAIN = "run deploy again"
 
 
 def find_group(client: ClusterClient, name: str) -> VariableGroup:
@@ -39,6 +37,7 @@ class Rollback:
 
     Attributes:
         failed: names of what failed.
+        skipped: names of what wasn't begun.
         ready: names of the bots that run and are healthy with the change.
     """
 
@@ -48,6 +47,7 @@ class Rollback:
     journal: ActionJournal
     timing: Timing
     failed: Collection[str]
+    skipped: Collection[str]
     ready: Collection[str]
 
     def run(self, pool: ThreadPoolExecutor) -> Iterator[Event]:
@@ -88,6 +88,13 @@ class Rollback:
 
     def _give_back(self, action: UpdateBot | RestartBot, bot: Bot | None) -> tuple[Event, Bot | None]:
         """Restore the configuration that a bot had, and stop it."""
+        heirs = [
+            one.name
+            for one in self.plan.bot_actions
+            if action.id in started_after(one) and one.name not in self.skipped
+        ]
+        if heirs:
+            return Event("failed", action.name, f"can't be rolled back: {', '.join(heirs)} took over its account"), None
         if bot is None:
             return Event("failed", action.name, "can't be rolled back: it is no longer on the cluster"), None
         try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ape_silverback.deployment.plan import CreateGroup, UpdateGroup
 from ape_silverback.deployment.planning.inputs import Inputs
 from ape_silverback.deployment.state import RecordedGroup
-from ape_silverback.project.desired import DesiredBot, DesiredGroup
+from ape_silverback.project.desired import DesiredGroup
 
 
 def plan_group(group: DesiredGroup, inputs: Inputs) -> CreateGroup | UpdateGroup | None:
@@ -59,10 +59,3 @@ def is_comparable(one: str, other: str) -> bool:
 def sent_variables(action: CreateGroup | UpdateGroup) -> tuple[str, ...]:
     """Return the variables whose values an action sends."""
     return action.variables if isinstance(action, CreateGroup) else (*action.add, *action.push)
-
-
-def variables_of(bot: DesiredBot, inputs: Inputs) -> set[str]:
-    """Return the names of the variables that a bot gets from its groups once a plan is carried out."""
-    declared = {group.name: frozenset(group.variables) for group in inputs.desired.groups}
-    there = {name: group.variables for name, group in inputs.live.groups.items()} | declared
-    return {name for group in bot.configuration.environment for name in there.get(group, ())}

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from ape_silverback.deployment.plan import BotAction, CreateGroup, KeepBot, RemoveBot, RemoveGroup, UpdateGroup
-from ape_silverback.deployment.planning.groups import variables_of
 from ape_silverback.deployment.planning.inputs import Inputs, Match
+from ape_silverback.deployment.signers import variables_of
 
 
 def find_conflicts(matches: Iterable[Match], inputs: Inputs) -> Iterator[str]:
@@ -47,7 +47,7 @@ def find_missing(groups: Iterable[CreateGroup | UpdateGroup], inputs: Inputs) ->
                     f"{bot.name}: variable group '{group}' ({origins['environment']}) is neither on the cluster nor "
                     "under `variables:` of the section"
                 )
-        if wanted.heartbeat and wanted.heartbeat not in variables_of(bot, inputs):
+        if wanted.heartbeat and wanted.heartbeat not in variables_of(bot, inputs.desired, inputs.live):
             yield (
                 f"{bot.name}: no variable group of the bot has '{wanted.heartbeat}', which its heartbeat "
                 f"({origins['heartbeat']}) names: list it under `variables:`, in a group of its `environment:`"

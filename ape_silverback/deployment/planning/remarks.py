@@ -99,6 +99,17 @@ def find_warnings(matches: Iterable[Match], actions: Iterable[Action], inputs: I
             yield f"variable group {group.name} keeps {', '.join(sorted(kept))}, since other bots use it"
 
 
+def find_private_keys(groups: Iterable[CreateGroup | UpdateGroup], inputs: Inputs) -> Iterator[str]:
+    """Name the variables that a plan sends, and whose value looks like a private key; never the value."""
+    for action in groups:
+        for name in sent_variables(action):
+            if name in inputs.local.private_keys:
+                yield (
+                    f"the value of {name} in {action.name} looks like a private key, which every bot with this group "
+                    "can read: let the bot sign with an `account:` instead"
+                )
+
+
 def _networks_after(live: LiveState, actions: Iterable[Action]) -> set[str]:
     """Return the networks that the bots of the cluster use once a plan is carried out."""
     used = {bot.id: (bot.configuration.ecosystem, bot.configuration.network) for bot in live.bots.values()}

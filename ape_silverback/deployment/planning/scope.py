@@ -6,8 +6,10 @@ import hashlib
 import json
 from collections.abc import Iterable
 
+from ape_silverback.cluster.types import ResourceStatus
 from ape_silverback.deployment.plan import KeepBot, PlanScope, RestartBot
 from ape_silverback.deployment.planning.inputs import Inputs, Match
+from ape_silverback.deployment.signers import accounts_of
 from ape_silverback.deployment.state import LiveState
 
 
@@ -22,7 +24,12 @@ def scope_of(matches: Iterable[Match], others: Iterable[RestartBot | KeepBot], i
         bots |= {bot.name for bot in inputs.recorded.bots}
         groups |= set(inputs.recorded.groups)
     credentials = {bot.configuration.credential_name for bot in desired.bots if bot.configuration.credential_name}
-    return PlanScope(bots=tuple(sorted(bots)), groups=tuple(sorted(groups)), credentials=tuple(sorted(credentials)))
+    return PlanScope(
+        bots=tuple(sorted(bots)),
+        groups=tuple(sorted(groups)),
+        credentials=tuple(sorted(credentials)),
+        accounts=tuple(sorted(accounts_of(desired.bots, inputs.local))),
+    )
 
 
 def fingerprint(live: LiveState, looked_at: PlanScope, last: int = 0) -> str:
@@ -35,4 +42,7 @@ def fingerprint(live: LiveState, looked_at: PlanScope, last: int = 0) -> str:
         [[name, name in live.credentials] for name in looked_at.credentials],
         last,
     ]
+    if looked_at.accounts:  # a bot that came since, and that may sign with one of them
+        signing = [bot for bot in live.bots.values() if bot.configuration.account in looked_at.accounts]
+        state.append(sorted(str(bot.id) for bot in signing if bot.status is not ResourceStatus.STOPPED))
     return hashlib.sha256(json.dumps(state, default=list).encode()).hexdigest()
