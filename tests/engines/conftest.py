@@ -64,6 +64,11 @@ class Server:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
+    @property
+    def environment(self) -> dict[str, str]:
+        """What makes ``ape`` use it."""
+        return {"SILVERBACK_CLUSTER_URI": self.url, "SILVERBACK_CLUSTER_API_KEY": KEY}
+
     def client(self) -> ClusterClient:
         """Return our client for it."""
         return ClusterClient(base_url=self.url, headers={"X-API-Key": KEY}, retries=Retries(attempts=1))

@@ -72,14 +72,19 @@ def engine_errors() -> Iterator[None]:
 
 
 def engine_text(error: Exception) -> str:
-    """Return what an engine says of a failure, in one line."""
+    """Return how an engine explains a failure, in one line."""
     text = str(error.explanation if isinstance(error, APIError) and error.explanation else error)
     return " ".join(text.split())
 
 
+def is_refusal(text: str) -> bool:
+    """Return whether a registry refused who asked, by what the engine or the registry answered."""
+    return any(word in text.lower() for word in ("unauthorized", "authentication required", "no basic auth"))
+
+
 def pull_error(run: Run, text: str) -> str:
     """Return why an image can't be pulled, from what the engine or the registry answered."""
-    refused = any(word in text.lower() for word in ("unauthorized", "authentication required", "no basic auth"))
+    refused = is_refusal(text)
     if refused and run.credential:
         credential = run.credential
         text = (
@@ -87,7 +92,7 @@ def pull_error(run: Run, text: str) -> str:
             "correct it with `ape silverback cluster registry update`"
         )
     elif refused:
-        text = f"{text}; the registry needs a credential: give the bot one"
+        text = f"{text}; the registry needs a credential; set `credential:` for the bot"
     return f"image '{run.image}' can't be pulled: {text}"
 
 

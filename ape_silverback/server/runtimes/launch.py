@@ -12,7 +12,7 @@ from docker.utils import parse_repository_tag
 from requests.exceptions import RequestException
 
 from ape_silverback.server.runtimes import EngineError, Run
-from ape_silverback.server.runtimes.engine import TIMEOUT, Engine, engine_text, pull_error
+from ape_silverback.server.runtimes.engine import Engine, engine_text, pull_error
 
 
 class Launch:
@@ -36,26 +36,33 @@ class Launch:
         self.failure: str | None = None
         self.finished = False
         self._cancelled = threading.Event()
+        self._starting = threading.Lock()
         self._thread = threading.Thread(target=self._run, name=f"start of {run.name}", daemon=True)
         self._thread.start()
 
     def cancel(self) -> None:
-        """End it before the bot is started, if that is still possible, and wait for that."""
-        self._cancelled.set()
-        self._thread.join(timeout=TIMEOUT)
+        """End it, unless the bot is started already. That waits for no registry: a pull may end later."""
+        with self._starting:
+            self._cancelled.set()
+            self._finish("stopped before it was started")
 
     def _run(self) -> None:
+        failure = None
         try:
             image = self._image()
-            if not self._cancelled.is_set():
-                container = self.create(self.run, image)
+            with self._starting:
                 if not self._cancelled.is_set():
-                    self.engine.start(container)
+                    self.engine.start(self.create(self.run, image))
+                    self._finish(None)
         except (DockerException, RequestException, EngineError, OSError) as error:
-            self.failure = engine_text(error)
+            failure = engine_text(error)
         finally:
-            if self._cancelled.is_set():
-                self.failure = self.failure or "stopped before it was started"
+            with self._starting:
+                self._finish(failure)
+
+    def _finish(self, failure: str | None) -> None:
+        if not self.finished:
+            self.failure = failure
             self.finished = True
 
     def _image(self) -> dict[str, Any]:

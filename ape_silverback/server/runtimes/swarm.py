@@ -42,7 +42,7 @@ from ape_silverback.server.runtimes.containers import (
     labels_of,
 )
 from ape_silverback.server.runtimes.docker import DockerRuntime
-from ape_silverback.server.runtimes.engine import Engine, connect, engine_errors, engine_text, pull_error
+from ape_silverback.server.runtimes.engine import Engine, connect, engine_errors, engine_text, is_refusal, pull_error
 from ape_silverback.server.runtimes.engine_log import Answer, EngineLog
 from ape_silverback.server.runtimes.tasks import BEFORE, ENDED, Task, judge, kept_of
 
@@ -197,7 +197,8 @@ class SwarmRuntime(DockerRuntime):
     def _logged_in(self, run: Run) -> Iterator[Engine]:
         """Yield a client that hands the bot's credential to the nodes that pull its image.
 
-        It is the bot's alone: a client remembers logins, and would pull for every other bot with them.
+        It is the bot's alone: a client remembers logins, and would pull for every other bot with them. Without an
+        answer of the registry, nodes run the image that they have.
         """
         if not (credential := run.credential):
             yield self.engine
@@ -207,7 +208,8 @@ class SwarmRuntime(DockerRuntime):
             try:
                 engine.login(credential.username, credential.password, registry=credential.hostname, reauth=True)
             except APIError as error:
-                raise EngineError(pull_error(run, engine_text(error))) from error
+                if is_refusal(text := engine_text(error)):
+                    raise EngineError(pull_error(run, text)) from error
             yield engine
         finally:
             engine.close()
