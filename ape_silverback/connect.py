@@ -99,7 +99,7 @@ class Connection:
 
     @property
     def identity(self) -> str:
-        """What tells the cluster from others, the same on every run although the local one changes its port."""
+        """Identity of the cluster, the same on every run although the local one changes its port."""
         if self.path is not None:
             return f"{self.host.rstrip('/')}/c/{'/'.join(self.path)}"
         return "local" if self.kind() in ("local", "engine") else self.host.rstrip("/")

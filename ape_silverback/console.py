@@ -1,4 +1,4 @@
-"""An IPython extension that gives ``ape console`` the name ``silverback``: what this package has for code.
+"""An IPython extension that adds the name ``silverback`` to ``ape console``: what this package has for code.
 
 Ape's own plugins can't add names to the console; an extension that the project's ``ape-config.yaml`` names can::
 

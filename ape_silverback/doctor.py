@@ -83,7 +83,7 @@ def error(check: str, text: str, cure: str | None = None) -> Finding:
 
 
 def examine(folder: Path, profile: str | None = None, cluster: str | None = None) -> list[Finding]:
-    """Look at all that deployments need; return what was found, in the order of the checks.
+    """Check all that deployments need; return what was found, in the order of the checks.
 
     Args:
         folder: the project's folder, which has to be Ape's active project.
@@ -213,7 +213,7 @@ class _Examination:
             yield warning("profile", danger, "use https")
 
     def login(self) -> Iterator[Finding]:
-        """Look at the login of a profile of the platform."""
+        """Check the login of a profile of the platform."""
         from ape_silverback.cluster.auth.tokens import LOG_IN, read_login
         from ape_silverback.cluster.settings import PlatformProfile
 
@@ -246,7 +246,7 @@ class _Examination:
             yield from self._stream_chain(connection)
 
     def _stream_chain(self, connection: Connection) -> Iterator[Finding]:
-        """Look for the chain on which the cluster is paid for."""
+        """Check the chain on which the cluster is paid for."""
         from ape_silverback.stream.chain import network_with
         from ape_silverback.stream.claims import PlatformCluster, read_claims
 
@@ -266,7 +266,7 @@ class _Examination:
             yield from _chain(choice, None, f"of {', '.join(names)}")
 
     def engine(self) -> Iterator[Finding]:
-        """Look for a container engine that answers."""
+        """Find a container engine that answers."""
         from ape_silverback.images.engine import Engine
 
         needed = "only `build`, `deploy --build` and clusters that run containers need one"
@@ -288,7 +288,7 @@ class _Examination:
             yield ok("engine", f"{engine.name} can be used")
 
     def files(self) -> Iterator[Finding]:
-        """Look for files with secrets that others can read."""
+        """Find files with secrets that others can read."""
         open_ones = [path for path in _secret_files(silverback_folder()) if path.stat().st_mode & 0o077]
         for path in open_ones:
             mode = stat.filemode(path.stat().st_mode)

@@ -108,7 +108,7 @@ def make_server(served: Served, allow_changes: bool = False) -> MCPServer[Any]:
 
 
 def _told(function: Callable[P, R]) -> Callable[P, R]:
-    """Let a tool's errors be answers; what it prints must not get into the protocol on stdout."""
+    """Turn a tool's errors into answers, and keep what it prints out of the protocol on stdout."""
 
     @functools.wraps(function)
     def told(*args: P.args, **kwargs: P.kwargs) -> R:

@@ -37,7 +37,7 @@ MAX_PIECE = 1 << 16
 """Most bytes that are decompressed at once."""
 
 LIMITS = httpx.Limits(max_connections=None, max_keepalive_connections=32)
-"""Connections aren't limited in number: whoever opens many bounds them."""
+"""Connections aren't limited in number: callers that open many bound them."""
 
 NUMERIC = socket.NI_NUMERICHOST | socket.NI_NUMERICSERV
 """Addresses as numbers, without asking anything."""
@@ -295,7 +295,7 @@ def _mapped_errors(proxy: ProxySetting | None) -> Iterator[None]:
 
 
 class _TimedBackend(httpcore.SyncBackend):
-    """Connections that keep the deadline of whoever uses them."""
+    """Connections that keep their user's deadline."""
 
     def connect_tcp(
         self,
@@ -359,7 +359,7 @@ def _addresses(host: str, port: int, timeout: float | None) -> list[str]:
         except (OSError, UnicodeError) as error:
             found.set_exception(error)
         else:
-            # The system's resolver can't be interrupted, so it has a thread, which nobody waits for any longer than
+            # The system's resolver can't be interrupted, so it has a thread, which isn't waited for any longer than
             # this; a scope (fe80::1%eth0) is part of the address.
             found.set_result(list(dict.fromkeys(socket.getnameinfo(result[4], NUMERIC)[0] for result in results)))
 

@@ -22,6 +22,7 @@ LEAVES = {
     "exceptions",
     "files",
     "suggestions",
+    "timezones",
     "toml_lines",
     "transport",
     "version",

@@ -20,7 +20,7 @@ COLOURS = {"ok": "green", "warning": "yellow", "error": "red"}
 @format_option
 @cluster_options
 def doctor(as_report: bool, format_: str, profile: str | None, cluster: str | None) -> None:
-    """Look at versions, configuration, bots, profile, login, cluster, clock, chains, container engine and files.
+    """Check versions, configuration, bots, profile, login, cluster, clock, chains, container engine and files.
 
     Each line is ok, a warning or an error with its cure. Exit code 1 if there is an error. Changes nothing.
 

@@ -42,6 +42,7 @@ from ape_silverback.exceptions import (
     UnexpectedAnswer,
     ValidationFailed,
 )
+from ape_silverback.timezones import with_timezone
 from ape_silverback.transport import MAX_BYTES, Transport, deadline, is_loopback
 from ape_silverback.version import __version__
 
@@ -362,7 +363,7 @@ class ApiClient(httpx.Client):
         """
         where: dict[str, Any] = {"method": error.method, "url": error.url, "status": error.status}
         other = [name for name, value in wanted.items() if not _is_same(value, getattr(found, name))]
-        created = found.created if found.created.tzinfo else found.created.replace(tzinfo=timezone.utc)
+        created = with_timezone(found.created)
         if created.timestamp() - self._ahead() < begun - CLOCK_TOLERANCE:
             raise Conflict(f"{what} was there before, and stays as it is; nothing was created ({error})", **where)
         if other:
@@ -374,11 +375,11 @@ class ApiClient(httpx.Client):
         return found
 
     def cluster_time(self) -> datetime:
-        """Return the time by the cluster's clock, as its last answer tells; by ours before the first one."""
+        """Return the time by the cluster's clock, from its last answer; by ours before the first one."""
         return datetime.fromtimestamp(time.time() + self._ahead(), timezone.utc)
 
     def _ahead(self) -> float:
-        """Return the seconds by which the cluster's clock is ahead of ours, as its last answer tells."""
+        """Return the seconds by which the cluster's clock is ahead of ours, from its last answer."""
         here, date = self._clock or (0.0, "")
         try:
             return parsedate_to_datetime(date).timestamp() - here

@@ -75,7 +75,7 @@ def connect_platform(
 
     Raises:
         ProfileError: as for ``connect``.
-        Unauthorized: nobody is logged in to the platform.
+        Unauthorized: not logged in to the platform.
     """
     profile = choice.profile
     assert isinstance(profile, PlatformProfile)  # noqa: S101 - the caller looks

@@ -210,7 +210,7 @@ class Bot(BotInfo, _OfCluster):
 
         Raises:
             NotOffered: the cluster doesn't announce ``nodes``.
-            Conflict: it runs, or may run where nobody can see it, or the machine can't take it.
+            Conflict: it runs, or may run out of sight, or the machine can't take it.
         """
         self.cluster.check_offers("nodes", "several machines")
         self.cluster.call("POST", f"/bots/{self.id}/move", json={"node": node, "fenced": fenced}, timeout=SLOW_TIMEOUT)
@@ -221,7 +221,7 @@ class Bot(BotInfo, _OfCluster):
 
     @property
     def errors(self) -> list[str]:
-        """Its errors, as the cluster tells them."""
+        """Its errors, as the cluster reports them."""
         return self.cluster.get_as(list[str], f"/bots/{self.id}/errors")
 
     def get_metrics(
@@ -388,7 +388,7 @@ class ClusterClient(ApiClient):
         return read_answer(NewKeyInfo, self.call("POST", "/keys", idempotent=False, json=content))
 
     def revoke_key(self, key: KeyInfo) -> None:
-        """Let a key open nothing any more."""
+        """Revoke the key."""
         self.call("DELETE", f"/keys/{key.id}")
 
     def dashboard_link(self) -> str:

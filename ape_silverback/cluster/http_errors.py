@@ -232,7 +232,7 @@ def public_url(url: httpx.URL) -> str:
 
 
 def where_of(response: httpx.Response) -> dict[str, Any]:
-    """Return what an error tells of the request that was answered."""
+    """Return what an error says about its request."""
     request = response.request
     return {"method": request.method, "url": public_url(request.url), "status": response.status_code}
 

@@ -103,7 +103,7 @@ def read_lines(response: httpx.Response) -> Iterator[list[str]]:
             rest = begun
         else:
             rest += begun
-        rest = rest[: LONGEST_LINE + 1]  # the one byte more tells that there was more
+        rest = rest[: LONGEST_LINE + 1]  # one byte more shows that there was more
     if rest:
         yield _texts(rest)
 

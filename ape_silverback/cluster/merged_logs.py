@@ -20,6 +20,7 @@ from ape_silverback.cluster.cluster import Bot, RemovedBot
 from ape_silverback.cluster.log_stream import LogLine
 from ape_silverback.concurrency import map_threads
 from ape_silverback.exceptions import ClusterError, SilverbackError
+from ape_silverback.timezones import with_timezone
 
 MOST_BOTS = 500
 """Most bots whose logs are read at once, twice what a cluster may have: each takes a connection."""
@@ -100,7 +101,7 @@ def _timed(number: int, log: Iterator[list[LogLine]]) -> Iterator[tuple[datetime
     last = BEGINNING
     for line in chain.from_iterable(log):
         if line.time is not None:
-            last = line.time if line.time.tzinfo else line.time.replace(tzinfo=timezone.utc)
+            last = with_timezone(line.time)
         yield last, number, line
 
 
@@ -128,6 +129,7 @@ def follow_logs(
     level: LogLevel = LogLevel.INFO,
     since: datetime | None = None,
     tail: int | None = None,
+    stop: threading.Event | None = None,
 ) -> Iterator[LogPiece | LogEnd]:
     """Follow logs side by side as their lines come, until the last bot is removed or can't be read any more.
 
@@ -136,13 +138,14 @@ def follow_logs(
         level: lowest level.
         since: time from which on.
         tail: most lines of each bot that were logged before; None for all.
+        stop: set by another thread to end sooner.
 
     Raises:
         ClusterError: there are too many bots.
     """
     _check_number(bots)
     pieces: queue.Queue[LogPiece | LogEnd] = queue.Queue(MOST_WAITING)
-    stopped = threading.Event()
+    stopped = stop or threading.Event()
 
     def put(piece: LogPiece | LogEnd) -> None:
         while not stopped.is_set():
@@ -161,7 +164,7 @@ def follow_logs(
                 put(LogPiece(bot, lines))
         except SilverbackError as caught:
             error = caught
-        except RuntimeError:  # the client was closed, since whoever followed has gone
+        except RuntimeError:  # the client was closed, since the follower has gone
             if not stopped.is_set():
                 raise
         put(LogEnd(bot, error))
@@ -171,8 +174,11 @@ def follow_logs(
         threading.Thread(target=read, args=(bot,), name=f"log of {bot.name}", daemon=True).start()
     left = len(bots)
     try:
-        while left:
-            piece = pieces.get()
+        while left and not stopped.is_set():
+            try:
+                piece = pieces.get(timeout=0.5)
+            except queue.Empty:
+                continue
             left -= isinstance(piece, LogEnd)
             yield piece
     finally:

@@ -1,6 +1,6 @@
 """What state bots are in, in as few requests as any cluster allows.
 
-The cluster that ships with this package tells each bot's state in the list. Of others, ``GET /health`` tells in one
+The cluster that ships with this package has each bot's state in the list. On others, ``GET /health`` shows in one
 answer which bots are healthy, and a healthy bot runs: only the rest has to be asked one by one.
 """
 
@@ -37,7 +37,7 @@ def read_states(client: ClusterClient, ask: Callable[[Bot], bool] = lambda _: Tr
 
     Args:
         client: of the cluster.
-        ask: whether a bot may be asked for its status, where nothing else tells it.
+        ask: whether a bot may be asked for its status, where nothing else shows it.
 
     Raises:
         ClusterError: a request failed.
@@ -56,13 +56,13 @@ def states_of(
     Args:
         bots: as they were listed.
         health: of their cluster, read with them.
-        ask: whether a bot may be asked for its status, where nothing else tells it.
+        ask: whether a bot may be asked for its status, where nothing else shows it.
 
     Raises:
         ClusterError: a request failed.
     """
     bots = list(bots)
-    number = Counter(bot.name for bot in bots)  # health is told by name: of two with one name, it tells nothing
+    number = Counter(bot.name for bot in bots)  # health goes by name: of two with one name, it shows nothing
     healthy = [
         found.healthy if (found := health.bots.get(bot.name)) and number[bot.name] == 1 else None for bot in bots
     ]

@@ -37,7 +37,7 @@ class Overlays:
 
     Attributes:
         data: what the files have, in one spelling; None when they have no section.
-        places: place of each key; an overlay becomes the place of what it gives.
+        places: place of each key; an overlay becomes the place of what it sets.
         found: returns the names of the bots in the project's folder.
         unknown_bots: bots that the project doesn't have → the overlay that names each.
         warnings: what is worth knowing, a line each.

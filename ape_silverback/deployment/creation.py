@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timedelta
 from uuid import UUID, uuid4
 
 from ape_silverback.deployment.plan import Action, CreateBot, CreateGroup, Plan
 from ape_silverback.deployment.state import LiveBot, LiveGroup, LiveState, RecordedBot, RecordedGroup, RecordedState
+from ape_silverback.timezones import with_timezone
 
 CLOCKS = timedelta(seconds=5)
 """By which the clocks behind a cluster's ``Date`` and its ``created`` may differ."""
@@ -60,8 +61,7 @@ def _was_made(begun: datetime | None, found: LiveBot | LiveGroup) -> bool:
     """Return whether something came into being while the request for it was under way."""
     if begun is None or found.created is None:
         return False
-    created = found.created if found.created.tzinfo else found.created.replace(tzinfo=timezone.utc)
-    return begun - CLOCKS <= created <= begun + UNDER_WAY
+    return begun - CLOCKS <= with_timezone(found.created) <= begun + UNDER_WAY
 
 
 def with_creations(

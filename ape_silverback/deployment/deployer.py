@@ -33,9 +33,9 @@ class Deployer:
     Attributes:
         client: client of the cluster.
         cluster: label of the cluster in messages.
-        cluster_identity: what tells the cluster from others, the same on every run and under every profile.
+        cluster_identity: identifies the cluster, on every run and under every profile.
         project: name of the Ape project.
-        identity: what tells the project from others of its name.
+        identity: identifies the project; names needn't be unique.
         records: what is recorded of its deployments.
     """
 
@@ -99,7 +99,7 @@ class Deployer:
             )
         if plan.cluster_identity != self.cluster_identity:
             raise DeployError(f"the plan is for {plan.cluster}, not for {self.cluster}")
-        live = self._live_state(plan.looked_at.bots)
+        live = self._live_state(plan.looked_at.bots, plan.looked_at.accounts)
         if fingerprint(live, plan.looked_at, self.records.known().last) != plan.state:
             raise DeployError(f"{self.cluster} has changed since the plan was made: make a new plan")
 

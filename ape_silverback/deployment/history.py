@@ -1,7 +1,7 @@
 """The record of a project's deployments to a cluster: who deployed what, when, and what it left.
 
 A record is written before the first write to the cluster, and its outcome at the end; of one that was cut off the
-journal tells how far it came. Nothing here ever holds a value of a variable, only keyed fingerprints.
+journal shows how far it got. Nothing here ever holds a value of a variable, only keyed fingerprints.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from ape_silverback.cluster.client import ClusterClient
 
 IDENTITY = "project.json"
-"""File that tells which project and which cluster a folder of records is about. It may be edited, as after a move."""
+"""File that names the project and the cluster of a folder of records. It may be edited, for example after a move."""
 
 
 class Record(BaseModel):
@@ -89,7 +89,7 @@ class Record(BaseModel):
     """Name of a bot that it was about → where each value that is set of its configuration came from."""
 
     digests: dict[str, str] = Field(default_factory=dict)
-    """Name of a bot → digest of its image, where an engine or the reference tells."""
+    """Name of a bot → digest of its image, where an engine or the reference has it."""
 
     outcome: dict[str, str] | None = None
     """Name of each thing that it touched → the last that happened to it; null for a deployment that was cut off."""
@@ -151,7 +151,7 @@ class ClusterLines:
 
     Args:
         client: client of a cluster that announces ``deployments``.
-        project: what tells the project from others.
+        project: identity of the project.
     """
 
     def __init__(self, client: ClusterClient, project: str) -> None:
@@ -220,8 +220,8 @@ class Records:
         Args:
             root: folder with the records of all projects.
             name: name of the project.
-            project: what tells the project from others.
-            cluster: what tells the cluster from others: its address, without secrets.
+            project: identity of the project.
+            cluster: identity of the cluster: its address, without secrets.
             kept: where the history is kept, when that isn't the folder.
         """
         about = {"project": project, "cluster": cluster, "name": name}
@@ -272,7 +272,7 @@ class Records:
         origin = None if last.version > 1 else str(self._earlier)
         bots, groups, pending = (*last.bots, *last.leaving), last.groups, last.pending
         if last.version == 1 and self._earlier is not None:
-            pending = _pending(ActionJournal(self._earlier / "journal.jsonl").owed(), last)
+            pending = _pending(ActionJournal(self._earlier / "journal.jsonl").pending_restarts(), last)
         elif last.outcome is None:
             bots, groups, pending = self._cut_off(last)
         return RecordedState(bots, groups, pending, last.id, origin)
@@ -289,7 +289,7 @@ class Records:
         return (
             tuple(_with_creations(bots, last, self.journal)),
             _groups_with_creations(last.groups, self.journal),
-            {**carried, **_pending(self.journal.owed(), last)},
+            {**carried, **_pending(self.journal.pending_restarts(), last)},
         )
 
     def unfinished(self) -> list[str]:
@@ -337,7 +337,7 @@ class Records:
         """
         settled = self.journal.settled()
         pending = {identity: one for identity, one in record.pending.items() if identity not in settled}
-        pending |= _pending(self.journal.owed(), record)
+        pending |= _pending(self.journal.pending_restarts(), record)
         ended = record.model_copy(
             update={
                 "bots": tuple(_with_creations(_bots_left(record, plan, events, before), record, self.journal)),
@@ -403,7 +403,7 @@ def _groups_left(
 
 
 def _with_creations(bots: Iterable[RecordedBot], record: Record, journal: ActionJournal) -> Iterator[RecordedBot]:
-    """Return bots with what the journal of their deployment tells of those that it was to create."""
+    """Return bots, with what the journal of their deployment shows of those to be created."""
     made, begun = journal.made("create"), journal.begun("create")
     for bot in bots:
         if not bot.creating or bot.target != record.target or bot.begun is not None:
@@ -417,7 +417,7 @@ def _with_creations(bots: Iterable[RecordedBot], record: Record, journal: Action
 
 
 def _groups_with_creations(groups: Mapping[str, RecordedGroup], journal: ActionJournal) -> dict[str, RecordedGroup]:
-    """Return groups with what the journal of their deployment tells of those that it was to create."""
+    """Return groups, with what the journal of their deployment shows of those to be created."""
     made, begun = journal.made("create-group"), journal.begun("create-group")
     left = {}
     for name, group in groups.items():
@@ -430,8 +430,8 @@ def _groups_with_creations(groups: Mapping[str, RecordedGroup], journal: ActionJ
     return left
 
 
-def _pending(owed: Mapping[UUID, str], record: Record) -> dict[UUID, PendingRestart]:
-    return {identity: record.owes.get(identity, PendingRestart(reason=reason)) for identity, reason in owed.items()}
+def _pending(restarts: Mapping[UUID, str], record: Record) -> dict[UUID, PendingRestart]:
+    return {identity: record.owes.get(identity, PendingRestart(reason=reason)) for identity, reason in restarts.items()}
 
 
 # Files

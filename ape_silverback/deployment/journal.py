@@ -78,14 +78,14 @@ class ActionJournal:
         line |= {"refused": True} if refused else {}
         append_line(self.file, line)
 
-    def owed(self) -> dict[UUID, str]:
-        """Return the restarts that actions of the deployment made necessary, and that weren't done."""
-        owed: dict[UUID, str] = {}
+    def pending_restarts(self) -> dict[UUID, str]:
+        """Return the restarts that actions of the deployment made necessary and that weren't done: bot's id → why."""
+        pending: dict[UUID, str] = {}
         for line in read_lines(self.file):
-            owed |= {UUID(identity): reason for identity, reason in (line.get("owes") or {}).items()}
+            pending |= {UUID(identity): reason for identity, reason in (line.get("owes") or {}).items()}
             if settled := line.get("settles"):
-                owed.pop(UUID(settled), None)
-        return owed
+                pending.pop(UUID(settled), None)
+        return pending
 
     def settled(self) -> frozenset[UUID]:
         """Return the bots that were restarted, started or removed."""

@@ -24,8 +24,8 @@ def read_live_state(
     Args:
         client: client of the cluster.
         cluster: label of the cluster in messages.
-        identity: what tells the cluster from others.
-        names: the bots whose status is needed. Where neither the list nor the cluster's health tells a status, only
+        identity: identifies the cluster.
+        names: the bots whose status is needed. Where neither the list nor the cluster's health shows a status, only
             these bots are asked for theirs.
         accounts: likewise the bots with one of these accounts.
 

@@ -24,7 +24,7 @@ Value = str | bool | tuple[str, ...] | RestartPolicy | HealthPolicy | None
 
 
 Author = Literal["project", "cluster", "both", "unknown"]
-"""Who changed something since the last deployment: the project, somebody on the cluster, or both.
+"""Who changed something since the last deployment: the project, someone on the cluster, or both.
 
 ``unknown`` where nothing is recorded of it.
 """
@@ -149,6 +149,9 @@ class CreateBot(Frozen):
     id: UUID | None = None
     """As for ``CreateGroup``."""
 
+    after: tuple[UUID, ...] = ()
+    """Bots that have to have stopped before it starts, since they sign with its account until then."""
+
 
 class UpdateBot(Frozen):
     """Change a bot."""
@@ -170,6 +173,9 @@ class UpdateBot(Frozen):
 
     adopts: bool = False
     """Whether it takes over a bot that this project didn't deploy."""
+
+    after: tuple[UUID, ...] = ()
+    """As for ``CreateBot``."""
 
     @property
     def holds_at_once(self) -> bool:
@@ -196,6 +202,9 @@ class RestartBot(Frozen):
     reason: str
     adopts: bool = False
 
+    after: tuple[UUID, ...] = ()
+    """As for ``CreateBot``."""
+
 
 class StartBot(Frozen):
     """Start a bot that is as it should be, but stopped."""
@@ -207,6 +216,9 @@ class StartBot(Frozen):
     """As for ``UpdateBot``."""
 
     adopts: bool = False
+
+    after: tuple[UUID, ...] = ()
+    """As for ``CreateBot``."""
 
 
 class KeepBot(Frozen):
@@ -246,6 +258,7 @@ class PlanScope(Frozen):
     bots: tuple[str, ...] = ()
     groups: tuple[str, ...] = ()
     credentials: tuple[str, ...] = ()
+    accounts: tuple[str, ...] = ()
 
 
 class Plan(Frozen):
@@ -256,7 +269,7 @@ class Plan(Frozen):
     """Name of the project."""
 
     identity: str = ""
-    """What tells the project from others of its name."""
+    """Identity of the project; names needn't be unique."""
 
     target: str | None = None
     """Target of the section."""
@@ -265,7 +278,7 @@ class Plan(Frozen):
     """Label of the cluster."""
 
     cluster_identity: str = ""
-    """What tells the cluster from others, under every profile."""
+    """Identity of the cluster, the same under every profile."""
 
     actions: tuple[Annotated[Action, Field(discriminator="kind")], ...]
     """In order: groups, since bots need them; the bots of the project; removals."""
@@ -280,7 +293,7 @@ class Plan(Frozen):
     """What the plan can't know, a line each."""
 
     pending: tuple[str, ...] = ()
-    """Bots that will run with something older until somebody restarts them, a line each."""
+    """Bots that run with older settings until they are restarted, a line each."""
 
     warnings: tuple[str, ...] = ()
     """What is worth knowing, but stops nothing, a line each."""
@@ -301,10 +314,10 @@ class Plan(Frozen):
     """Name of a bot of the project → where each value that is set of its configuration came from."""
 
     started_at: dict[UUID, datetime] = Field(default_factory=dict)
-    """When the tasks had started of the bots that have to be restarted, where the cluster tells."""
+    """Start times of the tasks of bots that have to be restarted, where the cluster has them."""
 
     settled: tuple[UUID, ...] = ()
-    """Bots whose restart was owed, and that were restarted or removed since by somebody else."""
+    """Bots with a pending restart that someone else restarted or removed since."""
 
     looked_at: PlanScope = PlanScope()
     """What it depends on."""

@@ -80,7 +80,7 @@ class DeployResult:
         """Return if all of it succeeded.
 
         Raises:
-            DeployFailed: something failed, or was left out; tells what, and what was reached.
+            DeployFailed: something failed or was left out; the text lists what, and what was reached.
         """
         if self.succeeded:
             return

@@ -69,7 +69,7 @@ class LiveState:
 
     Attributes:
         cluster: label of the cluster in messages.
-        identity: what tells the cluster from others, the same on every run and under every profile.
+        identity: identifies the cluster, on every run and under every profile.
         bots: all of them, by name.
         credentials: names of the registry credentials.
         limit: most bots that are paid for; None when the cluster doesn't tell.
@@ -135,10 +135,10 @@ class RecordedBot(Frozen):
     """Digest of the project's files that it was started with, where the cluster runs the project's folder."""
 
     digest: str | None = None
-    """Digest of the image that it was started with, where an engine or the reference tells."""
+    """Digest of the image that it was started with, where an engine or the reference has it."""
 
     confirmed: bool = True
-    """False for a bot of a record that tells projects apart by the folder's name: it is never removed."""
+    """False for a bot of an older record, in which projects go by the folder's name: it is never removed."""
 
     @property
     def was_there(self) -> bool:
@@ -176,7 +176,7 @@ class PendingRestart(Frozen):
     reason: str
 
     started_at: datetime | None = None
-    """When its task had started, as the cluster tells; with another task it has been restarted."""
+    """When its task started, from the cluster; with another task it has been restarted."""
 
 
 @dataclass(frozen=True)
@@ -223,9 +223,10 @@ class LocalState:
         values: name of each variable whose value is here → fingerprint of the value.
         empty: those whose value is empty.
         code: bot → the project's files that it runs with, for a cluster that runs the project's folder.
-        digests: image → its digest, where an engine or the reference tells.
+        digests: image → its digest, where an engine or the reference has it.
         private_keys: names of the variables whose value looks like a private key.
         keyfiles: alias of each account that Ape has here as a keyfile → its address.
+        missing_plugins: bot whose image is built of the project → package of its account, if the image has it not.
     """
 
     values: Mapping[str, str] = field(default_factory=dict)
@@ -234,6 +235,7 @@ class LocalState:
     digests: Mapping[str, str] = field(default_factory=dict)
     private_keys: frozenset[str] = frozenset()
     keyfiles: Mapping[str, str] = field(default_factory=dict)
+    missing_plugins: Mapping[str, str] = field(default_factory=dict)
 
 
 NOTHING_LOCAL = LocalState()

@@ -56,7 +56,7 @@ class DesiredState:
         project: name of the project.
         bots: those that were selected.
         groups: the declared groups that these bots use.
-        identity: what tells the project from others of its name.
+        identity: identifies the project; names needn't be unique.
         target: target of the section.
         selected: names or globs that selected the bots; nothing for all of them.
         names: all bots that the project has for the target, selected or not.

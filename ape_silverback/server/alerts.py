@@ -122,7 +122,7 @@ class Alerts:
             self.notifier.tell(notice)
 
     def look(self) -> None:
-        """Look at what runs low, and notify people of what has become so."""
+        """Check what runs low, and send notices of what has become so."""
         low = {(notice.kind, notice.subject): notice for notice in self._all_low()}
         now = time.monotonic()
         for key, notice in low.items():

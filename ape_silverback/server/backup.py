@@ -112,7 +112,7 @@ def _read(file: Path) -> dict[str, bytes]:
 
 
 def _stop_bots(folder: Path) -> list[str]:
-    """Let no bot of a restored cluster start by itself, and return their names.
+    """Keep the bots of a restored cluster stopped, and return their names.
 
     Raises:
         LocalClusterError: the database, or the key of its values, can't be used.

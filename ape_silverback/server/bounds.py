@@ -106,7 +106,7 @@ class BoundedConnections(H11Protocol):
 
 
 def raise_file_limit() -> None:
-    """Let this process have as many open files as the machine allows it."""
+    """Raise this process's limit of open files as far as the machine allows."""
     import resource
 
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

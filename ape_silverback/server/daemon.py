@@ -245,7 +245,7 @@ class LocalCluster:
             )
 
     def _prepare_platform(self, wanted: Wanted | None) -> StartedPlatform | None:
-        """Settle what pays for clusters, for the server that is started next."""
+        """Set what pays for clusters, for the server that is started next."""
         if wanted is None:
             payments_file(self.folder).unlink(missing_ok=True)
             self._end_orphans_of_clusters()  # nobody would look after them

@@ -16,6 +16,7 @@ from uuid import UUID
 import httpx
 
 from ape_silverback.cluster.types import ResourceStatus
+from ape_silverback.concurrency import CONCURRENCY
 from ape_silverback.exceptions import SilverbackError
 from ape_silverback.server.store import BotRecord, UnreadableError
 from ape_silverback.server.supervisor import Supervisor
@@ -28,9 +29,6 @@ EVERY = 60.0
 
 TIMEOUT = 10.0
 """Seconds that a service has to answer."""
-
-AT_ONCE = 16
-"""Requests under way at once."""
 
 MOST_ANSWER = 1 << 16
 """Bytes of an answer, which nobody reads."""
@@ -50,7 +48,7 @@ class Heartbeats:
         self.every = every
         self.timeout = timeout
         self._client = httpx.Client(transport=Transport(), headers={"User-Agent": "ape-silverback"})
-        self._pool = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="heartbeat")
+        self._pool = ThreadPoolExecutor(CONCURRENCY, thread_name_prefix="heartbeat")
         self._under_way: set[UUID] = set()
         self._failures: dict[UUID, str] = {}
         self._ended = threading.Event()

@@ -19,6 +19,7 @@ from typing import IO
 from ape.logging import LogLevel
 
 from ape_silverback.cluster.types import BotLogEntry
+from ape_silverback.timezones import with_timezone
 
 POLL = 0.2
 """Seconds between two looks at the end of a followed log."""
@@ -233,10 +234,10 @@ def errors_of_run(base: Path, started: datetime | None) -> list[LoggedError]:
             is_error, is_trace = entry.level >= LogLevel.ERROR, False
             if is_error:
                 message = "\n".join([entry.message, *(trace.message for trace in traces[:1])])
-                errors.append(LoggedError(_zoned(entry.timestamp), message))
+                errors.append(LoggedError(entry.timestamp and with_timezone(entry.timestamp), message))
                 del traces[:1]
         elif entry.message.strip() == TASK_FAILED:
-            traces.append(LoggedError(_zoned(entry.timestamp), ""))
+            traces.append(LoggedError(entry.timestamp and with_timezone(entry.timestamp), ""))
             is_trace = True
         elif is_trace:
             traces[-1].message = f"{traces[-1].message}\n{entry.message}".removeprefix("\n")
@@ -267,14 +268,8 @@ def _tail(base: Path, started: datetime | None) -> Iterator[BotLogEntry]:
     lines = content.split(b"\n")
     for line in lines[1 if cut else 0 : None if lines[-1] else -1]:
         entry = BotLogEntry.parse_line(line.decode("utf8", "replace"))
-        moment = _zoned(entry.timestamp)
-        if started is None or moment is None or moment >= started:
+        if started is None or entry.timestamp is None or with_timezone(entry.timestamp) >= started:
             yield entry
-
-
-def _zoned(moment: datetime | None) -> datetime | None:
-    """Return a time with a zone; a bot may log times as it likes."""
-    return moment.replace(tzinfo=timezone.utc) if moment and moment.tzinfo is None else moment
 
 
 def level_of_line(line: bytes) -> int | None:
@@ -350,9 +345,8 @@ def _stamp(moment: datetime | None) -> bytes | None:
     """Return a time as the lines of a log begin with it; one without a zone is in UTC."""
     if moment is None:
         return None
-    zoned = moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)
     try:
-        zoned = zoned.astimezone(timezone.utc)
+        zoned = with_timezone(moment).astimezone(timezone.utc)
     except OverflowError:  # at an end of all times
         zoned = moment.replace(tzinfo=timezone.utc)
     return zoned.replace(tzinfo=None).isoformat(timespec="microseconds").encode()

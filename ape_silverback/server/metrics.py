@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ape_silverback.cluster.types import BotTaskResult
+from ape_silverback.timezones import with_timezone
 
 SESSIONS = ".silverback-sessions"
 ROTATED = "rotated"
@@ -211,8 +212,7 @@ def _whole_lines(lines: Any) -> Iterator[bytes]:
 
 
 def _time(text: str) -> datetime:
-    moment = datetime.fromisoformat(text.replace("Z", "+00:00"))
-    return moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)
+    return with_timezone(datetime.fromisoformat(text.replace("Z", "+00:00")))
 
 
 def _scalars(metrics: dict[str, Any]) -> dict[str, float | int | bool]:

@@ -18,7 +18,7 @@ def supervisor_of(folder: Path, address: Callable[[], str], api_key: str) -> Sup
 
     Args:
         folder: everything that the cluster keeps.
-        address: gives the cluster's address, for bots that have access to it.
+        address: returns the cluster's address, for bots that have access to it.
         api_key: what these bots get as their key.
     """
     store = Store(folder)

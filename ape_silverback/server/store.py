@@ -1,6 +1,6 @@
 """What a cluster knows: its bots, variable groups and registry credentials.
 
-Values of variables and passwords are encrypted at rest, with a key in a file of its own.
+Values of variables and passwords are encrypted at rest, with a key in its own file.
 """
 
 from __future__ import annotations
@@ -124,7 +124,7 @@ class Store(Database):
     # Bots
 
     def bots(self) -> list[BotRecord]:
-        """Return all bots, the oldest first. The database is asked only after a change."""
+        """Return all bots, the oldest first. The database is read only after a change."""
         return list(self._bots().values())
 
     def bot(self, bot: uuid.UUID) -> BotRecord | None:
@@ -194,7 +194,7 @@ class Store(Database):
     # What happened to bots
 
     def add_event(self, event: Event) -> None:
-        """Keep an event, and let go of the bot's oldest ones."""
+        """Keep an event, and drop the bot's oldest ones."""
         row = (str(event.bot), event.name, event.time.isoformat(), event.kind, event.reason)
         with self.transaction() as db:
             db.execute("INSERT INTO events (bot, name, time, kind, reason) VALUES (?, ?, ?, ?, ?)", row)
@@ -227,7 +227,7 @@ class Store(Database):
         ]
 
     def forget_removed_bot(self, bot: uuid.UUID) -> None:
-        """Let go of what is kept of a removed bot, and of what happened to it."""
+        """Drop what is kept of a removed bot, with its events."""
         with self.transaction() as db:
             db.execute("DELETE FROM removed_bots WHERE id = ?", (str(bot),))
             db.execute("DELETE FROM events WHERE bot = ?", (str(bot),))

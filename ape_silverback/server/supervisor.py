@@ -65,7 +65,7 @@ from ape_silverback.server.store import BotRecord, Event, Store
 from ape_silverback.server.work import WorkWatch
 
 SWEEP = 2.0
-"""Seconds between two looks at a runtime that tells by itself when something changed."""
+"""Seconds between two polls of a runtime that reports changes by itself."""
 
 P = ParamSpec("P")
 
@@ -83,11 +83,11 @@ class Supervisor:
         runtime: where bots run.
         variables_of: returns the environment of a bot.
         poll: seconds between two looks at a runtime that doesn't tell by itself when something changed.
-        ready_after: seconds alive after which a bot counts as running though its log doesn't show it.
+        ready_after: seconds alive after which a bot counts as running though neither its log nor its work shows it.
         stop_grace: seconds that a bot has to stop before it is killed.
         remove_grace: likewise when it is removed, which its user waits for.
         limits: what each bot may use at most, where the runtime can hold it to that.
-        restart: when bots that have no policy of their own are started again.
+        restart: when bots without their own policy are started again.
         healthy: what is expected of bots for which nothing else is set.
 
     Attributes:
@@ -143,7 +143,7 @@ class Supervisor:
         self._thread.start()
 
     def adopt(self) -> None:
-        """Find out how the bots of the last server are, and start those that ran when it ended."""
+        """Adopt the bots of the last server: those that still run go on, those that ran at its end are started."""
         with self._lock:
             try:
                 seen = self.runtime.poll(self.store.runtime_states())
@@ -285,7 +285,7 @@ class Supervisor:
             fenced: whether its user knows that its former machine is off, or can't reach anything.
 
         Raises:
-            BusyError: it runs, or may run where nobody can see it.
+            BusyError: it runs, or may run out of sight.
             EngineError: the machine doesn't exist or can't take it.
         """
         with self._lock:
@@ -352,7 +352,7 @@ class Supervisor:
     # The watch
 
     def look(self) -> None:
-        """Look at all bots once and record what changed. The watch does this all the time."""
+        """Poll all bots once and record what changed. The watch does this all the time."""
         with self._lock:
             bots = self.store.bots()
             watched = [bot for bot in bots if bot.status in ALIVE or bot.status is DEPROVISIONING]
@@ -364,7 +364,7 @@ class Supervisor:
             for bot in bots:
                 if bot.status is STOPPED and bot.restarts.next_start and not self._is_stopping:
                     self._guarded(self._start_if_due, bot)
-            for bot, kind, reason in self.work.look(bots):
+            for bot, kind, reason in self.work.look(bots, lambda bot: self.seen(bot).ready):
                 self._guarded(self._tell, bot, kind, reason)
             self.removed.purge()
 
@@ -373,7 +373,7 @@ class Supervisor:
             self._woken.clear()
             try:
                 self.look()
-            except Exception as error:  # noqa: BLE001 - the watch goes on, whatever happens
+            except Exception as error:  # noqa: BLE001 - the watch goes on
                 self._note_trouble(None, error)
                 self._due = time.monotonic() + max(self._sweep, self.poll)
             else:
@@ -428,7 +428,9 @@ class Supervisor:
         elif bot.status is STARTUP and seen.note != bot.task.reason:
             self._rewrite(bot, STARTUP, reason=seen.note)  # how far the pull of its image is
         elif bot.status is STARTUP and (
-            seen.ready or (seen.note is None and seconds_since(seen.started_at) > self.ready_after)
+            seen.ready
+            or self.work.has_begun(bot)
+            or (seen.note is None and seconds_since(seen.started_at) > self.ready_after)
         ):
             self._enter(bot, RUNNING)
             self._tell(bot, "running")
@@ -500,7 +502,7 @@ class Supervisor:
     def _launch(self, bot: BotRecord, why: str) -> None:
         try:
             state = self.runtime.start(self._run_of(bot), self.store.runtime_state(bot.id))
-        except Exception as error:  # noqa: BLE001 - whatever keeps it from starting becomes its reason
+        except Exception as error:  # noqa: BLE001 - the failure becomes its reason
             reason = f"can't be started: {error or type(error).__name__}"
             log.warning("bot '%s' %s", bot.name, reason)
             passing = isinstance(error, EngineError | OSError) and not isinstance(error, ImageError)
@@ -537,7 +539,7 @@ class Supervisor:
         base, started = self.runtime.log_file(bot.id), bot.task.started_at
         code = bot.task.stop_code if bot.status is SHUTDOWN else None
         if code in STOP_REASONS:
-            # Asked to start meanwhile: nobody sees it stopped in between.
+            # Asked to start meanwhile: it isn't shown as stopped in between.
             again = bot.wanted and code == BY_USER
             with self.store.transaction():
                 self._enter_stopped(bot, seen, code, STOP_REASONS[code], None)

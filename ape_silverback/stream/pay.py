@@ -3,7 +3,7 @@
 A payment is a ``Quote`` first: what is paid, for what, for how long. It is shown, and then made as it is; the
 StreamManager is told the time that it has to grant, so that a price that rose in between reverts the transaction.
 
-No payment is made twice: each is written down before it is sent, and whoever pays again for the same asks
+No payment is made twice: each is written down before it is sent, and a second run for the same payment reads
 ``settle`` first what became of it.
 """
 
@@ -145,7 +145,7 @@ def cancel_stream(sender: Sender, state: StreamState) -> Payment:
 
 
 def _approve(sender: Sender, quote: Quote, amount: int) -> None:
-    """Let the StreamManager take an amount, if it isn't allowed to take that much already."""
+    """Approve an amount for the StreamManager, unless it is approved already."""
     if not quote.needs_approval:
         return
     token = sender.contract("TestToken", quote.token.address)

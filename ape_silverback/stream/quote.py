@@ -1,4 +1,4 @@
-"""What a payment costs and whether it can be made, as the chain tells it before anything is signed."""
+"""What a payment costs and whether it can be made, as read from the chain before anything is signed."""
 
 from __future__ import annotations
 
@@ -232,7 +232,7 @@ def amount_for(seconds: int, life: Callable[[int], int], unit: int) -> tuple[int
 
     Args:
         seconds: at least.
-        life: tells for how many seconds an amount pays.
+        life: returns for how many seconds an amount pays.
         unit: amount to begin with.
 
     Returns:

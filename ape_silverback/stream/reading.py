@@ -94,7 +94,7 @@ def read_chain(
         chain_id: of the chain.
         streams: streams on it whose manager is an address.
         node_of: opens its node.
-        needs_creator: tells whose opener is looked up, which takes more requests.
+        needs_creator: returns whether the opener of a stream is looked up, which takes more requests.
     """
     state = OnChainState()
     try:
@@ -113,7 +113,7 @@ def read_chain(
 
 
 def key_of(stream: StreamClaim) -> StreamKey:
-    """Return what tells a stream from others of its chain."""
+    """Return what identifies a stream on its chain."""
     return stream.manager, stream.stream_id
 
 

@@ -101,7 +101,7 @@ def live_streams(node: Node, manager: str, pays: Callable[[bytes], bool], since:
     Args:
         node: of the chain.
         manager: address of the StreamManager.
-        pays: tells whether it is the product.
+        pays: returns whether it is the product.
         since: time before which none with that product can have been opened; None for any time.
 
     Raises:

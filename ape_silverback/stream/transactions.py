@@ -175,7 +175,7 @@ class Sender:
         return SignedTransaction(f"0x{keccak(raw).hex()}", f"0x{raw.hex()}", int(signed.nonce))
 
     def _call(self, what: str, function: ContractTransactionHandler, arguments: tuple[Any, ...]) -> str:
-        """Let the account send a transaction in its own way; return the hash."""
+        """Send a transaction in the account's own way; return the hash."""
         from ape.exceptions import ApeException
         from ape.logging import LogLevel, logger
 

@@ -258,7 +258,7 @@ class _Checker:
         return Check(name="stream", outcome="pass", text=f"stream {self.stream.stream_id} of {found.owner}")
 
     def _product(self) -> Check:
-        """Look for the one product that is this cluster's. Whole codes are compared: no byte may differ."""
+        """Find the one product that is this cluster's. Whole codes are compared: no byte may differ."""
         found: Stream = self.state.get(key_of(self.stream), "streams")
         who = "its owner"
         if not (paid := _paid_for(self.claim, found, found.owner)):

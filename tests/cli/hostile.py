@@ -87,3 +87,34 @@ def behave(request: Request) -> Reply:
         if re.fullmatch(pattern, path):
             return answer(content)
     return answer({"detail": EVIL}, 404)
+
+
+class Welcoming:
+    """A cluster that takes what is created, and whose bots stop with evil reasons."""
+
+    def __init__(self) -> None:
+        self.bots: list[dict[str, Any]] = []
+        self.groups: list[dict[str, Any]] = []
+
+    def __call__(self, request: Request) -> Reply:
+        """Answer a request."""
+        match request.method, request.path.strip("/").split("/"):
+            case "POST", ["vars"]:
+                self.groups.append({**GROUP, "name": request.query["name"], "variables": list(request.json())})
+                return answer(self.groups[-1])
+            case "POST", ["bots"]:
+                number = str(len(self.bots) + 1)
+                wanted = request.json()
+                task = {**BOTS[0]["task"], "last_status": "STOPPED"}
+                bot = {**BOT, **wanted, "id": BOT["id"].replace("1", number), "credential_name": None, "task": task}
+                self.bots.append(bot)
+                return answer(bot)
+            case "POST" | "PATCH", ["bots", *_]:
+                return answer({"detail": EVIL}, 409)
+            case "GET", ["bots"]:
+                return answer(self.bots)
+            case "GET", ["vars"]:
+                return answer(self.groups)
+            case "GET", ["credentials"]:
+                return answer([])
+        return behave(request)

@@ -153,36 +153,41 @@ class Platform:
         raise KeyError
 
 
-@contextmanager
-def serving_platform(platform: Platform, home: Path) -> Iterator[Server]:
-    """Serve it for as long as the context lasts, to a user who is logged in."""
+def log_in(home: Path, platform: str, cluster: str) -> None:
+    """Write the profile of a platform, a login for it, and the profile ``direct`` of a cluster."""
     folder = home / ".silverback"
     folder.mkdir()
     tokens = {"access_token": TOKEN, "token_type": "Bearer", "expires_at": int(time.time()) + 3600}
     login = folder / "default.json"
     login.write_text(json.dumps({"userinfo": {"sub": OWNER, "preferred_username": "Ada"}, "tokens": tokens}))
     login.chmod(0o600)
-    with serving(platform.behave) as server:
-        profile = folder / "profile.toml"
-        profile.write_text(
-            f"""
+    profile = folder / "profile.toml"
+    profile.write_text(
+        f"""
 default-profile = "default"
 
 [auth.default]
-host = "{server.url}"
+host = "{platform}"
 client-id = "native"
 
 [profile.default]
 auth = "default"
-host = "{server.url}"
+host = "{platform}"
 allow-insecure = true
 default-workspace = "space"
 
 [profile.direct]
-host = "{platform.behind.url if platform.behind else server.url}"
+host = "{cluster}"
 api-key = "{KEY}"
 allow-insecure = true
 """
-        )
-        profile.chmod(0o600)
+    )
+    profile.chmod(0o600)
+
+
+@contextmanager
+def serving_platform(platform: Platform, home: Path) -> Iterator[Server]:
+    """Serve it for as long as the context lasts, to a user who is logged in."""
+    with serving(platform.behave) as server:
+        log_in(home, server.url, platform.behind.url if platform.behind else server.url)
         yield server

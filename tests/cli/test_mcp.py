@@ -17,9 +17,9 @@ from mcp import Client, MCPError, StdioServerParameters
 from mcp.client.streamable_http import streamable_http_client
 
 from ape_silverback.cluster.client import ClusterClient
-from tests.cli.conftest import wait_for
 from tests.conftest import APE, environment_of
 from tests.server.machine import Cluster
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.xdist_group("cli-mcp")
 

@@ -19,9 +19,10 @@ from ape_silverback.cli.shared.documents import (
     WorkspaceDocument,
 )
 from ape_silverback.cluster.client import ClusterClient
-from tests.cli.conftest import Run, documents, runner, terminal_session, wait_for
+from tests.cli.conftest import Run, documents, runner, terminal_session
 from tests.cli.platform import MANAGER, TOKEN, Platform, serving_platform
 from tests.server.machine import KEY, Cluster
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.xdist_group("cli-platform")
 CONFIGURATION = {"version": 1, "cpu": 2, "memory": 4, "networks": 3, "bots": 5, "bandwidth": 1, "duration": 6}
@@ -114,7 +115,7 @@ def test_delete_asks_and_no_is_no(run: Run, platform: Platform, home: Path, proj
     for answer, code in (("n\n", 1), ("y\n", 0)):
         arguments = ("workspaces", "delete", "void")
         shown = terminal_session(arguments, home, project, code, (("[y/N]", answer),))
-        assert "Delete the workspaces void of http://127.0.0.1" in shown
+        assert "Delete the workspace void of http://127.0.0.1" in shown
         assert ("void" in {one["slug"] for one in platform.workspaces.values()}) == (answer == "n\n")
 
 

@@ -24,7 +24,8 @@ from tests.conftest import anvil_binary, run_ape
 from tests.engines.conftest import Server
 from tests.engines.engine import IMAGE
 from tests.engines.nodes import CHAIN_HOST, Nodes
-from tests.engines.test_conformance import RUNNING, beats, until, wait_for
+from tests.engines.test_conformance import RUNNING, beats, until
+from tests.waiting import wait_for
 
 
 class Sampler(threading.Thread):
@@ -38,7 +39,9 @@ class Sampler(threading.Thread):
         self.stopped = threading.Event()
 
     def run(self) -> None:
-        while not self.stopped.wait(0.1):
+        next_at = time.monotonic()
+        while not self.stopped.wait(max(0.0, next_at - time.monotonic())):
+            next_at = max(next_at + 0.1, time.monotonic())
             count = 0
             for client in self.clients:
                 with suppress(Exception):  # a daemon that was killed
@@ -88,6 +91,7 @@ class Play:
         chain: URL of the chain for this process.
         home: of the user who looks and moves, with the real ``ape``.
         cut_for: seconds.
+        settle: seconds until it is shown that everything is right again.
     """
 
     nodes: Nodes
@@ -96,6 +100,7 @@ class Play:
     home: Path
     project: Path
     cut_for: float
+    settle: float
     watchers: tuple[str, ...]
 
     def ape(self, *arguments: str, code: int = 0) -> str:
@@ -169,12 +174,14 @@ class Play:
             assert client.bots["signer"].node == worker
             count = len(signed(self.chain))
             wait_for(lambda: len(signed(self.chain)) > count)
-            time.sleep(5)
-            wait_for(lambda: client.bots["signer"].is_healthy)
+            time.sleep(self.settle)  # the engine ends a task that it lost sight of, and the server starts the bot again
+            wait_for(lambda: client.bots["signer"].is_healthy and client.bots["signer"].node == worker)
             row = self.row("status", name="signer")
             assert " running " in row
             assert "unreachable" not in row
-            assert " ready " in self.row("nodes", name=worker)
+            row = self.row("nodes", name=worker)
+            assert " ready " in row
+            assert "signer" in row
         assert max(sampler.counts) == 1, "two copies ran at once"
         figures["samples"] = len(sampler.counts)
         figures["copies of the signer since it was deployed, each after the other"] = len(
@@ -217,7 +224,7 @@ class Play:
 
 @contextmanager
 def prepared(
-    nodes: Nodes, folder: Path, home: Path, project: Path, *, cut_for: float, watchers: tuple[str, ...]
+    nodes: Nodes, folder: Path, home: Path, project: Path, *, cut_for: float, settle: float, watchers: tuple[str, ...]
 ) -> Iterator[tuple[Play, ClusterClient]]:
     """Yield a play whose bots run, and a client of its cluster."""
     port = free_port()
@@ -226,7 +233,7 @@ def prepared(
         server = Server("swarm", folder, IMAGE, nodes.manager, free_port())
         server.start()
         try:
-            play = Play(nodes, server, chain, home, project, cut_for, watchers)
+            play = Play(nodes, server, chain, home, project, cut_for, settle, watchers)
             with server.client() as client:
                 play.deploy(client, f"{CHAIN_HOST} {port}")
                 yield play, client

@@ -11,7 +11,8 @@ from ape_silverback.cluster.client import ClusterClient
 from ape_silverback.cluster.types import ResourceStatus
 from tests.conftest import run_ape
 from tests.engines.conftest import Server
-from tests.engines.test_conformance import RUNNING, STOPPED, messages, new_bot, until, wait_for
+from tests.engines.test_conformance import RUNNING, STOPPED, messages, new_bot, until
+from tests.waiting import wait_for
 
 pytestmark = [pytest.mark.xdist_group("engines"), pytest.mark.parametrize("server", ["docker"], indirect=True)]
 

@@ -14,7 +14,8 @@ from ape_silverback.cluster.client import ClusterClient
 from tests.conftest import ROOT, environment_of
 from tests.engines.conftest import Server
 from tests.engines.served import KEY
-from tests.engines.test_conformance import RUNNING, STOPPED, beats, until, wait_for
+from tests.engines.test_conformance import RUNNING, STOPPED, beats, until
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.xdist_group("engines")
 

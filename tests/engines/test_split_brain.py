@@ -25,6 +25,9 @@ def nodes() -> Iterator[Nodes]:
 def test_a_signer_that_is_cut_off_stays_the_only_one_and_is_moved_when_its_node_is_lost(
     nodes: Nodes, tmp_path: Path, home: Path, project: Path
 ) -> None:
-    with prepared(nodes, tmp_path / "cluster", home, project, cut_for=0.0, watchers=("watch",)) as (play, client):
+    with prepared(nodes, tmp_path / "cluster", home, project, cut_for=0.0, settle=5.0, watchers=("watch",)) as (
+        play,
+        client,
+    ):
         play.cut_and_mend(client)
         play.lose(client)

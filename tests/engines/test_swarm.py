@@ -7,7 +7,8 @@ import pytest
 from ape_silverback.cluster.client import Bot, ClusterClient
 from tests.engines.conftest import Server
 from tests.engines.engine import KEEPING_IMAGE
-from tests.engines.test_conformance import RUNNING, STOPPED, messages, until, wait_for
+from tests.engines.test_conformance import RUNNING, STOPPED, messages, until
+from tests.waiting import wait_for
 
 pytestmark = [pytest.mark.xdist_group("engines"), pytest.mark.parametrize("server", ["swarm"], indirect=True)]
 

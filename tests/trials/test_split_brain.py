@@ -26,7 +26,10 @@ def test_a_signer_never_runs_twice_whatever_happens_to_its_node(
     nodes: Nodes, tmp_path: Path, home: Path, project: Path
 ) -> None:
     watchers = ("watch-1", "watch-2", "watch-3")
-    with prepared(nodes, tmp_path / "cluster", home, project, cut_for=120.0, watchers=watchers) as (play, client):
+    with prepared(nodes, tmp_path / "cluster", home, project, cut_for=120.0, settle=20.0, watchers=watchers) as (
+        play,
+        client,
+    ):
         figures = {**play.cut_and_mend(client), **play.lose(client)}
     for what, figure in figures.items():
         print(f"{what}: {figure:.1f}")

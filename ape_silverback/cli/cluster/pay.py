@@ -147,7 +147,7 @@ def add_time(path: str, **options: Any) -> None:
     paying = Paying(**options)
     with open_payment(path, paying.profile, paying.network, paying) as session:
         state = session.state()
-        if state.time_left:  # else the quote tells that it has run out, which is the better error
+        if state.time_left:  # else the quote reports that it has run out, which is the better error
             session.pass_gate(paying.no_verify)
         document = session.pay(
             state.number,

@@ -40,7 +40,7 @@ _name = click.argument("name", metavar="NAME", shell_complete=complete_credentia
 
 
 def _login(function: Function) -> Function:
-    """Add the options that a terminal is asked for."""
+    """Add the options that are prompted for at a terminal."""
     for option in (
         click.option("--password-stdin", is_flag=True, help="Read the password from stdin."),
         click.option("--username", metavar="NAME", help="User name at the registry."),
@@ -127,7 +127,7 @@ def new(
     profile: str | None,
     cluster: str | None,
 ) -> None:
-    """Create credentials for a container registry. A terminal is asked for missing options.
+    """Create credentials for a container registry. Missing options are prompted for.
 
     \b
     Example:
@@ -164,7 +164,7 @@ def update(
     profile: str | None,
     cluster: str | None,
 ) -> None:
-    """Update credentials for a container registry. Missing options stay as they are; without any, a terminal is asked.
+    """Update credentials for a container registry. Missing options stay as they are; with none, all are prompted for.
 
     \b
     Example:

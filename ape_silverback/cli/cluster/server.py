@@ -225,7 +225,7 @@ def _write_profiles(started: Started) -> None:
 
 
 def _log_in(host: str, platform: StartedPlatform) -> None:
-    """Write the platform's profile and the login for it, as if somebody had logged in there."""
+    """Write the platform's profile and the login for it, as if a user had logged in there."""
     from getpass import getuser
 
     from ape_silverback.cluster.auth.tokens import Login, locked_tokens, write_login

@@ -139,7 +139,8 @@ def delete(slugs: tuple[str, ...], every: bool, yes: bool, format_: str, profile
     with platform(profile) as connection:
         chosen = choose("workspace", connection.client.workspaces, slugs, every)
         if chosen:
-            confirm(f"Delete the workspaces {', '.join(chosen)} of {connection.profile.host}?", yes)
+            what = "workspace" if len(chosen) == 1 else "workspaces"
+            confirm(f"Delete the {what} {', '.join(chosen)} of {connection.profile.host}?", yes)
         results = each(chosen, lambda one: one.remove(), "removed")
     show_results(results, format_)
 

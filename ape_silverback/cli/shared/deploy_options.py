@@ -10,6 +10,7 @@ import click
 
 from ape_silverback.cli.shared.completion import complete_project_bots
 from ape_silverback.cli.shared.options import allow_commands_option, together
+from ape_silverback.concurrency import CONCURRENCY
 
 if TYPE_CHECKING:
     from ape_silverback.deployment.apply import ApplyOptions
@@ -33,7 +34,7 @@ adopt_option = click.option(
 )
 
 project_options = together(
-    click.option("--target", metavar="NAME", help="Deploy as this target of the section says."),
+    click.option("--target", metavar="NAME", help="Deploy with the settings of this target of the section."),
     click.option("--network", metavar="ECOSYSTEM:NETWORK:PROVIDER", help="Network of the bots, for this run."),
     click.option("--account", metavar="ALIAS", help="Account of the bots, for this run."),
     click.option("--tag", metavar="TAG", help="Tag of the bots' images, for this run; `git` for the commit."),
@@ -91,7 +92,7 @@ apply_flags = together(
     click.option(
         "--concurrency",
         type=click.IntRange(1, 100),
-        default=16,
+        default=CONCURRENCY,
         show_default=True,
         help="Most requests under way at once.",
     ),
@@ -102,7 +103,7 @@ apply_flags = together(
 def request_of(
     options: dict[str, Any], bots: tuple[str, ...], profile: str | None, cluster: str | None
 ) -> DeployRequest:
-    """Return what is asked of this run."""
+    """Return what this run should do."""
     from ape_silverback.deployment.session import DeployRequest
     from ape_silverback.project.desired import Overrides
 

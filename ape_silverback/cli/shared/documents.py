@@ -53,7 +53,7 @@ class BotDocument(Document):
     environment: list[str]
     """Names of its variable groups; of two that set one variable the later wins."""
     credential: str | None
-    """Registry credential, by name where the cluster's credentials were asked for, else as the cluster says it."""
+    """Registry credential, by name where the cluster's credentials were read, else as the cluster returns it."""
     cluster_access: bool
     created: datetime
     started: datetime | None = None
@@ -152,7 +152,7 @@ class ClusterDocument(Document):
     expiration: datetime | None
     """End of what is paid for."""
     stream: str | None = None
-    """Its payment stream as `eip155:CHAIN:MANAGER/ID`; only `info` asks for it. Not verified."""
+    """Its payment stream as `eip155:CHAIN:MANAGER/ID`; only `info` reads it. Not verified."""
 
     @classmethod
     def of(cls, workspace: str, cluster: ClusterInfo, stream: str | None = None) -> ClusterDocument:
@@ -224,7 +224,7 @@ class LogDocument(Document):
     bot: str
     timestamp: datetime | None
     level: str | None
-    """`DEBUG`, `INFO`, `SUCCESS`, `WARNING`, `ERROR`, or null for a line that says none."""
+    """`DEBUG`, `INFO`, `SUCCESS`, `WARNING`, `ERROR`, or null for a line without one."""
     message: str
 
     @classmethod
@@ -272,11 +272,11 @@ class EventDocument(Document):
     state: str | None = None
     """The bot's state, where it was looked at."""
     errors: list[str] = Field(default_factory=list)
-    """Of a bot that failed, what the cluster tells as its errors."""
+    """Of a bot that failed, its errors as the cluster returns them."""
     log: list[str] = Field(default_factory=list)
     """Of a bot that failed, its last log lines."""
     plan: dict[str, Any] | None = None
-    """The plan, as `plan --format json` gives it."""
+    """The plan, as `plan --format json` prints it."""
 
 
 class StreamDocument(Document):
@@ -314,7 +314,7 @@ class StreamDocument(Document):
     refund: str | None = None
     """What the cancellation gave back."""
     verification: dict[str, Any] | None = None
-    """Whether it is to be trusted; only `pay info` says it here."""
+    """Whether it can be trusted; only `pay info` sets it here."""
 
 
 class LocalPlatformDocument(Document):

@@ -93,7 +93,7 @@ def pass_gate(connection: Connection, trust: StreamConfig, *, no_verify: bool, n
 
 
 def warn_unverified(cluster: str, what: str) -> None:
-    """Warn loudly that a stream isn't verified, and what somebody else may get."""
+    """Warn loudly that a stream isn't verified, and what others may get."""
     warn(f"the payment stream of {cluster} is NOT verified (--no-verify): whoever answers there gets {what}")
 
 

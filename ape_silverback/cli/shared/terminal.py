@@ -78,7 +78,7 @@ def _marked(codes: str) -> str:
 
 def _shown(found: re.Match[str]) -> str:
     if (codes := found["style"]) is not None:
-        return found[0] if codes.endswith(f";{_MARK}") else ""  # a style of somebody else is left out
+        return found[0] if codes.endswith(f";{_MARK}") else ""  # a style that isn't ours is left out
     if found[0] == "\r\n":
         return "\n"
     return found[0].encode("unicode_escape").decode()
@@ -149,7 +149,8 @@ def warn(text: str) -> None:
 
 def complain(text: str) -> None:
     """Print what went wrong with one of many things, on stderr."""
-    note(style(text, fg="red"))
+    body = text.lstrip("\n")
+    note(text[: len(text) - len(body)] + style(body, fg="red"))
 
 
 def error_text(text: str) -> str:
@@ -175,7 +176,7 @@ def _write(text: str, err: bool) -> None:
 
 
 def _discard(stream: Any) -> None:
-    """Let a stream that can't be written to lead nowhere, so that the interpreter's last flush doesn't fail too."""
+    """Redirect a stream that can't be written to, so that the interpreter's last flush doesn't fail too."""
     try:
         number = stream.fileno()
     except (AttributeError, OSError, ValueError):
@@ -225,6 +226,15 @@ def confirm(question: str, yes: bool) -> None:
     if not answer:
         note("Nothing was changed.")
         raise click.exceptions.Exit(1)
+
+
+def agreed(question: str) -> bool:
+    """Ask the terminal something that changes nothing if the answer is no; none, as after Ctrl-C, is no."""
+    try:
+        return click.confirm(_plain_line(question), err=True)
+    except (click.Abort, SystemExit):  # Ape makes an exit of an interrupt
+        note("")
+        return False
 
 
 def ask(text: str, *, hidden: bool = False, default: str | None = None) -> str:

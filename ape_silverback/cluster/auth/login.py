@@ -188,7 +188,7 @@ def _store(auth: Auth, provider: Provider, login: Login) -> Login:
         try:
             more = provider.userinfo(login.access_token, login.userinfo["sub"])
         except ClusterError:
-            more = {}  # a name is good to have, but the ID token tells who it is
+            more = {}  # a name is good to have, but the ID token identifies the user
         login = Login({**more, **login.userinfo}, login.tokens)
     with locked_tokens(auth.name):
         write_login(auth.name, login)
@@ -202,7 +202,7 @@ def read_access_token(auth: str) -> str:
         auth: name of the authentication in the profile file.
 
     Raises:
-        Unauthorized: nobody is logged in, the file is broken, or the login can't be renewed any more.
+        Unauthorized: not logged in, the file is broken, or the login can't be renewed any more.
         ClusterError: the provider can't be reached.
     """
     login = read_login(auth)
@@ -217,7 +217,7 @@ def renew_access_token(auth: str, refused: str) -> str:
         refused: the token that was refused.
 
     Raises:
-        Unauthorized: nobody is logged in, or the login can't be renewed any more.
+        Unauthorized: not logged in, or the login can't be renewed any more.
         ClusterError: the provider can't be reached.
     """
     login = read_login(auth)
@@ -247,7 +247,7 @@ def who_am_i(auth: Auth) -> Login:
     """Return the login, verified with the provider's keys and renewed if it is about to end.
 
     Raises:
-        Unauthorized: nobody is logged in, or what is stored isn't the provider's.
+        Unauthorized: not logged in, or what is stored isn't the provider's.
         ClusterError: the provider can't be reached.
     """
     login = read_login(auth.name)

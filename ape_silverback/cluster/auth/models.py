@@ -127,7 +127,7 @@ def read(kind: type[T], response: httpx.Response) -> T:
 
 
 def is_safe(address: str) -> bool:
-    """Return whether nobody on the way can read what is sent to an address."""
+    """Return whether what is sent to an address can't be read on the way."""
     try:
         url = httpx.URL(address)
     except (httpx.InvalidURL, ValueError):

@@ -58,7 +58,7 @@ class Attempt:
         redirect_uri: where the provider sends the browser back to.
         state: what the redirect must bring back.
         nonce: what the ID token must hold.
-        verifier: proves to the provider that the login is finished by whoever began it.
+        verifier: proves to the provider that the login ends where it began.
     """
 
     address: str = field(repr=False)
@@ -220,7 +220,7 @@ class Provider:
             subject: whose login it is, ``sub``.
 
         Returns:
-            Claims about the user, empty where the provider tells none, and the new tokens.
+            Claims about the user, empty where the provider has none, and the new tokens.
 
         Raises:
             Unauthorized: the provider refused.
@@ -314,7 +314,7 @@ class Provider:
             Its claims.
 
         Raises:
-            UnexpectedAnswer: it isn't valid; tells why.
+            UnexpectedAnswer: it isn't valid; the text names the reason.
         """
         from authlib.oidc.core import CodeIDToken
         from joserfc import jwt

@@ -39,7 +39,7 @@ class PlatformSession(httpx.Auth):
         """Return the token, renewed if it is about to end.
 
         Raises:
-            Unauthorized: nobody is logged in, or the login has ended.
+            Unauthorized: not logged in, or the login has ended.
             ClusterError: the provider can't be reached.
         """
         with self._lock:
@@ -58,7 +58,7 @@ class PlatformSession(httpx.Auth):
         except Unauthorized:
             raise
         except ClusterError:
-            return  # the 401 tells more than a provider that can't be reached
+            return  # the 401 is more useful than a provider that can't be reached
         if renewed != token:
             _set_cookie(request, renewed)
             yield request

@@ -104,7 +104,7 @@ def read_login(auth: str) -> Login:
     """Read a stored login.
 
     Raises:
-        Unauthorized: nobody is logged in, or the file is broken.
+        Unauthorized: not logged in, or the file is broken.
     """
     file = token_file(auth)
     try:

@@ -8,7 +8,6 @@ import secrets
 import shutil
 import uuid
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,6 +15,7 @@ from pathlib import Path
 from fastapi import FastAPI
 
 from ape_silverback.cluster.types import ClusterConfiguration, ResourceStatus, StreamInfo
+from ape_silverback.concurrency import map_threads
 from ape_silverback.files import write_private
 from ape_silverback.server.alerts import alerts_of
 from ape_silverback.server.app import make_app
@@ -40,9 +40,6 @@ TRANSITIONS: Mapping[ResourceStatus, frozenset[ResourceStatus]] = {
 """State → the states that may follow it. Payment makes a cluster PROVISIONING, its end makes it DEPROVISIONING."""
 
 PAID = (PROVISIONING, RUNNING)
-
-SIDE_BY_SIDE = 16
-"""Most bots or clusters that are stopped at once."""
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +66,7 @@ class Served:
     app: FastAPI
 
     def begin(self) -> None:
-        """Look after its bots, what they record, and whoever is to know of them."""
+        """Start watching its bots and what they record, and sending notices."""
         for service in self.app.state.services:
             service.begin()
 
@@ -118,8 +115,7 @@ class Clusters:
 
     def end(self) -> None:
         """Stop the bots of all clusters. The next server starts those again that ran."""
-        with ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
-            list(pool.map(Served.end, self._served.values()))
+        map_threads(Served.end, self._served.values())
 
     def app_of(self, cluster: uuid.UUID) -> FastAPI | None:
         """Return the application of a cluster; None for one that isn't served."""
@@ -224,8 +220,7 @@ def _remove_bots(supervisor: Supervisor) -> None:
             with suppress(LookupError):  # a request removes it too
                 supervisor.remove(record)
 
-    with ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
-        list(pool.map(remove, [bot.id for bot in supervisor.store.bots()]))
+    map_threads(remove, [bot.id for bot in supervisor.store.bots()])
 
 
 def _api_key(file: Path) -> str:

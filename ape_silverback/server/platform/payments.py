@@ -86,7 +86,7 @@ class Payments(_Part):
 
 
 def settle(wanted: Wanted, folder: Path) -> Payments:
-    """Look at the chain, and deploy there what was asked for and isn't there.
+    """Deploy what payments need and the chain doesn't have yet.
 
     Args:
         wanted: options.

@@ -86,7 +86,7 @@ class Watcher:
         self.clusters.end()
 
     def look(self) -> None:
-        """Look at the chain once and do what follows from it. The watch does this all the time.
+        """Read the chain once and do what follows from it. The watch does this all the time.
 
         Raises:
             ChainError: the node doesn't answer or is on another chain; what was done until then stays.

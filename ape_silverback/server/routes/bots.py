@@ -47,7 +47,7 @@ REMOVAL_POLL = 0.05
 """Seconds between two looks at a bot that is being removed."""
 
 DEFAULT = "<default>"
-"""Lets the cluster's own policy hold again."""
+"""Resets a policy to the cluster's own."""
 
 bots_router = APIRouter(prefix="/bots")
 
@@ -320,7 +320,7 @@ def _check_paid(paid: ClusterConfiguration | None, others: Sequence[BotConfigura
     """Refuse a bot that would be more than is paid for, beside the others that should run.
 
     Raises:
-        HTTPException: 402, which tells what is used and what is paid for.
+        HTTPException: 402, with what is used and what is paid for.
     """
     if paid is None:
         return

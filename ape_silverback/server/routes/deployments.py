@@ -71,7 +71,7 @@ def append_line(request: Request, store: TheStore, project: Project, after: Afte
 
 
 def _who(store: Store, project: str, deployment: Any) -> str | None:
-    """Return who began a deployment, as the line tells that was written then."""
+    """Return who began a deployment, from the line written then."""
     for row in store.rows("SELECT line FROM deployments WHERE project = ? ORDER BY number DESC LIMIT 20", project):
         line = json.loads(row["line"])
         if line.get("id") == deployment and isinstance(line.get("by"), str):

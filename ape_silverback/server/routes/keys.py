@@ -49,7 +49,7 @@ def new_key(request: Request, body: NewKey) -> NewKeyInfo:
 
 @router.delete("/{key}")
 def revoke_key(request: Request, key: UUID) -> Response:
-    """Let a key open nothing any more."""
+    """Revoke the key."""
     if not _keys(request).revoke(key):
         raise HTTPException(404, f"there is no key {key}")
     return Response()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import datetime, timezone
+from datetime import datetime
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
@@ -12,6 +12,7 @@ from fastapi.responses import PlainTextResponse, StreamingResponse
 from ape_silverback.server.metrics import read_results
 from ape_silverback.server.routes import TheSupervisor
 from ape_silverback.server.routes.bots import Bot
+from ape_silverback.timezones import with_timezone
 
 EXTENSIONS = ("metrics",)
 
@@ -33,8 +34,10 @@ def bot_metrics(
     """Return what a bot recorded of its tasks, the oldest first: all, or what recorded one of some metrics."""
     work = supervisor.runtime.work_folder(bot.id)
 
+    between = [moment and with_timezone(moment) for moment in (since, until)]
+
     def lines() -> Iterator[bytes]:
-        for result in read_results(work, name or (), _with_zone(since), _with_zone(until)):
+        for result in read_results(work, name or (), *between):
             yield result.model_dump_json().encode() + b"\n"
 
     return StreamingResponse(lines(), media_type="application/x-ndjson")
@@ -46,7 +49,3 @@ def prometheus_metrics(request: Request) -> PlainTextResponse:
     from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
     return PlainTextResponse(generate_latest(request.app.state.measurements.registry), media_type=CONTENT_TYPE_LATEST)
-
-
-def _with_zone(moment: datetime | None) -> datetime | None:
-    return moment.replace(tzinfo=timezone.utc) if moment and moment.tzinfo is None else moment

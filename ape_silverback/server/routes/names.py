@@ -56,7 +56,7 @@ def _variables(values: dict[str, Any]) -> dict[str, Any]:
 
 Name = Annotated[str, AfterValidator(_name)]
 Text = Annotated[str, StringConstraints(max_length=256), AfterValidator(_text)]
-"""Text of a request that is no name: an alias, a network, a host."""
+"""Text of a request that isn't a name: an alias, a network, a host."""
 
 Variable = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,254}$")]
 """Name of a variable."""

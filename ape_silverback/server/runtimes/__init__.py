@@ -23,15 +23,15 @@ from one server to the next; only the runtime that returned it knows what is in 
 
 
 class ImageError(ValueError):
-    """An image can't be run by this runtime; the text tells why."""
+    """An image can't be run by this runtime; the text is the reason."""
 
 
 class EngineError(RuntimeError):
-    """The engine that runs the bots doesn't answer or refuses; the text tells what to do."""
+    """The engine that runs the bots doesn't answer or refuses; the text says what to do."""
 
 
 class PlacementError(ValueError):
-    """A bot can't be moved to a machine; the text tells why."""
+    """A bot can't be moved to a machine; the text is the reason."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class Credential:
-    """What a registry asks for before an image can be pulled."""
+    """Login to a registry, for pulling an image."""
 
     hostname: str
     username: str
@@ -79,7 +79,7 @@ class Run:
         variables: the bot's environment, the contract's own variables included.
         account: alias of the account that the bot signs with, if it has one.
         credential: for the registry of the image.
-        stop_grace: seconds that it gets to end when it is asked to, where the engine decides about that.
+        stop_grace: seconds to end after being asked to, where the engine enforces it.
     """
 
     bot: UUID
@@ -103,7 +103,7 @@ class Observation:
         note: what there is to know beyond that: how far a pull is, or that it ran out of memory.
         failure: why it couldn't be started.
         interrupted: the engine ended it, not the bot itself nor anybody who asked for that.
-        unreachable_since: since when its node doesn't answer, so that nobody knows whether it runs.
+        unreachable_since: since when its node hasn't answered, so that it may or may not run.
         node: name of the machine that it runs on, where there are several.
         state: what to keep in place of the state that was given; None to keep that.
     """
@@ -164,7 +164,7 @@ class Runtime(Protocol):
 
     @classmethod
     def settle(cls, options: Mapping[str, str]) -> dict[str, str]:
-        """Return the options that a cluster keeps: those given, and what the environment says now."""
+        """Return the options that a cluster keeps: those given, and what the environment sets now."""
 
     @classmethod
     def create(cls, settings: RuntimeSettings) -> Runtime:
@@ -237,7 +237,7 @@ class Runtime(Protocol):
         """
 
     def close(self) -> None:
-        """Let go of the engine. Bots go on."""
+        """Close the connection to the engine. Bots go on."""
 
 
 @runtime_checkable
@@ -266,7 +266,7 @@ class RuntimeSettings:
 
     Attributes:
         folder: holds a folder for each bot, named by its id.
-        cluster: id of the cluster, which tells its bots on a shared engine from those of others.
+        cluster: id of the cluster, which marks its bots on a shared engine.
         options: of this runtime, such as ``{"network": "host"}``.
         log_size: bytes of a bot's log, all its files together.
     """

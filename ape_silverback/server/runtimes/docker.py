@@ -1,7 +1,7 @@
 """Runs each bot as a container of a Docker Engine, on this machine or on another that ``DOCKER_HOST`` names.
 
 Containers are found again by their labels. An image that the engine has isn't pulled, so what was built there needs no
-registry. Variables aren't in labels or names; whoever may use the engine can read them with ``docker inspect``.
+registry. Variables aren't in labels or names; anyone who may use the engine can read them with ``docker inspect``.
 """
 
 from __future__ import annotations
@@ -175,7 +175,7 @@ class DockerRuntime:
         return False
 
     def close(self) -> None:
-        """Let go of the engine."""
+        """Close the connection to the engine."""
         for launch in self._launches.values():
             launch.cancel()
         for log in self._logs.values():

@@ -72,7 +72,7 @@ def engine_errors() -> Iterator[None]:
 
 
 def engine_text(error: Exception) -> str:
-    """Return how an engine explains a failure, in one line."""
+    """Return an engine's reason for a failure, in one line."""
     text = str(error.explanation if isinstance(error, APIError) and error.explanation else error)
     return " ".join(text.split())
 

@@ -1,7 +1,7 @@
 """Copies what an engine keeps of a container's output into a bot's log, each line once, whatever is killed meanwhile.
 
 An engine stamps each line with nanoseconds, which makes a line unique. How far the copy is gets written down now and
-then; whoever goes on from there skips the lines that are in the log already.
+then; reading goes on from there and skips the lines that are in the log already.
 """
 
 from __future__ import annotations

@@ -71,7 +71,7 @@ def write_choice(folder: Path, choice: RuntimeChoice) -> None:
 def choose_runtime(
     folder: Path, name: str | None, options: Mapping[str, str] | None, log_size: int | None = None
 ) -> None:
-    """Settle where the bots of a cluster run, for the server that is started next.
+    """Set where the bots of a cluster run, for the server that is started next.
 
     Args:
         folder: of the cluster.

@@ -162,7 +162,7 @@ class ProcessRuntime:
         first = self._killed.setdefault(bot, time.monotonic())
         if time.monotonic() - first < KILL_AGAIN:
             self._send(bot, signal.SIGUSR1)
-        else:  # somebody stopped the shim, say
+        else:  # for example, the shim was stopped with SIGSTOP
             self._send(bot, signal.SIGKILL)
             self._end_left(bot)
 

@@ -378,11 +378,11 @@ def send(pid: int, signal: int) -> None:
 
 
 def identity() -> tuple[bytes, bytes]:
-    """Return what tells this process from others that had or will have its number: start in ticks, and the boot."""
+    """Return what identifies this process even if its number is used again: start in ticks, and the boot."""
     try:
         with open("/proc/self/stat", "rb") as stat, open("/proc/sys/kernel/random/boot_id", "rb") as boot:
             return stat.read().rpartition(b")")[2].split()[19], boot.read().strip()
-    except OSError:  # not on Linux: the lock alone tells
+    except OSError:  # not on Linux: the lock alone has to do
         return b"", b""
 
 

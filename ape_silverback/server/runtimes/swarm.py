@@ -2,7 +2,7 @@
 
 A bot without an account may run on any node; the engine starts it on another one when a node is lost. A bot with an
 account stays on the node where it was first placed: an engine that lost sight of a node would start a second copy while
-the first one goes on signing. Such a bot is shown as unreachable until its node answers, or until somebody who knows
+the first one goes on signing. Such a bot is shown as unreachable until its node answers, or until a user who knows
 that the node is off moves it.
 """
 
@@ -55,7 +55,7 @@ REMOVE_AFTER = 2.0
 
 
 class SwarmRuntime(DockerRuntime):
-    """Bots as services. The engine that is asked has to be a manager of the swarm."""
+    """Bots as services. The engine has to be a manager of the swarm."""
 
     name = "swarm"
     capabilities = Capabilities(limits=True, move=True, restart=True)
@@ -170,7 +170,7 @@ class SwarmRuntime(DockerRuntime):
             ready = verdict.task is not None and self._is_ready(bot, verdict.task)
             return replace(verdict.observation, ready=ready)
         if not all(self._is_drained(task.id, self._ended_at[task.id]) for task in tasks if task.state in ENDED):
-            return Observation(alive=True, started_at=verdict.observation.started_at)
+            return Observation(alive=True, started_at=verdict.observation.started_at, node=verdict.observation.node)
         observation = verdict.observation
         end = {
             "service": service["ID"],
@@ -215,7 +215,7 @@ class SwarmRuntime(DockerRuntime):
             engine.close()
 
     def _service(self, run: Run, state: State, node: str | None) -> dict[str, Any]:
-        """Return what the engine is asked to run."""
+        """Return what the engine should run."""
         try:
             layout = self._layouts.of(self.engine.inspect_image(run.image))
         except ImageNotFound:  # only the nodes have it, or get it

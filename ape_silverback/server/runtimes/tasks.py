@@ -18,7 +18,7 @@ ENDED = frozenset({"complete", "failed", "shutdown", "rejected", "remove"})
 """States of a task whose container isn't running any more. Of an orphaned one the engine only doesn't know."""
 
 BY_ITSELF = frozenset({"complete", "failed", "rejected"})
-"""Those of them that nobody asked for."""
+"""Those of them that weren't requested."""
 
 
 @dataclass(frozen=True)

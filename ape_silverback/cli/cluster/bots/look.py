@@ -107,7 +107,7 @@ def show_bot(bot: BotDocument) -> None:
 
 
 def _facts_of_work(bot: BotDocument) -> dict[str, str]:
-    """Return what the cluster tells of a bot's health and its restarts."""
+    """Return what the cluster reports of a bot's health and its restarts."""
     facts = {}
     if (health := bot.health) and bot.state in ("startup", "running", "shutdown"):
         facts["health"] = health_text(health.healthy) + (f": {health.reason}" if health.reason else "")
