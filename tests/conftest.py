@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import sys
@@ -12,6 +13,8 @@ from subprocess import DEVNULL, CompletedProcess, run
 from typing import TYPE_CHECKING
 
 import pytest
+
+gc.disable()  # until all tests are collected; what that imports stays
 
 # Before anything imports Ape, which fixes its data folder when it is imported. What isn't named here is nothing that a
 # test, or a process that one starts, may depend on: proxies, colours, languages, Git's and our own variables.
@@ -81,6 +84,13 @@ def pytest_xdist_auto_num_workers() -> int:
 def pytest_xdist_setupnodes() -> None:
     """Start what all of them use."""
     _forked.share()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_finish() -> None:
+    """Look for garbage in what tests make only."""
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.hookimpl(trylast=True)
