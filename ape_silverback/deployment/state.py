@@ -226,6 +226,7 @@ class LocalState:
         digests: image → its digest, where an engine or the reference has it.
         private_keys: names of the variables whose value looks like a private key.
         keyfiles: alias of each account that Ape has here as a keyfile → its address.
+        missing_plugins: bot whose image is built of the project → package of its account, if the image has it not.
     """
 
     values: Mapping[str, str] = field(default_factory=dict)
@@ -234,6 +235,7 @@ class LocalState:
     digests: Mapping[str, str] = field(default_factory=dict)
     private_keys: frozenset[str] = frozenset()
     keyfiles: Mapping[str, str] = field(default_factory=dict)
+    missing_plugins: Mapping[str, str] = field(default_factory=dict)
 
 
 NOTHING_LOCAL = LocalState()

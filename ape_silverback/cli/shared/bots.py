@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 from collections.abc import Callable, Sequence
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -116,4 +116,4 @@ def _reason_of(bot: BotDocument) -> str:
 def next_start_text(at: datetime) -> str:
     """Return when a bot is started again, as ``starts again in 30s``."""
     now = datetime.now(timezone.utc)
-    return f"starts again in {age(now, at)}" if at > now else "starts again now"
+    return f"starts again in {age(now, at)}" if at - now >= timedelta(seconds=1) else "starts again now"
