@@ -14,8 +14,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-gc.disable()  # until all tests are collected; what that imports stays
-
 # Before anything imports Ape, which fixes its data folder when it is imported. What isn't named here is nothing that a
 # test, or a process that one starts, may depend on: proxies, colours, languages, Git's and our own variables.
 _HOME = Path(tempfile.mkdtemp(prefix="ape-silverback-tests-"))
@@ -84,6 +82,12 @@ def pytest_xdist_auto_num_workers() -> int:
 def pytest_xdist_setupnodes() -> None:
     """Start what all of them use."""
     _forked.share()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection() -> None:
+    """Look for no garbage while everything is imported."""
+    gc.disable()
 
 
 @pytest.hookimpl(trylast=True)
