@@ -11,7 +11,7 @@ from setuptools import find_packages, setup
 
 VERSION = "0.8.0"
 
-# What serves clusters on top of the client: `up`, and bots as processes.
+# What serves clusters on top of the client: `up`, and bots as processes, which `deploy --watch` restarts.
 SERVER = [
     "apprise>=1.9,<3",
     "anyio",
@@ -24,6 +24,7 @@ SERVER = [
     "silverback>=0.7.38,<0.8",
     "starlette",
     "uvicorn>=0.30,<1",
+    "watchfiles>=0.21,<2",
 ]
 # What runs bots as containers.
 DOCKER = ["docker>=7.1,<8", "requests"]

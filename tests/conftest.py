@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import sys
@@ -9,6 +10,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from subprocess import DEVNULL, CompletedProcess, run
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -44,6 +46,11 @@ os.environ.update(_ENVIRONMENT)
 from demo.chain import find_anvil, running_anvil  # noqa: E402
 from tests.forked import ForkedApe  # noqa: E402
 
+if TYPE_CHECKING:
+    from ape_silverback.cluster.client import ClusterClient
+    from tests.place import Place
+    from tests.server.machine import Cluster
+
 ROOT = Path(__file__).resolve().parents[1]
 APE = Path(sys.executable).with_name("ape")
 
@@ -75,6 +82,19 @@ def pytest_xdist_auto_num_workers() -> int:
 def pytest_xdist_setupnodes() -> None:
     """Start what all of them use."""
     _forked.share()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection() -> None:
+    """Look for no garbage while everything is imported."""
+    gc.disable()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_finish() -> None:
+    """Look for garbage in what tests make only."""
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.hookimpl(trylast=True)
@@ -136,6 +156,40 @@ def project(tmp_path: Path) -> Path:
     folder = tmp_path / "project"
     folder.mkdir()
     return folder
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory, anvil: str) -> Iterator[Place]:
+    """A project with two bots, and a home with a running local cluster."""
+    from tests.place import Place  # which runs the `ape` of this file
+
+    place = Place(tmp_path_factory.mktemp("place"), anvil)
+    place.cluster("up")
+    yield place
+    place.cluster("down")
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """The application of a cluster, whose bots have no processes."""
+    from tests.server.machine import serving_cluster
+
+    with serving_cluster(tmp_path_factory.mktemp("cluster")) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def client(served: Cluster) -> Iterator[ClusterClient]:
+    """Our client for it, which leaves it empty."""
+    with served.client() as client:
+        yield client
+        served.machine.crashing = set()
+        for bot in client.bots.values():
+            bot.remove()
+        for group in client.variable_groups.values():
+            group.remove()
+        for credential in client.credentials.values():
+            credential.remove()
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -18,14 +17,6 @@ from tests.conftest import ROOT, run_ape
 from tests.place import Place
 
 pytestmark = pytest.mark.xdist_group("code")
-
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory, anvil: str) -> Iterator[Place]:
-    place = Place(tmp_path_factory.mktemp("place"), anvil)
-    place.cluster("up")
-    yield place
-    place.cluster("down")
 
 
 def processes_of(home: Path) -> list[str]:

@@ -129,6 +129,7 @@ def follow_logs(
     level: LogLevel = LogLevel.INFO,
     since: datetime | None = None,
     tail: int | None = None,
+    stop: threading.Event | None = None,
 ) -> Iterator[LogPiece | LogEnd]:
     """Follow logs side by side as their lines come, until the last bot is removed or can't be read any more.
 
@@ -137,13 +138,14 @@ def follow_logs(
         level: lowest level.
         since: time from which on.
         tail: most lines of each bot that were logged before; None for all.
+        stop: set by another thread to end sooner.
 
     Raises:
         ClusterError: there are too many bots.
     """
     _check_number(bots)
     pieces: queue.Queue[LogPiece | LogEnd] = queue.Queue(MOST_WAITING)
-    stopped = threading.Event()
+    stopped = stop or threading.Event()
 
     def put(piece: LogPiece | LogEnd) -> None:
         while not stopped.is_set():
@@ -172,8 +174,11 @@ def follow_logs(
         threading.Thread(target=read, args=(bot,), name=f"log of {bot.name}", daemon=True).start()
     left = len(bots)
     try:
-        while left:
-            piece = pieces.get()
+        while left and not stopped.is_set():
+            try:
+                piece = pieces.get(timeout=0.5)
+            except queue.Empty:
+                continue
             left -= isinstance(piece, LogEnd)
             yield piece
     finally:

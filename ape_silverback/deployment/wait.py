@@ -6,10 +6,12 @@ others more is asked, and that less and less often.
 
 from __future__ import annotations
 
+import math
+import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -17,7 +19,14 @@ from ape_silverback.cluster.types import ResourceStatus
 from ape_silverback.deployment.events import Event
 from ape_silverback.deployment.observed import status_or_error
 from ape_silverback.deployment.state import ACTIVE
-from ape_silverback.exceptions import ClusterError, Forbidden, NotFound, SilverbackError, Unauthorized
+from ape_silverback.exceptions import (
+    ClusterError,
+    ConfigurationError,
+    Forbidden,
+    NotFound,
+    SilverbackError,
+    Unauthorized,
+)
 
 if TYPE_CHECKING:
     from ape_silverback.cluster.client import Bot, ClusterClient
@@ -36,6 +45,24 @@ LONGEST_DELAY = 10
 """Longest delay between two looks, in units of ``Timing.poll``."""
 
 
+SETTLE = "SILVERBACK_SETTLE"
+"""The environment variable for ``Timing.settle``."""
+
+
+def _settle() -> float:
+    """Return what ``SILVERBACK_SETTLE`` sets, or the default."""
+    text = os.environ.get(SETTLE)
+    if not text:
+        return 7.0
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 0 <= seconds < math.inf:
+        raise ConfigurationError(f"{SETTLE}={text}: expected a number of seconds, 0 or more")
+    return seconds
+
+
 @dataclass(frozen=True)
 class Timing:
     """How long to wait, in seconds.
@@ -43,6 +70,7 @@ class Timing:
     Attributes:
         timeout: for a bot to be running and healthy, from the end of the writes.
         settle: for it to stay so, without a break: a bot that dies after some seconds isn't taken for healthy.
+            Default: the environment variable ``SILVERBACK_SETTLE``, or 7.
         start: for a bot to leave the state STOPPED after it was started, on a cluster that is slow to show it; no
             longer than ``timeout``.
         stop: for a running bot to stop before it is started again.
@@ -50,7 +78,7 @@ class Timing:
     """
 
     timeout: float = 180.0
-    settle: float = 7.0
+    settle: float = field(default_factory=_settle)
     start: float = 60.0
     stop: float = 60.0
     poll: float = 0.5

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from ape_silverback.project.discovery import find_bot_module
@@ -22,6 +22,15 @@ def bot_files(folder: Path, module: str) -> set[Path]:
     return needed_files(folder, found.name) if found else set()
 
 
+def bot_code(folder: Path, module: str) -> list[Path]:
+    """Return the Python files that a bot runs with, sorted: those of ``bot_files`` and in its packages."""
+    return sorted(file for place in bot_files(folder, module) for file in _python_files(place))
+
+
+def _python_files(place: Path) -> Iterable[Path]:
+    return place.rglob("*.py") if place.is_dir() else [place]
+
+
 def needed_files(folder: Path, module: str) -> set[Path]:
     """Return the files and packages of a project that a module needs, itself included.
 
@@ -36,7 +45,7 @@ def needed_files(folder: Path, module: str) -> set[Path]:
         if place is None or place in needed:
             continue
         needed.add(place)
-        for file in place.rglob("*.py") if place.is_dir() else [place]:
+        for file in _python_files(place):
             queue += _imports(folder, file)
     return needed
 

@@ -8,7 +8,7 @@ import select
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from subprocess import CompletedProcess
 from typing import Any
@@ -16,33 +16,12 @@ from typing import Any
 import pytest
 from pydantic import TypeAdapter
 
-from ape_silverback.cluster.client import ClusterClient
 from tests.conftest import ape_command, environment_of, run_ape
-from tests.server.machine import KEY, Cluster, serving_cluster
+from tests.server.machine import Cluster
 
 Run = Callable[..., CompletedProcess[str]]
 AtTerminal = Callable[..., str]
 INTERRUPT = "\x03"
-
-
-@pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    """A cluster."""
-    with serving_cluster(tmp_path_factory.mktemp("cluster")) as cluster:
-        yield cluster
-
-
-@pytest.fixture
-def client(served: Cluster) -> Iterator[ClusterClient]:
-    """Our client for it, which leaves it empty."""
-    with ClusterClient(base_url=served.url, headers={"X-API-Key": KEY}) as client:
-        yield client
-        for bot in client.bots.values():
-            bot.remove()
-        for group in client.variable_groups.values():
-            group.remove()
-        for credential in client.credentials.values():
-            credential.remove()
 
 
 @pytest.fixture
@@ -128,14 +107,6 @@ def terminal_session(
     assert not left, shown
     assert "Traceback" not in shown
     return shown
-
-
-def wait_for(condition: Callable[[], Any], seconds: float = 10) -> None:
-    """Wait until something holds."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited too long"
-        time.sleep(0.02)
 
 
 def documents(kind: Any, text: str) -> Any:

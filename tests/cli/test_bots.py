@@ -23,10 +23,11 @@ from ape_silverback.cli.shared.documents import (
 from ape_silverback.cluster.bot_errors import ErrorCount
 from ape_silverback.cluster.client import ClusterClient
 from ape_silverback.cluster.types import RestartPolicy
-from tests.cli.conftest import INTERRUPT, AtTerminal, Run, documents, runner, wait_for
+from tests.cli.conftest import INTERRUPT, AtTerminal, Run, documents, runner
 from tests.cluster.server import BOT, Reply, Request, answer, serving
 from tests.conftest import ape_command, environment_of
 from tests.server.machine import Cluster
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.xdist_group("cli-bots")
 NAMES = ("alpha", "beta", "gamma")
@@ -468,6 +469,18 @@ def test_update_that_cant_be_is_one_error_and_changes_nothing(
     before = client.bots
     assert says in run("bots", "update", "alpha", *options, code=code).stderr
     assert client.bots == before
+
+
+@pytest.mark.parametrize(
+    "command", [("start", "--all"), ("stop", "alpha", "--yes"), ("update", "alpha", "--image", "x")]
+)
+def test_a_wait_that_cant_be_is_refused_before_anything_is_sent(
+    run: Run, cluster: Cluster, client: ClusterClient, command: tuple[str, ...]
+) -> None:
+    before = {name: (bot, bot.status) for name, bot in client.bots.items()}
+    result = run("bots", *command, SILVERBACK_SETTLE="soon", code=1)
+    assert "SILVERBACK_SETTLE=soon: expected a number of seconds" in result.stderr
+    assert {name: (bot, bot.status) for name, bot in client.bots.items()} == before
 
 
 def test_stop_start_and_remove_give_a_result_for_each(run: Run, cluster: Cluster, client: ClusterClient) -> None:

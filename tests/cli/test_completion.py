@@ -9,10 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from ape_silverback.cluster.client import ClusterClient
 from tests.cluster.server import BOT, Reply, answer, in_turn, serving
 from tests.conftest import run_ape
-from tests.server.machine import KEY, Cluster, serving_cluster
+from tests.server.machine import Cluster, serving_cluster
 
 pytestmark = pytest.mark.xdist_group("cli-completion")
 
@@ -20,7 +19,7 @@ pytestmark = pytest.mark.xdist_group("cli-completion")
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     with serving_cluster(tmp_path_factory.mktemp("cluster")) as served:
-        with ClusterClient(base_url=served.url, headers={"X-API-Key": KEY}) as client:
+        with served.client() as client:
             for name in ("alpha", "beta"):
                 client.new_bot(name, "a/b:1", "ethereum", "mainnet", "alchemy")
             client.new_variable_group("rpc", {"KEY": "1"})

@@ -336,6 +336,16 @@ def committed(project: Path) -> str:
     return git("rev-parse", "HEAD")
 
 
+def test_watching_needs_a_cluster_that_runs_the_files_of_this_machine(run: Run, client: ClusterClient) -> None:
+    refused = run("deploy", "--watch", "--yes", code=1).stderr
+    assert "Error: --watch needs a cluster that runs the files of this machine, and " in refused
+    assert "`ape silverback cluster up` starts one" in refused
+    assert not client.bots
+    for option in (["--dry-run"], ["--format", "json"]):
+        assert f"--watch and {option[0]} can't be combined." in run("deploy", "--watch", *option, code=2).stderr
+    assert "--on-exit is for --watch." in run("deploy", "--on-exit", "stop", code=2).stderr
+
+
 def test_the_history_knows_commit_and_dirtiness(run: Run, client: ClusterClient, project: Path) -> None:
     commit = committed(project)
     run("deploy", "--tag", "git", "--yes")

@@ -33,7 +33,7 @@ silverback:
 
 
 @dataclass
-class Place:
+class Patient:
     """A machine with a project and a profile, to be broken before `doctor` looks at it."""
 
     home: Path
@@ -76,14 +76,14 @@ def behind(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 
 
 @pytest.fixture
-def place(home: Path, project: Path, anvil: str, behind: Cluster) -> Place:
-    place = Place(home, project, anvil, behind)
-    place.write()
-    return place
+def patient(home: Path, project: Path, anvil: str, behind: Cluster) -> Patient:
+    patient = Patient(home, project, anvil, behind)
+    patient.write()
+    return patient
 
 
-def test_where_all_is_well_nothing_is_an_error(place: Place) -> None:
-    found = place.findings()
+def test_where_all_is_well_nothing_is_an_error(patient: Patient) -> None:
+    found = patient.findings()
     assert {one.check for one in found if one.outcome == "ok"} >= {
         "versions",
         "configuration",
@@ -98,54 +98,54 @@ def test_where_all_is_well_nothing_is_an_error(place: Place) -> None:
     assert [one for one in found if one.outcome != "ok" and one.check != "engine"] == []
     [chain] = [one for one in found if one.check == "chain"]
     assert chain.text == "ethereum:local:foundry (of watcher) is chain 1337"
-    lines = place.doctor().stdout.splitlines()
+    lines = patient.doctor().stdout.splitlines()
     assert any(
         line.startswith("ok       profile        'lab' (silverback.profile in ape-config.yaml:7): http://127.0.0.1:")
         for line in lines
     )
 
 
-def a_key_of_the_section(place: Place) -> None:
-    place.more = "  acount: me\n"
+def a_key_of_the_section(patient: Patient) -> None:
+    patient.more = "  acount: me\n"
 
 
-def no_such_profile(place: Place) -> None:
-    place.profile = "labb"
+def no_such_profile(patient: Patient) -> None:
+    patient.profile = "labb"
 
 
-def a_dead_cluster(place: Place) -> None:
-    place.write("http://127.0.0.1:9")
+def a_dead_cluster(patient: Patient) -> None:
+    patient.write("http://127.0.0.1:9")
 
 
-def a_wrong_key(place: Place) -> None:
-    place.write(key="another")
+def a_wrong_key(patient: Patient) -> None:
+    patient.write(key="another")
 
 
-def a_host_that_isnt_one(place: Place) -> None:
-    place.write("lab")
+def a_host_that_isnt_one(patient: Patient) -> None:
+    patient.write("lab")
 
 
-def a_profile_that_others_read(place: Place) -> None:
-    place.profiles.chmod(0o644)
+def a_profile_that_others_read(patient: Patient) -> None:
+    patient.profiles.chmod(0o644)
 
 
-def an_ecosystem_without_its_plugin(place: Place) -> None:
-    place.network = "starknet:mainnet:alchemy"
+def an_ecosystem_without_its_plugin(patient: Patient) -> None:
+    patient.network = "starknet:mainnet:alchemy"
 
 
-def an_unknown_provider(place: Place) -> None:
-    place.network = "ethereum:local:foundri"
+def an_unknown_provider(patient: Patient) -> None:
+    patient.network = "ethereum:local:foundri"
 
 
-def a_dead_node(place: Place) -> None:
-    place.node = "http://127.0.0.1:9"
+def a_dead_node(patient: Patient) -> None:
+    patient.node = "http://127.0.0.1:9"
 
 
-def a_broken_profile_file(place: Place) -> None:
-    place.profiles.write_text("[profile.lab\n")
+def a_broken_profile_file(patient: Patient) -> None:
+    patient.profiles.write_text("[profile.lab\n")
 
 
-BROKEN: dict[Callable[[Place], None], tuple[str, str, str]] = {
+BROKEN: dict[Callable[[Patient], None], tuple[str, str, str]] = {
     a_key_of_the_section: ("configuration", "acount", ""),
     no_such_profile: ("profile", "labb", ""),
     a_broken_profile_file: ("profile", "profile.toml", ""),
@@ -160,18 +160,20 @@ BROKEN: dict[Callable[[Place], None], tuple[str, str, str]] = {
 
 
 @pytest.mark.parametrize("broken", BROKEN, ids=lambda one: one.__name__)
-def test_what_is_broken_is_an_error_of_its_check_with_its_cure(broken: Callable[[Place], None], place: Place) -> None:
-    broken(place)
+def test_what_is_broken_is_an_error_of_its_check_with_its_cure(
+    broken: Callable[[Patient], None], patient: Patient
+) -> None:
+    broken(patient)
     check, text, cure = BROKEN[broken]
-    errors = [one for one in place.findings(code=1) if one.outcome == "error"]
+    errors = [one for one in patient.findings(code=1) if one.outcome == "error"]
     assert check in {one.check for one in errors}, errors
     [first, *_] = [one for one in errors if one.check == check]
     assert text in first.text
     assert cure in (first.cure or "")
-    assert "1 error found" in place.doctor(code=1).stderr
+    assert "1 error found" in patient.doctor(code=1).stderr
 
 
-def test_a_node_on_another_chain_is_an_error(place: Place) -> None:
+def test_a_node_on_another_chain_is_an_error(patient: Patient) -> None:
     def other(request: Request) -> Any:
         from tests.stream.nodes import as_reply
 
@@ -181,17 +183,19 @@ def test_a_node_on_another_chain_is_an_error(place: Place) -> None:
         return as_reply([told] if isinstance(asked, list) else told)
 
     with serving(other) as node:
-        place.network = "ethereum:mainnet:node"
-        place.more = f"node:\n  ethereum:\n    mainnet:\n      uri: {node.url}\n"
-        [found] = [one for one in place.findings(code=1) if one.check == "chain"]
+        patient.network = "ethereum:mainnet:node"
+        patient.more = f"node:\n  ethereum:\n    mainnet:\n      uri: {node.url}\n"
+        [found] = [one for one in patient.findings(code=1) if one.check == "chain"]
     assert (found.outcome, "is chain 5, expected 1" in found.text) == ("error", True)
 
 
-def test_without_an_engine_or_a_cluster_there_are_warnings_with_what_needs_them(place: Place, tmp_path: Path) -> None:
-    place.path = str(tmp_path)
-    place.profiles.unlink()
-    place.profile = "null"
-    found = {one.check: one for one in place.findings()}
+def test_without_an_engine_or_a_cluster_there_are_warnings_with_what_needs_them(
+    patient: Patient, tmp_path: Path
+) -> None:
+    patient.path = str(tmp_path)
+    patient.profiles.unlink()
+    patient.profile = "null"
+    found = {one.check: one for one in patient.findings()}
     assert (found["engine"].outcome, "only `build`" in str(found["engine"].cure)) == ("warning", True)
     assert (found["profile"].outcome, found["profile"].text) == ("warning", "no cluster is configured")
 
@@ -207,14 +211,14 @@ def test_without_an_engine_or_a_cluster_there_are_warnings_with_what_needs_them(
     ],
 )
 def test_a_login_that_ended_or_will_is_told(
-    place: Place, behind: Cluster, login: dict[str, Any] | None, outcome: str, text: str
+    patient: Patient, behind: Cluster, login: dict[str, Any] | None, outcome: str, text: str
 ) -> None:
-    place.profiles.unlink()
-    place.profiles.parent.rmdir()
+    patient.profiles.unlink()
+    patient.profiles.parent.rmdir()
     platform = Platform(behind=behind)
     platform.add_cluster(platform.add_workspace("space", "Space"), "prod", "Prod", status=4)
-    with serving_platform(platform, place.home):
-        file = place.home / ".silverback" / "default.json"
+    with serving_platform(platform, patient.home):
+        file = patient.home / ".silverback" / "default.json"
         if login is None:
             file.unlink()
         else:
@@ -223,16 +227,16 @@ def test_a_login_that_ended_or_will_is_told(
             user = {"sub": OWNER, "preferred_username": "Ada"}
             tokens = {"access_token": TOKEN, "token_type": "Bearer", **login}
             file.write_text(json.dumps({"userinfo": user, "tokens": tokens}))
-        place.profile = "default"
+        patient.profile = "default"
         code = 1 if outcome == "error" or "refresh_token" in (login or {}) else 0  # this platform renews nothing
-        found = place.findings("-c", "space/prod", code=code)
+        found = patient.findings("-c", "space/prod", code=code)
     [one] = [one for one in found if one.check == "login"]
     assert (one.outcome, text in one.text) == (outcome, True)
 
 
-def test_the_report_has_versions_and_findings_and_no_secrets(place: Place) -> None:
-    text = place.doctor("--report").stdout
+def test_the_report_has_versions_and_findings_and_no_secrets(patient: Patient) -> None:
+    text = patient.doctor("--report").stdout
     assert text.startswith("- ape-silverback ")
     assert "| cluster | ok | " in text
     assert KEY not in text
-    assert str(place.home) not in text
+    assert str(patient.home) not in text

@@ -19,9 +19,10 @@ from ape_silverback.cli.shared.documents import (
     WorkspaceDocument,
 )
 from ape_silverback.cluster.client import ClusterClient
-from tests.cli.conftest import Run, documents, runner, terminal_session, wait_for
+from tests.cli.conftest import Run, documents, runner, terminal_session
 from tests.cli.platform import MANAGER, TOKEN, Platform, serving_platform
 from tests.server.machine import KEY, Cluster
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.xdist_group("cli-platform")
 CONFIGURATION = {"version": 1, "cpu": 2, "memory": 4, "networks": 3, "bots": 5, "bandwidth": 1, "duration": 6}
@@ -98,7 +99,7 @@ def test_a_workspace_is_made_renamed_and_deleted(run: Run, platform: Platform) -
 
 
 def test_a_workspace_whose_slug_is_taken_is_one_error(run: Run, platform: Platform) -> None:
-    assert "slug 'space' is taken" in run("workspaces", "new", "--slug", "space", code=1).stderr
+    assert "workspace 'space' exists already" in run("workspaces", "new", "--slug", "space", code=1).stderr
     assert len(platform.workspaces) == 2
 
 
@@ -210,7 +211,7 @@ def test_a_cluster_of_the_platform_is_used_as_any_other(run: Run, platform: Plat
         (["update", "space/moon", "-n", "x"], "workspace 'space' has no cluster 'moon'; known: prod, test", 1),
         (["migrate", "moon/prod", "-y"], "no workspace 'moon'", 1),
         (["info", "-c", "space/moon"], "workspace 'space' has no cluster 'moon'; known: prod, test", 1),
-        (["new", "-s", "prod"], "slug 'prod' is taken", 1),
+        (["new", "-s", "prod"], "cluster 'prod' exists already", 1),
         (["bots", "list", "-c", "space/moon"], "workspace 'space' has no cluster 'moon'; known: prod, test", 1),
         (["bots", "list", "-c", "moon/prod"], "no workspace 'moon'; known: space, void", 1),
         (["info"], "Clusters: space/prod, space/test", 1),

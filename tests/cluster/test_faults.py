@@ -24,6 +24,7 @@ from ape_silverback import exceptions
 from ape_silverback.cluster.base_client import Retries
 from ape_silverback.cluster.client import ClusterClient
 from ape_silverback.exceptions import ClusterError, RedirectRefused, SilverbackError
+from tests.certificates import make_certificate
 from tests.cluster.server import BOT, Behaviour, Reply, Server, answer, html, in_turn, serving
 
 KEY = "key-that-must-not-leak"
@@ -166,8 +167,7 @@ def test_plain_http_where_tls_should_be() -> None:
 
 
 def test_a_certificate_that_nobody_vouches_for(tmp_path: Path) -> None:
-    certificate, key = tmp_path / "c.pem", tmp_path / "k.pem"
-    make_certificate(certificate, key)
+    certificate, key = make_certificate(tmp_path)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate, key)
     with serving(in_turn(answer([]))) as server:
@@ -179,34 +179,6 @@ def test_a_certificate_that_nobody_vouches_for(tmp_path: Path) -> None:
             _ = client.bots
     check(caught.value, "TLSFailed", "certificate")
     assert not server.requests
-
-
-def make_certificate(certificate: Path, key: Path) -> None:
-    import datetime
-
-    from cryptography import x509
-    from cryptography.hazmat.primitives import hashes, serialization
-    from cryptography.hazmat.primitives.asymmetric import ec
-
-    private = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "127.0.0.1")])
-    now = datetime.datetime.now(datetime.timezone.utc)
-    signed = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(private.public_key())
-        .serial_number(1)
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
-        .sign(private, hashes.SHA256())
-    )
-    certificate.write_bytes(signed.public_bytes(serialization.Encoding.PEM))
-    key.write_bytes(
-        private.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
-    )
 
 
 # Redirects

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,27 +20,9 @@ from ape_silverback.deployment.result import DeployResult
 from ape_silverback.deployment.state import LocalState
 from ape_silverback.deployment.wait import Timing
 from ape_silverback.project.desired import DesiredBot, DesiredGroup, DesiredState
-from tests.server.machine import KEY, Cluster, serving_cluster
 
 QUICK = Timing(timeout=5, settle=0, start=2, stop=5, poll=0.02)
 VALUES = {"X": "x-1", "Y": "y-1", "Z": "z-1"}
-
-
-@pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    with serving_cluster(tmp_path_factory.mktemp("cluster")) as cluster:
-        yield cluster
-
-
-@pytest.fixture
-def client(served: Cluster) -> Iterator[ClusterClient]:
-    with ClusterClient(base_url=served.url, headers={"X-API-Key": KEY}) as client:
-        yield client
-        served.machine.crashing = set()
-        for bot in client.bots.values():
-            bot.remove()
-        for group in client.variable_groups.values():
-            group.remove()
 
 
 @pytest.fixture

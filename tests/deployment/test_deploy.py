@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -21,16 +21,9 @@ import pytest
 from ape_silverback.cli.shared.documents import LocalClusterDocument
 from tests.conftest import Ape, ape_command, environment_of
 from tests.place import BOT, CRASHING, Place
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.xdist_group("deploy")
-
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory, anvil: str) -> Iterator[Place]:
-    place = Place(tmp_path_factory.mktemp("place"), anvil)
-    place.cluster("up")
-    yield place
-    place.cluster("down")
 
 
 @pytest.fixture
@@ -299,6 +292,62 @@ def test_a_followed_log_shows_new_lines_and_ends_with_an_interrupt(place: Place)
         assert reader.wait(10) in (0, 130)
         assert "Traceback" not in reader.stderr.read()
     assert blocks == list(range(blocks[0], blocks[0] + 4)), "no line lost, none twice"
+
+
+@contextmanager
+def watching(place: Place, *arguments: str) -> Iterator[Callable[[str], str]]:
+    """`deploy --watch`, ended with an interrupt; yields what waits until it has shown a text, and returns all of it."""
+    command = [ape_command(), "silverback", "cluster", "deploy", "--yes", "--watch", *arguments]
+    shown: list[str] = []
+    environment = environment_of(place.home)
+    with subprocess.Popen(
+        command, cwd=place.project, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as process:
+        assert process.stdout is not None
+        output = process.stdout
+        reader = Thread(target=lambda: shown.extend(iter(output.readline, "")))
+        reader.start()
+
+        def shows(text: str) -> str:
+            wait_for(lambda: text in "".join(shown) or process.poll() is not None, 180)
+            so_far = "".join(shown)
+            assert text in so_far, so_far
+            return so_far
+
+        try:
+            yield shows
+        finally:
+            process.send_signal(signal.SIGINT)
+            reader.join(60)
+            assert process.wait(10) == 0, "".join(shown)
+
+
+@pytest.mark.usefixtures("deployed")
+def test_a_saved_file_restarts_the_bots_that_import_it(place: Place) -> None:
+    left, module = place.pid_of("left"), place.project / "bots" / "right.py"
+    before = module.read_text()
+    with watching(place) as shows:
+        shows("Watching the files of left, right. Ctrl-C to quit.")
+        pid = place.pid_of("right")
+        module.write_text(f"{before}\ndef broken(:\n")
+        shows("invalid syntax; not restarted: right")
+        assert place.pid_of("right") == pid
+        module.write_text(before.replace("Saw", "Looked at"))
+        shows("bots/right.py changed; restarting right")
+        shows("right: running and healthy")
+        shown = shows("Looked at block")
+        assert re.search(r"^left  .*Saw block", shown, re.MULTILINE)
+        assert re.search(r"^right .*Looked at block", shown, re.MULTILINE)
+        assert place.pid_of("right") != pid
+    shown = shows("Still running: left, right. To stop: ape silverback cluster bots stop left right")
+    assert "Traceback" not in shown
+    assert place.pid_of("left") == left, "it doesn't import the file"
+
+    with watching(place, "right", "--on-exit", "stop") as shows:
+        shows("Watching the files of right.")
+    shows("Stopped: right.")
+    assert re.search(r"^left +running.*\n(.*\n)*^right +stopped", place.cluster("bots", "list").stdout, re.MULTILINE)
+    module.write_text(before)
 
 
 def answer(place: Place, text: str, *arguments: str) -> str:

@@ -178,6 +178,19 @@ def test_all_problems_of_all_bots_are_told_at_once() -> None:
     assert "variable 'KEY' of group 'rpc'" in lines[2]
 
 
+def test_a_heartbeat_whose_variable_no_group_of_the_bot_has_is_refused_before_anything_is_sent() -> None:
+    beating = bot(heartbeat="BEAT_URL", environment=("watch",))
+    announced = frozenset({"heartbeat"})
+    refused = "a: no variable group of the bot has 'BEAT_URL', which its heartbeat"
+    for groups in ({}, {"other": {"BEAT_URL"}}):
+        with pytest.raises(DeployError, match=refused):
+            make_plan(desired(beating), live(groups={"watch": {"URL"}, **groups}, extensions=announced))
+    assert make_plan(desired(beating), live(groups={"watch": {"BEAT_URL"}}, extensions=announced)).writes
+    declared = desired(beating, groups={"watch": ("BEAT_URL",)})
+    assert make_plan(declared, live(extensions=announced), local=having("BEAT_URL")).writes
+    assert make_plan(desired(beating), live(groups={"watch": {"URL"}})).writes, "a cluster that sends no heartbeats"
+
+
 def test_bots_of_the_cluster_that_are_not_in_the_project_are_left_alone() -> None:
     plan = make_plan(desired(bot("a")), live(there(bot("a")), there(bot("stranger"))))
     assert [action.name for action in plan.actions] == ["a"]
@@ -368,6 +381,48 @@ def test_a_bot_that_goes_on_under_another_name_shares_its_account_with_no_one() 
     before = bot("old", account="me")
     plan = make_plan(desired(bot("a", account="me", renamed_from=("old",))), live(there(before)), recorded(before))
     assert [type(action) for action in plan.actions] == [UpdateBot]
+
+
+def test_an_account_that_another_bot_gives_up_is_used_once_that_bot_has_stopped() -> None:
+    before = bot("a", account="me"), bot("b", account="you")
+    wanted = bot("a", account="you"), bot("b", account="me"), bot("c")
+    known = LocalState(keyfiles={"me": "aa", "also-me": "aa"})
+    plan = make_plan(desired(*wanted), live(*map(there, before)), recorded(*before), known)
+    after = {action.name: action.after for action in plan.bot_actions}
+    a, b = (uuid5(SPACE, name) for name in "ab")
+    assert after == {"a": (b,), "b": (a,), "c": ()}
+    new = make_plan(desired(bot("a"), bot("c", account="also-me")), live(there(before[0])), recorded(before[0]), known)
+    assert new.of(CreateBot)[0].after == (a,)
+    stopped = make_plan(desired(*wanted), live(*(there(one, ResourceStatus.STOPPED) for one in before)))
+    assert not any(action.after for action in stopped.bot_actions)
+    with pytest.raises(DeployError, match="c: takes over account 'me' of a, which would go on running with it"):
+        make_plan(
+            desired(bot("a"), bot("c", account="me")),
+            live(there(before[0])),
+            recorded(before[0]),
+            plan_options=PlanOptions(restart=False),
+        )
+
+
+def test_a_saved_plan_notices_a_signer_that_came_since() -> None:
+    plan = make_plan(desired(bot(account="me")), live(), local=LocalState(keyfiles={"me": "aa", "also-me": "aa"}))
+
+    def is_still_right(*others: LiveBot) -> bool:
+        return fingerprint(live(*others), plan.looked_at) == plan.state
+
+    assert is_still_right(there(bot("other", account="you")))
+    assert is_still_right(there(bot("other", account="me"), ResourceStatus.STOPPED))
+    assert not is_still_right(there(bot("other", account="me")))
+    assert not is_still_right(there(bot("other", account="also-me")))
+    assert Plan.model_validate_json(plan.model_dump_json()).looked_at == plan.looked_at
+
+
+def test_a_plugin_of_an_account_that_the_image_lacks_is_warned_of_when_the_bot_starts() -> None:
+    known = LocalState(missing_plugins={"a": "ape-ledger"})
+    signing = bot(account="me")
+    [warning] = make_plan(desired(signing), live(), recorded(signing), known).warnings
+    assert warning.startswith("a: account 'me' needs ape-ledger, which the requirements of the bot's image don't name")
+    assert not make_plan(desired(signing), live(there(signing)), recorded(signing), known).warnings
 
 
 def test_two_names_of_one_address_are_one_account() -> None:

@@ -14,7 +14,8 @@ from ape_silverback.cluster.base_client import Retries
 from ape_silverback.cluster.client import ClusterClient
 from ape_silverback.cluster.types import ResourceStatus
 from ape_silverback.deployment.events import Event
-from ape_silverback.deployment.wait import Sight, Timing, Watched, verdict, wait_until_ready
+from ape_silverback.deployment.wait import SETTLE, Sight, Timing, Watched, verdict, wait_until_ready
+from ape_silverback.exceptions import ConfigurationError
 from tests.cluster.server import BOT, Reply, Request, answer, serving
 
 TIMING = Timing(timeout=100, settle=7, start=60)
@@ -56,6 +57,22 @@ def test_a_look_means_what_it_shows(sights: list[tuple[float, Sight]], ready: bo
     decided, shown = looks(*sights)
     assert decided is ready
     assert text.lower() in shown.lower()
+
+
+@pytest.mark.parametrize(("text", "seconds"), [(None, 7), ("", 7), ("0", 0), ("2.5", 2.5)])
+def test_a_variable_sets_how_long_bots_settle(text: str | None, seconds: float, monkeypatch: Any) -> None:
+    monkeypatch.delenv(SETTLE, raising=False)
+    if text is not None:
+        monkeypatch.setenv(SETTLE, text)
+    assert Timing().settle == seconds
+    assert Timing(settle=1).settle == 1
+
+
+@pytest.mark.parametrize("text", ["soon", "-1", "nan", "inf"])
+def test_a_variable_that_isnt_a_number_of_seconds_is_refused(text: str, monkeypatch: Any) -> None:
+    monkeypatch.setenv(SETTLE, text)
+    with pytest.raises(ConfigurationError, match=f"{SETTLE}={text}: expected a number of seconds, 0 or more"):
+        Timing()
 
 
 def test_a_bot_that_nothing_was_done_to_need_not_settle() -> None:

@@ -13,7 +13,8 @@ from demo.engine import Engine
 from tests.engines.conftest import Server
 from tests.engines.engine import IMAGE
 from tests.engines.registry import PASSWORD, REGISTRY, USER, Registry, running_registry
-from tests.engines.test_conformance import RUNNING, STOPPED, until, wait_for
+from tests.engines.test_conformance import RUNNING, STOPPED, until
+from tests.waiting import wait_for
 
 pytestmark = [
     pytest.mark.xdist_group("engines"),

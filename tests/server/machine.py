@@ -16,6 +16,7 @@ from typing import Any
 
 import uvicorn
 
+from ape_silverback.cluster.client import ClusterClient
 from ape_silverback.cluster.types import ClusterConfiguration, RestartPolicy
 from ape_silverback.server.alerts import Alerts
 from ape_silverback.server.app import make_app
@@ -33,6 +34,7 @@ NEVER = RestartPolicy(policy="never")
 class Process:
     started: datetime
     variables: dict[str, str]
+    account: str | None = None
     alive: bool = True
     ready: bool = False
     stubborn: bool = False
@@ -54,6 +56,8 @@ class Machine:
         self.starts: list[uuid.UUID] = []
         self.broken_for: set[uuid.UUID] = set()
         self.stubborn = False
+        self.twice: list[str] = []
+        """Accounts that a bot was started with while another one ran with it."""
 
     def check(self, image: str) -> None:
         pass
@@ -63,7 +67,9 @@ class Machine:
         assert bot not in self.processes or not self.processes[bot].alive, "two processes of one bot"
         if self.broken or bot in self.broken_for:
             raise ImageError("the folder is gone")
-        process = Process(datetime.now(timezone.utc), dict(run.variables), stubborn=self.stubborn)
+        process = Process(datetime.now(timezone.utc), dict(run.variables), run.account, stubborn=self.stubborn)
+        if run.account and any(one.alive and one.account == run.account for one in self.processes.values()):
+            self.twice.append(run.account)
         if run.image in self.crashing:
             process.alive, process.exit_code = False, 1
         self.processes[bot] = process
@@ -122,6 +128,10 @@ class Cluster:
     def environment(self) -> dict[str, str]:
         """What leads a command to it."""
         return {"SILVERBACK_CLUSTER_URI": self.url, "SILVERBACK_CLUSTER_API_KEY": KEY}
+
+    def client(self, **options: Any) -> ClusterClient:
+        """Return our client for it."""
+        return ClusterClient(base_url=self.url, headers={"X-API-Key": KEY}, **options)
 
     def log(self, bot: str, *lines: str) -> None:
         """Let a bot say something."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -18,13 +17,7 @@ from ape_silverback.server.supervisor import Supervisor
 from tests.conftest import Ape
 from tests.server.machine import KEY, Machine, serving_cluster
 from tests.server.sink import running_mail_server, running_sink
-
-
-def wait_until(condition: Callable[[], object], seconds: float = 30) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited too long"
-        time.sleep(0.02)
+from tests.waiting import wait_for
 
 
 def test_twenty_bots_that_crash_at_once_make_one_message(tmp_path: Path) -> None:
@@ -40,10 +33,10 @@ def test_twenty_bots_that_crash_at_once_make_one_message(tmp_path: Path) -> None
         alerts.begin()
         configuration = BotConfiguration(image="me/bot:1", ecosystem="ethereum", network="local", provider="node")
         bots = [supervisor.create(f"bot-{number}", configuration) for number in range(20)]
-        wait_until(lambda: all(bot.task.last_status == "RUNNING" for bot in store.bots()))
+        wait_for(lambda: all(bot.task.last_status == "RUNNING" for bot in store.bots()))
         for bot in bots:
             machine.end(bot.id, 1)
-        wait_until(lambda: sink.received)
+        wait_for(lambda: sink.received)
         alerts.end()
         supervisor.end()
     titles = [message["title"] for message in sink.received]
@@ -65,9 +58,9 @@ def test_what_runs_low_is_told_once_by_mail(tmp_path: Path) -> None:
         for name, amount in (("poor", "0.0021"), ("poor-too", "0.0021"), ("rich", "3.2")):
             bot = supervisor.create(name, BotConfiguration(**values, account=name.removesuffix("-too")))
             write_balance(tmp_path / "work" / str(bot.id), amount)
-        wait_until(lambda: all(bot.task.last_status == "RUNNING" for bot in store.bots()))
+        wait_for(lambda: all(bot.task.last_status == "RUNNING" for bot in store.bots()))
         alerts.begin()
-        wait_until(lambda: server.received)
+        wait_for(lambda: server.received)
         time.sleep(1.0)  # many looks
         alerts.end()
         supervisor.end()
@@ -111,7 +104,7 @@ def test_a_deployment_that_fails_or_is_rolled_back_is_told(tmp_path: Path) -> No
                     headers={"X-API-Key": KEY},
                     trust_env=False,
                 ).raise_for_status()
-            wait_until(lambda: sink.received)
+            wait_for(lambda: sink.received)
     [message] = sink.received
     assert message["message"].splitlines() == [
         "shop, deployment 2 by me@laptop: deployment failed: alpha failed: it stopped",

@@ -26,11 +26,11 @@ from ape_silverback.server.platform.clusters import TRANSITIONS, Clusters, Payme
 from ape_silverback.server.platform.payments import Payments, Wanted, settle
 from ape_silverback.server.platform.store import END_OF_TIME, ClusterRecord, PlatformStore
 from ape_silverback.server.platform.watcher import Watcher, product_for
-from tests.cli.conftest import wait_for
 from tests.cluster.server import Reply, Request, serving
 from tests.server.payer import Payer
 from tests.stream.nodes import forward
-from tests.stream.payments import STANDARD
+from tests.stream.payments import CONFIGURATIONS, STANDARD
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.xdist_group("local-clusters")
 STATUS = ResourceStatus
@@ -198,17 +198,6 @@ def test_nonsense_of_a_node_never_ends_the_watch(
 # Product codes
 
 
-configurations = st.builds(
-    ClusterConfiguration,
-    cpu=st.integers(1, 64),
-    memory=st.integers(1, 128),
-    networks=st.integers(1, 20),
-    bots=st.integers(1, 250),
-    bandwidth=st.integers(1, 250),
-    duration=st.integers(1, 120),
-)
-
-
 def record_of(cluster: uuid.UUID) -> ClusterRecord:
     now = datetime.now(timezone.utc)
     info = ClusterInfo(
@@ -217,7 +206,7 @@ def record_of(cluster: uuid.UUID) -> ClusterRecord:
     return ClusterRecord(uuid.uuid4(), info, None, None, None)
 
 
-@given(configurations, st.uuids(), st.integers(0, 31), st.integers(1, 255))
+@given(CONFIGURATIONS, st.uuids(), st.integers(0, 31), st.integers(1, 255))
 def test_a_product_code_pays_for_its_configuration_and_with_any_byte_changed_for_nothing(
     configuration: ClusterConfiguration, cluster: uuid.UUID, place: int, change: int
 ) -> None:

@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -15,13 +15,13 @@ from typing import Any
 import httpx
 import pytest
 
-from ape_silverback.cluster.client import ClusterClient
 from ape_silverback.cluster.types import BotConfiguration, RestartPolicy
 from ape_silverback.exceptions import ValidationFailed
 from ape_silverback.server.heartbeats import Heartbeats
 from ape_silverback.server.store import Store
 from ape_silverback.server.supervisor import Supervisor
 from tests.server.machine import KEY, NEVER, Machine, serving_cluster
+from tests.waiting import wait_for
 
 
 class Judge(ThreadingHTTPServer):
@@ -61,13 +61,6 @@ def judging() -> Iterator[Judge]:
         judge.shutdown()
 
 
-def wait_until(condition: Callable[[], object], seconds: float = 30) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited too long"
-        time.sleep(0.02)
-
-
 def test_only_healthy_bots_send_heartbeats_and_failures_hold_up_no_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -85,15 +78,15 @@ def test_only_healthy_bots_send_heartbeats_and_failures_hold_up_no_other(
             bots[name] = supervisor.create(name, BotConfiguration(**values, environment=(name,), heartbeat="BEAT"))
         store.add_group("broken", {"BEAT": "ftp://hunter2"})
         supervisor.create("broken", BotConfiguration(**values, environment=("broken",), heartbeat="BEAT"))
-        wait_until(lambda: all(bot.task.last_status == "RUNNING" for bot in store.bots()))
+        wait_for(lambda: all(bot.task.last_status == "RUNNING" for bot in store.bots()))
         heartbeats.begin()
-        wait_until(lambda: judge.heard["dies"] > 2)
+        wait_for(lambda: judge.heard["dies"] > 2)
         machine.end(bots["dies"].id, 1)
-        wait_until(lambda: store.bot(bots["dies"].id).task.last_status == "STOPPED")  # type: ignore[union-attr]
+        wait_for(lambda: store.bot(bots["dies"].id).task.last_status == "STOPPED")  # type: ignore[union-attr]
         time.sleep(0.2)
         heard = judge.heard["dies"]
         before = judge.heard["good"]
-        wait_until(lambda: judge.heard["good"] > before + 5)
+        wait_for(lambda: judge.heard["good"] > before + 5)
         heartbeats.end()
         supervisor.end()
         assert judge.heard["dies"] == heard, "a bot that died has no heartbeat"
@@ -107,7 +100,7 @@ def test_only_healthy_bots_send_heartbeats_and_failures_hold_up_no_other(
 
 def test_a_bot_is_made_and_changed_with_its_policies_and_its_heartbeat(tmp_path: Path) -> None:
     with serving_cluster(tmp_path) as cluster, judging() as judge:
-        client = ClusterClient(base_url=cluster.url, headers={"X-API-Key": KEY})
+        client = cluster.client()
         assert "heartbeat" in client.extensions
         client.new_variable_group("watch", {"BEAT": judge.address("beat")})
         configuration = BotConfiguration(

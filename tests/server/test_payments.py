@@ -15,9 +15,10 @@ from ape_silverback.cli.shared.documents import ClusterDocument, LocalClusterDoc
 from ape_silverback.server.daemon import LocalCluster
 from ape_silverback.server.platform.store import PlatformStore
 from demo.chain import find_anvil, running_anvil
-from tests.cli.conftest import Run, documents, runner, wait_for
+from tests.cli.conftest import Run, documents, runner
 from tests.deployment.test_deploy import BOT
 from tests.server.payer import Payer
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.xdist_group("payments")
 PLATFORM = ("--profile", "local-platform")

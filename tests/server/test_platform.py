@@ -22,8 +22,9 @@ from ape_silverback.server.platform.payments import Wanted
 from ape_silverback.version import __version__
 from demo.chain import find_anvil, free_port, running_anvil
 from tests.server.payer import HOUR, Payer
-from tests.server.test_server import gone, new_bot, pid_of, wait_for
+from tests.server.test_server import gone, new_bot, pid_of
 from tests.stream.payments import STANDARD
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.xdist_group("local-platform")
 STATUS = ResourceStatus

@@ -16,9 +16,9 @@ from ape_silverback.server.daemon import LocalCluster, Started
 from ape_silverback.server.platform.app import slug_of
 from ape_silverback.server.platform.payments import Wanted
 from ape_silverback.version import __version__
-from tests.cli.conftest import wait_for
 from tests.server.payer import Payer
 from tests.server.test_platform import client_of
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.xdist_group("local-platform-surface")
 

@@ -17,7 +17,6 @@ import httpx
 import pytest
 import yaml
 
-from ape_silverback.cluster.client import ClusterClient
 from tests.conftest import ROOT
 from tests.server.machine import KEY, Cluster, serving_cluster
 
@@ -28,7 +27,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     work = tmp_path_factory.mktemp("work")
     with serving_cluster(tmp_path_factory.mktemp("cluster"), expires=lambda: time.time() + 3600) as cluster:
         cluster.machine.work_folder = lambda bot: work / str(bot)  # type: ignore[method-assign]
-        client = ClusterClient(base_url=cluster.url, headers={"X-API-Key": KEY})
+        client = cluster.client()
         for name in ("steady", "dead"):
             client.new_bot(name, "me/bot:1", "ethereum", "mainnet", "node", account=f"{name}-account")
         folder = work / str(client.bots["steady"].id) / ".silverback-sessions"

@@ -8,7 +8,7 @@ import signal
 import sys
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -32,6 +32,7 @@ from ape_silverback.server.runtimes.cgroups import PREFIX, make_group, remove_gr
 from ape_silverback.server.runtimes.process import BOT_VARIABLE, ProcessRuntime
 from ape_silverback.server.store import BotRecord, Store
 from ape_silverback.server.supervisor import Supervisor
+from tests.waiting import wait_for
 
 STATUS = ResourceStatus
 QUICK = RestartPolicy(backoff=0.05, max_backoff=0.2, max_restarts=3)
@@ -76,13 +77,6 @@ if kind in ("deaf", "parent"):
 while True:
     time.sleep(0.05)
 """
-
-
-def wait_for(condition: Callable[[], Any], seconds: float = 30.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited too long"
-        time.sleep(0.02)
 
 
 @pytest.fixture

@@ -33,18 +33,12 @@ from ape_silverback.server.runtimes.process import ProcessRuntime
 from ape_silverback.server.store import BotRecord, Store
 from ape_silverback.server.supervisor import Supervisor
 from tests.server.machine import KEY, NEVER, Machine, serving_cluster
+from tests.waiting import wait_for
 
 STATUS = ResourceStatus
 CONFIGURATION = BotConfiguration(
     image="project:/nowhere#bot", ecosystem="ethereum", network="local", provider="foundry"
 )
-
-
-def wait_for(condition: Callable[[], Any], seconds: float = 10.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited too long"
-        time.sleep(0.02)
 
 
 # Every order of events, on a machine whose processes end when the test says so

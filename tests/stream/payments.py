@@ -9,12 +9,23 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from eth_abi.abi import encode
+from hypothesis import strategies as st
 
 from ape_silverback.apepay.contract import contract, contract_type
 from ape_silverback.apepay.rpc import HttpNode, RpcRequest
 from ape_silverback.cluster.types import ClusterConfiguration, ClusterTier
 
 STANDARD = ClusterTier.STANDARD.configuration()
+CONFIGURATIONS = st.builds(
+    ClusterConfiguration,
+    cpu=st.integers(1, 64),
+    memory=st.integers(1, 128),
+    networks=st.integers(1, 20),
+    bots=st.integers(1, 250),
+    bandwidth=st.integers(1, 250),
+    duration=st.integers(1, 120),
+)
+"""Whatever may be paid for."""
 CLUSTER_ID = uuid.UUID("12345678-1234-4234-9234-123456789abc")
 DAY = 24 * 60 * 60
 MIN_STREAM_LIFE = 60

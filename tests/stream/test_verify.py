@@ -21,7 +21,7 @@ from ape_silverback.stream.gate import require_trust
 from ape_silverback.stream.verify import Check, Report, verify, without_stream
 from tests.cluster.server import Reply, Request, answer, html, serving
 from tests.stream.nodes import as_reply, forward, public_node, refusal
-from tests.stream.payments import CLUSTER_ID, DAY, STANDARD, TOKEN, Payments
+from tests.stream.payments import CLUSTER_ID, CONFIGURATIONS, DAY, STANDARD, TOKEN, Payments
 
 NAMES = ("address", "pinned", "platform", "chain", "code", "controller", "stream", "product", "time")
 
@@ -283,18 +283,7 @@ def test_a_cluster_may_not_be_paid_for_twice_by_one_stream(payments: Payments) -
     assert (outcomes(once)["product"], outcomes(twice)["product"]) == ("pass", "fail")
 
 
-configurations = st.builds(
-    ClusterConfiguration,
-    cpu=st.integers(1, 64),
-    memory=st.integers(1, 128),
-    networks=st.integers(1, 20),
-    bots=st.integers(1, 250),
-    bandwidth=st.integers(1, 250),
-    duration=st.integers(1, 120),
-)
-
-
-@given(configuration=configurations, cluster_id=st.uuids(), place=st.integers(0, 31), change=st.integers(1, 255))
+@given(configuration=CONFIGURATIONS, cluster_id=st.uuids(), place=st.integers(0, 31), change=st.integers(1, 255))
 @settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 def test_a_product_code_with_any_other_byte_isnt_the_clusters(
     honest: Answers, configuration: ClusterConfiguration, cluster_id: uuid.UUID, place: int, change: int

@@ -7,94 +7,26 @@ import random
 import re
 import shutil
 import signal
-import socket
-import subprocess
-import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import httpx
 import psutil
 import pytest
 
 from ape_silverback.server.logs import files_of_log, read_log
-from ape_silverback.server.processes import read_json, with_variable
-from tests.conftest import ROOT
-from tests.trials.light_server import KEY, prepare
+from tests.trials.light_cluster import LightCluster
+from tests.waiting import wait_for
 
 pytestmark = [pytest.mark.trial, pytest.mark.xdist_group("staying-up")]
 
 
-def wait_for(condition: Callable[[], Any], seconds: float = 120.0) -> Any:
-    deadline = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < deadline, "waited too long"
-        time.sleep(0.05)
-    return found
-
-
-class Place:
-    """A folder with light bots, and the server for it, which can be killed and started again."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        prepare(folder)
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
-        self.server: subprocess.Popen[bytes] | None = None
-
-    def up(self) -> httpx.Client:
-        with (self.folder / "server.log").open("ab") as log:
-            command = [sys.executable, "-m", "tests.trials.light_server", str(self.folder), str(self.port)]
-            self.server = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log)
-        client = httpx.Client(base_url=f"http://127.0.0.1:{self.port}", headers={"X-API-Key": KEY}, timeout=60)
-
-        def answers() -> bool:
-            assert self.server is not None
-            assert self.server.poll() is None, (self.folder / "server.log").read_text()[-3000:]
-            with suppress(httpx.TransportError):
-                return client.get("/health").status_code == 200
-            return False
-
-        wait_for(answers)
-        return client
-
-    def kill(self) -> None:
-        assert self.server is not None
-        self.server.kill()
-        self.server.wait()
-
-    def down(self) -> None:
-        if self.server and self.server.poll() is None:
-            self.server.terminate()
-            self.server.wait(60)
-
-    def body(self, name: str, kind: str) -> dict[str, Any]:
-        image = f"project:{self.folder}#{kind}"
-        return {"name": name, "image": image, "ecosystem": "ethereum", "network": "local", "provider": "foundry"}
-
-    def run_file(self, bot: str) -> dict[str, Any]:
-        return read_json(self.folder / "kept" / "bots" / bot / "run.json") or {}
-
-    def log(self, bot: str) -> Path:
-        return self.folder / "kept" / "bots" / bot / "log"
-
-    def processes(self, bot: str) -> list[int]:
-        return with_variable(f"_SILVERBACK_BOT={bot}")
-
-    def witness(self, bot: str) -> list[str]:
-        file = self.folder / "witness" / bot
-        return file.read_text().split() if file.exists() else []
-
-
 @pytest.fixture
-def place(tmp_path: Path) -> Iterator[Place]:
-    made = Place(tmp_path / "place")
+def light(tmp_path: Path) -> Iterator[LightCluster]:
+    made = LightCluster(tmp_path / "place")
     yield made
     if made.server and made.server.poll() is not None:
         made.up().close()
@@ -109,21 +41,21 @@ def beats_of(log: Path) -> dict[int, list[int]]:
     return found
 
 
-def test_fifty_kills_of_the_server_lose_nothing_and_run_nothing_twice(place: Place) -> None:
+def test_fifty_kills_of_the_server_lose_nothing_and_run_nothing_twice(light: LightCluster) -> None:
     chance = random.Random(14)
-    client = place.up()
+    client = light.up()
     untouched = [
-        client.post("/bots", json=place.body(f"untouched-{number}", "beat")).json()["id"] for number in range(4)
+        client.post("/bots", json=light.body(f"untouched-{number}", "beat")).json()["id"] for number in range(4)
     ]
     for bot in untouched:
-        wait_for(lambda bot=bot: place.run_file(bot).get("ready"))
-    pids = {bot: place.run_file(bot)["bot"] for bot in untouched}
+        wait_for(lambda bot=bot: light.run_file(bot).get("ready"))
+    pids = {bot: light.run_file(bot)["bot"] for bot in untouched}
     groups: list[str] = []
     bots: dict[str, str] = {}
     writes = 0
     for life in range(50):
         stop_at = time.monotonic() + chance.uniform(0.05, 1.2)
-        killer = threading.Timer(stop_at - time.monotonic(), place.kill)
+        killer = threading.Timer(stop_at - time.monotonic(), light.kill)
         killer.start()
         number = 0
         with suppress(httpx.TransportError):
@@ -132,7 +64,7 @@ def test_fifty_kills_of_the_server_lose_nothing_and_run_nothing_twice(place: Pla
                 name = f"g-{life}-{number}"
                 if client.post("/vars", params={"name": name}, json={"A": name}).status_code == 200:
                     groups.append(name)
-                made = client.post("/bots", json=place.body(f"b-{life}-{number}", "rest"))
+                made = client.post("/bots", json=light.body(f"b-{life}-{number}", "rest"))
                 if made.status_code == 200:
                     bots[made.json()["name"]] = made.json()["id"]
                 writes += 2
@@ -147,7 +79,7 @@ def test_fifty_kills_of_the_server_lose_nothing_and_run_nothing_twice(place: Pla
                     writes += 1
         killer.join()
         client.close()
-        client = place.up()
+        client = light.up()
         there = {bot["name"]: bot for bot in client.get("/bots").json()}
         assert set(groups) <= {group["name"] for group in client.get("/vars").json()}
         assert set(bots) <= set(there)
@@ -159,12 +91,12 @@ def test_fifty_kills_of_the_server_lose_nothing_and_run_nothing_twice(place: Pla
     wait_for(lambda: all(bot["task"]["last_status"] in settled for bot in client.get("/bots").json()))
     for bot in client.get("/bots").json():
         running = bot["task"]["last_status"] == "RUNNING"
-        assert len(place.processes(bot["id"])) == running, (bot["name"], bot["task"])
-        assert "TWICE" not in place.witness(bot["id"])
+        assert len(light.processes(bot["id"])) == running, (bot["name"], bot["task"])
+        assert "TWICE" not in light.witness(bot["id"])
     lines = 0
     for bot, pid in pids.items():
-        assert place.witness(bot) == [str(pid)], "it was never interrupted"
-        [(seen, numbers)] = beats_of(place.log(bot)).items()
+        assert light.witness(bot) == [str(pid)], "it was never interrupted"
+        [(seen, numbers)] = beats_of(light.log(bot)).items()
         assert seen == pid
         assert numbers == list(range(1, len(numbers) + 1)), "no line is lost or doubled"
         lines += len(numbers)
@@ -172,33 +104,33 @@ def test_fifty_kills_of_the_server_lose_nothing_and_run_nothing_twice(place: Pla
     client.close()
 
 
-def test_sixty_kills_between_a_start_and_its_record_run_nothing_twice_and_forget_nothing(place: Place) -> None:
+def test_sixty_kills_between_a_start_and_its_record_run_nothing_twice_and_forget_nothing(light: LightCluster) -> None:
     chance = random.Random(34)
     twice = 0
     for _ in range(60):
-        client = place.up()
+        client = light.up()
         bots = {bot["name"]: bot["id"] for bot in client.get("/bots").json()}
         if "aimed" not in bots:
-            bots["aimed"] = client.post("/bots", json=place.body("aimed", "rest")).json()["id"]
+            bots["aimed"] = client.post("/bots", json=light.body("aimed", "rest")).json()["id"]
         bot = bots["aimed"]
         client.post(f"/bots/{bot}/stop")
         wait_for(lambda bot=bot, client=client: client.get(f"/bots/{bot}/status").json() == 7)
         asked = threading.Thread(target=lambda bot=bot, client=client: _started(client, bot))
         asked.start()
         time.sleep(chance.uniform(0.0, 0.08))
-        place.kill()
+        light.kill()
         asked.join()
         client.close()
-        client = place.up()
+        client = light.up()
         if client.get(f"/bots/{bot}/status").json() == 7:
             client.post(f"/bots/{bot}/start")
         wait_for(lambda bot=bot, client=client: client.get(f"/bots/{bot}/status").json() == 4)
-        twice += len(place.processes(bot)) != 1
+        twice += len(light.processes(bot)) != 1
         client.close()
-        place.kill()
+        light.kill()
     assert twice == 0
-    assert "TWICE" not in place.witness(bot)
-    print(f"\n60 aimed kills, {len(place.witness(bot))} starts, none twice")
+    assert "TWICE" not in light.witness(bot)
+    print(f"\n60 aimed kills, {len(light.witness(bot))} starts, none twice")
 
 
 def _started(client: httpx.Client, bot: str) -> None:
@@ -207,46 +139,46 @@ def _started(client: httpx.Client, bot: str) -> None:
 
 
 @pytest.mark.parametrize("which", ["shim", "bot", "both"])
-def test_twenty_kills_of_what_runs_a_bot_leave_one_bot_each_time(place: Place, which: str) -> None:
-    client = place.up()
-    bot = client.post("/bots", json=place.body("one", "beat")).json()["id"]
+def test_twenty_kills_of_what_runs_a_bot_leave_one_bot_each_time(light: LightCluster, which: str) -> None:
+    client = light.up()
+    bot = client.post("/bots", json=light.body("one", "beat")).json()["id"]
     took = []
     for _ in range(20):
         wait_for(lambda: client.get(f"/bots/{bot}/status").json() == 4)
-        run = place.run_file(bot)
+        run = light.run_file(bot)
         begun = time.monotonic()
         for key, name in (("pid", "shim"), ("bot", "bot")):
             if which in (name, "both"):
                 with suppress(ProcessLookupError):
                     os.kill(run[key], signal.SIGKILL)
-        wait_for(lambda run=run: place.run_file(bot).get("bot") not in (None, 0, run["bot"]))
+        wait_for(lambda run=run: light.run_file(bot).get("bot") not in (None, 0, run["bot"]))
         wait_for(lambda: client.get(f"/bots/{bot}/status").json() == 4)
         took.append(time.monotonic() - begun)
-        assert len(place.processes(bot)) == 1
-    assert "TWICE" not in place.witness(bot)
-    assert len(place.witness(bot)) == 21
+        assert len(light.processes(bot)) == 1
+    assert "TWICE" not in light.witness(bot)
+    assert len(light.witness(bot)) == 21
     took.sort()
     print(f"\n20 kills of {which}: back after {took[10]:.1f} s (median), {took[-1]:.1f} s at most")
     client.close()
 
 
-def test_a_flood_is_bounded_on_disk_and_in_memory(place: Place) -> None:
-    client = place.up()
-    bot = client.post("/bots", json=place.body("flood", "flood")).json()["id"]
-    other = client.post("/bots", json=place.body("other", "beat")).json()["id"]
-    wait_for(lambda: place.run_file(bot).get("bot"))
-    shim = psutil.Process(place.run_file(bot)["pid"])
+def test_a_flood_is_bounded_on_disk_and_in_memory(light: LightCluster) -> None:
+    client = light.up()
+    bot = client.post("/bots", json=light.body("flood", "flood")).json()["id"]
+    other = client.post("/bots", json=light.body("other", "beat")).json()["id"]
+    wait_for(lambda: light.run_file(bot).get("bot"))
+    shim = psutil.Process(light.run_file(bot)["pid"])
     begun, most_disk, most_memory, most_of_server, slowest = time.monotonic(), 0, 0, 0, 0.0
-    written = psutil.Process(place.run_file(bot)["bot"])
-    assert place.server is not None
-    server = psutil.Process(place.server.pid)
+    written = psutil.Process(light.run_file(bot)["bot"])
+    assert light.server is not None
+    server = psutil.Process(light.server.pid)
     seconds = float(os.environ.get("FLOOD_SECONDS", "60"))
     while time.monotonic() - begun < seconds:
         asked = time.monotonic()
         client.get("/bots")
         slowest = max(slowest, time.monotonic() - asked)
         sizes = 0
-        for file in files_of_log(place.log(bot)):
+        for file in files_of_log(light.log(bot)):
             with suppress(FileNotFoundError):
                 sizes += file.stat().st_size
         most_disk, most_memory = max(most_disk, sizes), max(most_memory, shim.memory_info().rss)
@@ -255,7 +187,7 @@ def test_a_flood_is_bounded_on_disk_and_in_memory(place: Place) -> None:
     rate = written.io_counters().write_chars / (time.monotonic() - begun) / 1e6
     assert most_disk <= 50 * 1024 * 1024
     assert most_memory < 30e6
-    beats = beats_of(place.log(other))
+    beats = beats_of(light.log(other))
     assert all(numbers == list(range(1, len(numbers) + 1)) for numbers in beats.values())
     print(
         f"\na flood of {rate:.0f} MB/s for {seconds:.0f} s: at most {most_disk / 1e6:.0f} MB of log, "
@@ -271,15 +203,15 @@ def test_bots_live_on_a_full_disk_of_four_megabytes_and_the_loss_is_told(tmp_pat
     home = tmp_path / "home"
     home.mkdir()
     assert os.system(f"mount -t tmpfs -o size=4m tmpfs {home}") == 0, "only root can mount a small disk"
-    place = Place(home / "place")
+    light = LightCluster(home / "place")
     try:
-        client = place.up()
+        client = light.up()
         filler = home / "filler"
         filler.write_bytes(b"x" * 1_500_000)
-        bots = [client.post("/bots", json=place.body(f"beat-{number}", "beat")).json()["id"] for number in range(3)]
-        bots.append(client.post("/bots", json=place.body("burst", "burst")).json()["id"])
-        wait_for(lambda: all(place.run_file(bot).get("ready") for bot in bots))
-        pids = {bot: place.run_file(bot)["bot"] for bot in bots}
+        bots = [client.post("/bots", json=light.body(f"beat-{number}", "beat")).json()["id"] for number in range(3)]
+        bots.append(client.post("/bots", json=light.body("burst", "burst")).json()["id"])
+        wait_for(lambda: all(light.run_file(bot).get("ready") for bot in bots))
+        pids = {bot: light.run_file(bot)["bot"] for bot in bots}
         wait_for(lambda: shutil.disk_usage(home).free < 8192)
         refused = client.post("/vars", params={"name": "group"}, json={"A": "x" * 60_000}).status_code
         begun, slowest = time.monotonic(), 0.0
@@ -288,17 +220,17 @@ def test_bots_live_on_a_full_disk_of_four_megabytes_and_the_loss_is_told(tmp_pat
             assert len(client.get("/bots").json()) == 4
             slowest = max(slowest, time.monotonic() - asked)
             time.sleep(0.1)
-        assert {bot: place.run_file(bot)["bot"] for bot in bots} == pids, "none was started again"
+        assert {bot: light.run_file(bot)["bot"] for bot in bots} == pids, "none was started again"
         assert all(psutil.Process(pid).is_running() for pid in pids.values())
         filler.unlink()
         told = rb" WARNING:  (\d+) lines of this log were dropped: there was no room on the disk\n"
-        wait_for(lambda: all(re.search(told, read_log(place.log(bot))) for bot in bots))
+        wait_for(lambda: all(re.search(told, read_log(light.log(bot))) for bot in bots))
         time.sleep(2)
         lost = {}
         for bot, pid in pids.items():
-            lines = read_log(place.log(bot))
+            lines = read_log(light.log(bot))
             lost[bot] = sum(map(int, re.findall(told, lines)))
-            [(seen, numbers)] = beats_of(place.log(bot)).items()
+            [(seen, numbers)] = beats_of(light.log(bot)).items()
             assert seen == pid
             burst = 120_000 - lines.count(b" " + b"x" * 99 + b"\n") if bot == bots[-1] else 0
             assert lost[bot] == numbers[-1] - len(numbers) + burst, "what is missing is what is told"
@@ -310,24 +242,24 @@ def test_bots_live_on_a_full_disk_of_four_megabytes_and_the_loss_is_told(tmp_pat
         )
         client.close()
     finally:
-        place.down()
+        light.down()
         os.system(f"umount -l {home}")
 
 
-def test_what_bots_that_rest_cost(place: Place) -> None:
-    client, lines = place.up(), []
-    assert place.server is not None
-    server = psutil.Process(place.server.pid)
+def test_what_bots_that_rest_cost(light: LightCluster) -> None:
+    client, lines = light.up(), []
+    assert light.server is not None
+    server = psutil.Process(light.server.pid)
     bots: list[str] = []
     for count in (0, 20, 100):
         while len(bots) < count:
-            bots.append(client.post("/bots", json=place.body(f"rest-{len(bots)}", "rest")).json()["id"])
+            bots.append(client.post("/bots", json=light.body(f"rest-{len(bots)}", "rest")).json()["id"])
         wait_for(lambda: all(bot["task"]["last_status"] == "RUNNING" for bot in client.get("/bots").json()), 300)
         time.sleep(5)
         before, begun = sum(server.cpu_times()[:2]), time.monotonic()
         time.sleep(30)
         share = (sum(server.cpu_times()[:2]) - before) / (time.monotonic() - begun)
-        shims = [psutil.Process(place.run_file(bot)["pid"]) for bot in bots]
+        shims = [psutil.Process(light.run_file(bot)["pid"]) for bot in bots]
         resident = [shim.memory_info().rss for shim in shims] or [0]
         own = [shim.memory_full_info().pss for shim in shims] or [0]
         spent = sum(sum(shim.cpu_times()[:2]) for shim in shims)
@@ -338,7 +270,7 @@ def test_what_bots_that_rest_cost(place: Place) -> None:
         )
         assert share < 0.06
     for number in range(150):
-        bot = client.post("/bots", json=place.body(f"stopped-{number}", "rest")).json()["id"]
+        bot = client.post("/bots", json=light.body(f"stopped-{number}", "rest")).json()["id"]
         client.post(f"/bots/{bot}/stop")
     times = []
     for _ in range(20):

@@ -24,7 +24,8 @@ from ape_silverback.cli.shared.gate import no_verify_option, pass_gate
 from ape_silverback.cli.shared.options import cluster_options
 from ape_silverback.cli.shared.output import value_text
 from ape_silverback.cli.shared.plan_text import key_text, show_plan
-from ape_silverback.cli.shared.terminal import confirm, echo, note, style, warn
+from ape_silverback.cli.shared.terminal import complain, confirm, echo, note, style, warn
+from ape_silverback.cli.shared.watch import check_watchable, watch
 
 if TYPE_CHECKING:
     from ape_silverback.deployment.plan import Plan, PlanOptions
@@ -51,6 +52,17 @@ if TYPE_CHECKING:
 @click.option(
     "--push/--no-push", default=True, show_default=True, help="With --build: push them, since a cluster pulls them."
 )
+@click.option(
+    "--watch",
+    "watching",
+    is_flag=True,
+    help="Then show the bots' logs, and restart the bots that import a file when it is saved. For a local cluster.",
+)
+@click.option(
+    "--on-exit",
+    type=click.Choice(["keep", "stop"], case_sensitive=False),
+    help="With --watch: what becomes of the bots after Ctrl-C. Default: ask; keep where stdin isn't a terminal.",
+)
 @no_verify_option
 @events_option
 @cluster_options
@@ -65,6 +77,8 @@ def deploy(
     rollback: bool,
     build: bool,
     push: bool,
+    watching: bool,
+    on_exit: str | None,
     no_verify: bool,
     format_: str,
     profile: str | None,
@@ -82,11 +96,14 @@ def deploy(
         ape silverback cluster deploy --dry-run
         ape silverback cluster deploy blocks --yes
         ape silverback cluster deploy --target production --strategy rolling --rollback
+        ape silverback cluster deploy --yes --watch
     """
     from ape_silverback.deployment.session import open_session
-    from ape_silverback.exceptions import NoClusterError
+    from ape_silverback.deployment.watch import BotCode
+    from ape_silverback.exceptions import DeployFailed, NoClusterError
     from ape_silverback.images.build import Build
 
+    _refuse_beside_watch(ctx)
     plan_options, apply_options = plan_options_of(options, bots), apply_options_of(options, rollback)
     request = request_of(options, bots, profile, cluster)
     saved = None
@@ -98,6 +115,8 @@ def deploy(
         request = replace(request, target=saved.target)
     try:
         with open_session(request, warn) as session:
+            if watching:
+                check_watchable(session.connection)
             if dry_run:
                 desired = session.resolve()
                 _show_desired(desired)  # before anything that can fail: it is what was asked for
@@ -107,16 +126,25 @@ def deploy(
             pass_gate(session.connection, session.stream, no_verify=no_verify)
             with session.deployer.lock():
                 images: list[DesiredBot] = []
+                code = None
                 if saved is not None:
                     plan = saved
                     session.deployer.check(plan)
                 else:
                     desired = session.resolve()
+                    code = BotCode(desired.bots) if watching else None
                     plan = _adopting(session, desired, session.plan(desired, plan_options), plan_options, yes)
                     images = session.to_build(plan, desired) if build else []
                 if build and not images:
                     note(_nothing_to_build(session, plan))
-                apply(session, plan, apply_options, yes=yes, format_=format_, images=images, build=Build(push))
+                try:
+                    apply(session, plan, apply_options, yes=yes, format_=format_, images=images, build=Build(push))
+                except DeployFailed as error:
+                    if code is None:
+                        raise
+                    complain(f"Error: {error}")
+            if code is not None:
+                watch(session.connection.client, code, apply_options.timing, on_exit)
     except NoClusterError:
         if not dry_run:
             raise
@@ -131,6 +159,24 @@ def _adopting(session: DeploySession, desired: DesiredState, plan: Plan, plan_op
     them = "it" if len(plan.strangers) == 1 else "them"
     confirm(f"{', '.join(plan.strangers)}: on {plan.cluster}, not deployed by this project. Take {them} over?", yes)
     return session.plan(desired, replace(plan_options, adopt=True))
+
+
+def _refuse_beside_watch(ctx: click.Context) -> None:
+    """Refuse options that make no sense with ``--watch``, and the one that makes none without it.
+
+    Raises:
+        click.UsageError: there is one; names it.
+    """
+    from click.core import ParameterSource
+
+    given = {name for name in ctx.params if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE}
+    if not ctx.params["watching"]:
+        if "on_exit" in given:
+            raise click.UsageError("--on-exit is for --watch.")
+        return
+    for name, option in (("dry_run", "--dry-run"), ("plan_file", "--plan"), ("format_", "--format")):
+        if name in given and ctx.params[name] != "text":
+            raise click.UsageError(f"--watch and {option} can't be combined.")
 
 
 def _nothing_to_build(session: DeploySession, plan: Plan) -> str:

@@ -69,7 +69,7 @@ def apply(
         if plan.writes:
             confirm(f"Apply this to {plan.cluster}?", yes)
         left = "Changes in flight will complete; run the same command again for the rest."
-        with _interruptible() as stop, progress(left) as shown:
+        with interruptible() as stop, progress(left) as shown:
             events = session.apply(
                 plan, apply_options, images=images, build=build, stop=stop, show_line=note, source=source
             )
@@ -104,7 +104,7 @@ def _show_result(result: DeployResult, as_json: bool, interrupted: bool) -> None
 
 
 @contextmanager
-def _interruptible() -> Iterator[threading.Event]:
+def interruptible() -> Iterator[threading.Event]:
     """Make the first interrupt end a deployment after what is in flight, and a second one at once."""
     stop = threading.Event()
 

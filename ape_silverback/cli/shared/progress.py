@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
-
-import click
 
 from ape_silverback.cli.shared.terminal import complain, echo_indented, note, safe_line
 
@@ -88,13 +85,13 @@ def progress(interrupted: str, done: str = "ready") -> Iterator[Progress]:
         raise
 
 
-def show_until_ready(client: ClusterClient, names: Sequence[str]) -> dict[str, str]:
+def show_until_ready(client: ClusterClient, names: Sequence[str], timing: Timing) -> dict[str, str]:
     """Wait until bots run and are healthy, with progress; return those that failed, and why."""
     from ape_silverback.deployment.wait import wait_until_ready
 
     failures = []
     with progress(f"Started, and not waited for any longer: {', '.join(names)}.") as shown:
-        for event in wait_until_ready(client, names, _timing()):
+        for event in wait_until_ready(client, names, timing):
             shown.show(event)
             failures += [event] if event.kind in ("failed", "skipped") else []
     for event in failures:
@@ -102,40 +99,29 @@ def show_until_ready(client: ClusterClient, names: Sequence[str]) -> dict[str, s
     return {event.name: event.text for event in failures}
 
 
-def show_until_stopped(client: ClusterClient, names: Sequence[str]) -> dict[str, str]:
+def show_until_stopped(client: ClusterClient, names: Sequence[str], timing: Timing) -> dict[str, str]:
     """Wait until bots have stopped, with progress; return those that haven't, and why."""
     from ape_silverback.deployment.wait import wait_until_stopped
 
     failed: dict[str, str] = {}
     with progress(f"The cluster goes on stopping {', '.join(names)}.", done="applied") as shown:
-        for event in wait_until_stopped(client, names, _timing()):
+        for event in wait_until_stopped(client, names, timing):
             shown.show(event)
             failed |= {event.name: event.text} if event.kind == "failed" else {}
     return failed
 
 
-def show_restart(client: ClusterClient, bots: Sequence[Bot]) -> dict[str, str]:
+def show_restart(client: ClusterClient, bots: Sequence[Bot], timing: Timing) -> dict[str, str]:
     """Restart bots, and wait until they run and are healthy, with progress; return those that failed, and why."""
     from ape_silverback.deployment.apply import restart_bots
 
     failed: dict[str, str] = {}
     names = [bot.name for bot in bots]
     with progress(f"The cluster goes on restarting {', '.join(names)}.", done="applied") as shown:
-        for event in restart_bots(client, bots, _timing()):
+        for event in restart_bots(client, bots, timing):
             shown.show(event)
             failed |= {event.name: event.text} if event.kind == "failed" else {}
-    return failed | show_until_ready(client, [name for name in names if name not in failed])
-
-
-def _timing() -> Timing:
-    """Return how long to wait, with the settling of ``SILVERBACK_SETTLE``, as in `deploy`."""
-    from ape_silverback.deployment.wait import Timing
-
-    settle = os.environ.get("SILVERBACK_SETTLE")
-    try:
-        return Timing(settle=float(settle)) if settle else Timing()
-    except ValueError:
-        raise click.ClickException(f"SILVERBACK_SETTLE={settle}: expected a number of seconds") from None
+    return failed | show_until_ready(client, [name for name in names if name not in failed], timing)
 
 
 def show_failure(event: Event) -> None:

@@ -149,7 +149,8 @@ def warn(text: str) -> None:
 
 def complain(text: str) -> None:
     """Print what went wrong with one of many things, on stderr."""
-    note(style(text, fg="red"))
+    body = text.lstrip("\n")
+    note(text[: len(text) - len(body)] + style(body, fg="red"))
 
 
 def error_text(text: str) -> str:
@@ -225,6 +226,15 @@ def confirm(question: str, yes: bool) -> None:
     if not answer:
         note("Nothing was changed.")
         raise click.exceptions.Exit(1)
+
+
+def agreed(question: str) -> bool:
+    """Ask the terminal something that changes nothing if the answer is no; none, as after Ctrl-C, is no."""
+    try:
+        return click.confirm(_plain_line(question), err=True)
+    except (click.Abort, SystemExit):  # Ape makes an exit of an interrupt
+        note("")
+        return False
 
 
 def ask(text: str, *, hidden: bool = False, default: str | None = None) -> str:

@@ -86,9 +86,11 @@ def new(
     from ape_silverback.cli.shared.documents import BotDocument
     from ape_silverback.cli.shared.progress import show_until_ready
     from ape_silverback.config.reader import read_section
+    from ape_silverback.deployment.wait import Timing
     from ape_silverback.project.desired import Overrides
     from ape_silverback.project.resolver import resolve
 
+    timing = Timing()
     options = Overrides(
         network=network,
         account=account,
@@ -105,7 +107,7 @@ def new(
         [wanted] = desired.bots
         made = connection.client.new_bot(name, **dict(wanted.configuration), identity=connection.client.new_id())
         note(f"{name}: created")
-        failed = show_until_ready(connection.client, [name]) if wait else {}
+        failed = show_until_ready(connection.client, [name], timing) if wait else {}
         now = connection.client.bots.get(name, made)
         document = BotDocument.of(now, now.status)
     show(document.data(), format_, lambda: echo(f"{name}: {failed.get(name, document.state)}"))
@@ -154,8 +156,11 @@ def update(
         ape silverback cluster bots update blocks --account deployer --restart
     """
     from ape_silverback.cli.shared.documents import BotDocument
+    from ape_silverback.cli.shared.progress import show_restart
     from ape_silverback.deployment.state import ACTIVE
+    from ape_silverback.deployment.wait import Timing
 
+    timing = Timing()
     if groups and clear_vars:
         raise click.UsageError("--group and --clear-vars can't be combined.")
     with connected_for_writing(profile, cluster, no_verify) as connection:
@@ -187,7 +192,7 @@ def update(
             note(f"{bot.name}: nothing to change")
         failed = {}
         if runs and restart:
-            failed = _restart(client, bot)
+            failed = show_restart(client, [bot], timing)
         elif runs and changes:
             note(f"{bot.name} keeps its old configuration until it restarts; pass --restart to restart it.")
         elif changes:
@@ -232,9 +237,3 @@ def _check_there(kind: str, names: Sequence[str], known: Collection[str]) -> Non
 def _show_changes(old: dict[str, Any], new: dict[str, Any]) -> None:
     rows = [(key.replace("_", "-"), value_text(old[key]), value_text(value)) for key, value in new.items()]
     show_table(("", "OLD", "NEW"), rows, err=True)
-
-
-def _restart(client: ClusterClient, bot: Bot) -> dict[str, str]:
-    from ape_silverback.cli.shared.progress import show_restart
-
-    return show_restart(client, [bot])

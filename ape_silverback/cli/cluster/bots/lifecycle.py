@@ -48,12 +48,14 @@ def start(
         ape silverback cluster bots start blocks
     """
     from ape_silverback.cli.shared.progress import show_until_ready
+    from ape_silverback.deployment.wait import Timing
 
+    timing = Timing()
     with connected_for_writing(profile, cluster, no_verify) as connection:
         chosen = choose("bot", connection.client.bots, names, every)
         results = each(chosen, lambda bot: bot.start(), "started")
         if wait:
-            results = _after(results, partial(show_until_ready, connection.client))
+            results = _after(results, partial(show_until_ready, connection.client, timing=timing))
     show_results(results, format_)
 
 
@@ -91,14 +93,16 @@ def stop(
         ape silverback cluster bots stop blocks --yes
     """
     from ape_silverback.cli.shared.progress import show_until_stopped
+    from ape_silverback.deployment.wait import Timing
 
+    timing = Timing()
     with connected_for_writing(profile, cluster, no_verify) as connection:
         chosen = choose("bot", connection.client.bots, names, every)
         if chosen:
             confirm(f"Stop {', '.join(chosen)} on {connection.label}?", yes)
         results = each(chosen, lambda bot: bot.stop(), "stopped")
         if wait:
-            results = _after(results, partial(show_until_stopped, connection.client))
+            results = _after(results, partial(show_until_stopped, connection.client, timing=timing))
     show_results(results, format_)
 
 
