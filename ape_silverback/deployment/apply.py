@@ -341,7 +341,8 @@ class _Application:
                 self._group(action.name).remove()
                 return _Done("removed variable group")
             case CreateBot():
-                made = self.client.new_bot(action.name, **dict(action.configuration), identity=action.id)
+                configuration = dict(action.configuration)
+                made = self.client.new_bot(action.name, **configuration, identity=action.id, look_first=False)
                 return _Done("created", made=made.id)
             case RemoveBot():
                 return self._remove(action)

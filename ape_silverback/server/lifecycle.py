@@ -23,13 +23,25 @@ TRANSITIONS: Mapping[ResourceStatus, frozenset[ResourceStatus]] = {
 }
 """State → the states that may follow it."""
 
+WHAT_IT_DOES: Mapping[ResourceStatus, str] = {
+    CREATED: "it is starting",
+    PROVISIONING: "it is starting",
+    STARTUP: "it is starting",
+    RUNNING: "it is running",
+    SHUTDOWN: "it is stopping",
+    STOPPED: "it has stopped",
+    DEPROVISIONING: "it is being removed",
+    REMOVED: "it was removed",
+}
+"""State → what a bot in it does, for people."""
+
 ALIVE = frozenset({STARTUP, RUNNING, SHUTDOWN})
 """States in which there is a process."""
 
 BY_USER, BY_CLUSTER, BY_ITSELF, BY_SIGNAL, NEVER_RAN = "user", "cluster", "exited", "signal", "failed-to-start"
 """Stop codes."""
 
-STOP_REASONS = {BY_USER: "stopped by its user", BY_CLUSTER: "the cluster was taken down"}
+STOP_REASONS = {BY_USER: "stopped by the user", BY_CLUSTER: "the cluster was taken down"}
 
 
 class ImpossibleTransition(Exception):

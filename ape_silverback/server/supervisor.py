@@ -40,6 +40,7 @@ from ape_silverback.server.lifecycle import (
     STOP_REASONS,
     STOPPED,
     TRANSITIONS,
+    WHAT_IT_DOES,
     BusyError,
     GoneError,
     ImpossibleTransition,
@@ -218,7 +219,7 @@ class Supervisor:
             match bot.status:
                 case ResourceStatus.STOPPED:
                     self.store.set_restarts(bot.id, RestartStatus())
-                    self._start(self._reload(bot), "by its user")
+                    self._start(self._reload(bot), "by the user")
                 case ResourceStatus.SHUTDOWN:
                     self._rewrite(bot, SHUTDOWN, wanted=True)
                 case ResourceStatus.DEPROVISIONING:
@@ -346,7 +347,7 @@ class Supervisor:
             return BotHealth(healthy=False, reason=f"unreachable since {since}: its node {seen.node} doesn't answer")
         if bot.status is not RUNNING:
             reason = bot.task.stopped_reason if bot.status is STOPPED else None
-            return BotHealth(healthy=False, reason=reason or f"it is {bot.status.name.lower()}")
+            return BotHealth(healthy=False, reason=reason or WHAT_IT_DOES[bot.status])
         return self.work.health(bot)
 
     # The watch
@@ -548,7 +549,7 @@ class Supervisor:
                     self.store.set_restarts(bot.id, RestartStatus())
                     self._enter_startup(self._reload(bot))
             if again:
-                self._launch(self._reload(bot), "by its user")
+                self._launch(self._reload(bot), "by the user")
             return
         if seen.interrupted:  # no crash of the bot: its node was away, or was told to take no bots
             with self.store.transaction():
