@@ -72,7 +72,7 @@ def missing_plugins(project: Path, config: Path | None, bots: Iterable[DesiredBo
     found = {}
     for bot in bots:
         package = packages.get(bot.configuration.account or "")
-        with suppress(BuildError):  # `build` tells
+        with suppress(BuildError):  # `build` reports it
             if package and not is_required(project, config, package):
                 found[bot.name] = package
     return found

@@ -1,6 +1,6 @@
 """Waits until bots run and are healthy, or have stopped. Looking isn't judging: a bad answer is looked at again.
 
-``verdict`` decides, and is pure. The cluster's ``/health`` tells in one request which bots are ready; only of the
+``verdict`` decides, and is pure. The cluster's ``/health`` shows in one request which bots are ready; only of the
 others more is asked, and that less and less often.
 """
 
@@ -99,7 +99,7 @@ class Sight:
         present: whether the cluster has it.
         status: None where this look doesn't tell.
         healthy: whether the cluster calls it healthy.
-        is_sure: whether the cluster tells what became of the bot's task, so that a bot that looks stopped is.
+        is_sure: whether the cluster reports what became of the bot's task, so that a bot that looks stopped is.
         reason: why it stopped.
         crash: why it last crashed while it was waited for, on a cluster that has started it again since.
     """
@@ -305,7 +305,7 @@ class _Look:
     def _is_due(self, name: str, elapsed: float) -> bool:
         """Return whether to ask for this bot's own status: of one that is unhealthy for long, less and less often.
 
-        Most bots are healthy soon, which the cluster's health tells of all of them at once. When one that still looks
+        Most bots are healthy soon, which the cluster's health shows for all of them at once. When one that still looks
         stopped would count as failed, it is asked.
         """
         first = self._timing.poll * LONGEST_DELAY
