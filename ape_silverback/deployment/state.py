@@ -5,7 +5,7 @@ Values only: ``observed`` and ``history`` read them, ``planner`` compares them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
@@ -239,8 +239,3 @@ class LocalState:
 
 
 NOTHING_LOCAL = LocalState()
-
-
-def names_of(bots: Iterable[RecordedBot | LiveBot]) -> str:
-    """Return the bots' names for a message."""
-    return ", ".join(bot.name for bot in bots)

@@ -37,6 +37,9 @@ BASE = f"{REPOSITORY}:stable"
 USER = "harambe"
 WORKDIR = f"/home/{USER}/project"
 
+SESSIONS = ".silverback-sessions"
+"""Where the bot SDK keeps its state. A new volume gets the owner of what is there in the image."""
+
 FOLDER = ".silverback-images"
 """Folder for Containerfiles in a project; the public tool writes its own there under other names."""
 
@@ -168,7 +171,7 @@ def _base(base: str, python: str | None) -> _Layer:
             "USER root",
             f"WORKDIR {WORKDIR}",
             f"RUN (id {USER} || useradd --create-home --user-group {USER} || adduser -D {USER}) \\",
-            f"    && chown {USER}:{USER} .",
+            f"    && mkdir -p {SESSIONS} && chown {USER}:{USER} . {SESSIONS}",
             f"USER {USER}",
             f'ENV PATH="$PATH:/home/{USER}/.local/bin"',
             *check,

@@ -40,6 +40,7 @@ from ape_silverback.server.lifecycle import (
     STOP_REASONS,
     STOPPED,
     TRANSITIONS,
+    WHAT_IT_DOES,
     BusyError,
     GoneError,
     ImpossibleTransition,
@@ -346,7 +347,7 @@ class Supervisor:
             return BotHealth(healthy=False, reason=f"unreachable since {since}: its node {seen.node} doesn't answer")
         if bot.status is not RUNNING:
             reason = bot.task.stopped_reason if bot.status is STOPPED else None
-            return BotHealth(healthy=False, reason=reason or f"it is {bot.status.name.lower()}")
+            return BotHealth(healthy=False, reason=reason or WHAT_IT_DOES[bot.status])
         return self.work.health(bot)
 
     # The watch

@@ -14,7 +14,7 @@ import pytest
 from ape_silverback.cluster.client import ClusterClient
 from ape_silverback.deployment.plan import Drift
 from tests.cli.conftest import AtTerminal, Run, documents
-from tests.conftest import APE, environment_of
+from tests.conftest import ape_command, environment_of
 from tests.server.machine import Cluster
 
 pytestmark = pytest.mark.xdist_group("ownership")
@@ -388,7 +388,7 @@ def test_an_account_whose_plugin_the_image_lacks_is_warned_of(
 
     def warned() -> list[str]:
         environment = {**environment_of(home), **served.environment, "PYTHONPATH": str(place), "COLUMNS": "300"}
-        command = [APE, "silverback", "cluster", "plan"]
+        command = [ape_command(), "silverback", "cluster", "plan"]
         result = subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, check=False)
         assert result.returncode in (0, 2), result.stderr
         return [line for line in result.stderr.splitlines() if "needs ape-paper" in line]

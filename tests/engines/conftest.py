@@ -21,7 +21,7 @@ from ape_silverback.server.runtimes.loading import RuntimeChoice, write_choice
 from demo.chain import free_port
 from demo.engine import Engine, missing, running_engine
 from tests.conftest import ROOT
-from tests.engines.engine import BOT_IMAGE, IMAGE, busybox_archive
+from tests.engines.engine import BOT_IMAGE, IMAGE, KEEPING_IMAGE, busybox_archive
 from tests.engines.served import KEY
 
 RUNTIMES = ("process", "docker", "swarm")
@@ -39,6 +39,7 @@ def engine() -> Iterator[Engine]:
             client.init_swarm(advertise_addr="127.0.0.1", listen_addr=f"127.0.0.1:{free_port()}")
             client.close()
             started.import_image(busybox_archive(), IMAGE, BOT_IMAGE)
+            started.import_image(busybox_archive("home/harambe/project/.silverback-sessions"), KEEPING_IMAGE, BOT_IMAGE)
             yield started
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -62,6 +63,11 @@ class Server:
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What makes ``ape`` use it."""
+        return {"SILVERBACK_CLUSTER_URI": self.url, "SILVERBACK_CLUSTER_API_KEY": KEY}
 
     def client(self) -> ClusterClient:
         """Return our client for it."""

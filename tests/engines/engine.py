@@ -31,12 +31,16 @@ IMAGE = "127.0.0.1:1/silverback-test/bot:1"
 node of a swarm asks for an image that it has, too."""
 
 
-def busybox_archive() -> bytes:
-    """Return a file system with a shell, and with ``bot.sh`` as the bot SDK's own command."""
+KEEPING_IMAGE = "127.0.0.1:1/silverback-test/keeping:1"
+"""The same with the folder that the bot SDK keeps its state in, as our own images have it."""
+
+
+def busybox_archive(*more: str) -> bytes:
+    """Return a file system with a shell, more folders, and ``bot.sh`` as the bot SDK's own command."""
     assert BUSYBOX
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as archive:
-        for name in ("bin", "etc", "home", "home/harambe", "home/harambe/project", "tmp"):
+        for name in ("bin", "etc", "home", "home/harambe", "home/harambe/project", "tmp", *more):
             folder = tarfile.TarInfo(name)
             folder.type, folder.mode = tarfile.DIRTYPE, 0o755 if name != "tmp" else 0o1777
             folder.uid = folder.gid = 1000 if name.startswith("home/") else 0

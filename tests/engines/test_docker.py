@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import socket
+from pathlib import Path
+
 import pytest
 
 from ape_silverback.cluster.client import ClusterClient
+from ape_silverback.cluster.types import ResourceStatus
+from tests.conftest import run_ape
 from tests.engines.conftest import Server
 from tests.engines.test_conformance import RUNNING, STOPPED, messages, new_bot, until
 from tests.waiting import wait_for
@@ -40,6 +45,22 @@ def test_variables_are_in_no_label_and_no_name(client: ClusterClient, server: Se
     assert host["CapDrop"] == ["ALL"]
     assert "no-new-privileges" in host["SecurityOpt"]
     assert not [bind for bind in host["Binds"] if bind.startswith("/")], "a folder of this machine"
+
+
+def test_status_shows_that_an_image_is_being_pulled_and_stop_ends_that(
+    client: ClusterClient, server: Server, home: Path, project: Path
+) -> None:
+    client.new_variable_group("group-one", {})
+    where = {"ecosystem": "ethereum", "network": "local", "provider": "foundry", "environment": ["group-one"]}
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # a registry that doesn't answer
+        image = f"127.0.0.1:{silent.getsockname()[1]}/never/there:1"
+        bot = client.new_bot(name="one", image=image, **where)
+        command = ("silverback", "cluster", "status")
+        shown = lambda: run_ape(home, project, command, **server.environment).stdout  # noqa: E731
+        wait_for(lambda: f"pulling {image}" in shown())
+        assert bot.status is ResourceStatus.STARTUP
+        bot.stop()
+    until(bot, STOPPED)
 
 
 def test_an_image_that_isnt_there_is_the_reason_why_a_bot_doesnt_start(client: ClusterClient, server: Server) -> None:

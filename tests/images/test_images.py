@@ -551,7 +551,7 @@ def base_image() -> bytes:
             tar.addfile(entry, io.BytesIO(text.encode()))
 
         libraries: set[str] = set()
-        for name in ("sh", "id", "chown", "cat", "ls", "touch"):
+        for name in ("sh", "id", "chown", "cat", "ls", "mkdir", "touch"):
             program = shutil.which(name)
             assert program, name
             tar.add(os.path.realpath(program), f"bin/{name}")
@@ -655,6 +655,7 @@ def test_a_built_image_runs_its_bot_and_a_change_of_code_keeps_the_layers_below(
         "ape compile with A.json",
     ]
     assert set(files_there.split()) == {
+        *(".silverback-sessions", "./.silverback-sessions:"),
         *(".", "..", "./bots:", "./bots/blocks:", "./contracts:", "ape-config.yaml", "requirements.txt"),
         *("contracts", "A.json", "bots", "blocks", "__init__.py", "lib.py", "bot.py", "steps.log", "written"),
     }

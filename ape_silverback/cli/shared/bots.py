@@ -100,12 +100,16 @@ def _work_of(bot: BotDocument) -> tuple[str, str, str]:
 
 
 def _reason_of(bot: BotDocument) -> str:
-    """Return why a bot is down and when it starts again, or what is wrong with one that runs."""
+    """Return why a bot is or was down and when it starts again, what its start waits for, or what is wrong with it."""
     match bot.state:
         case "stopped":
             reason = bot.reason
             if bot.restarts and bot.restarts.next_start:
                 reason = f"{next_start_text(bot.restarts.next_start)}: {reason or 'it ended'}"
+        case "startup" if bot.reason:
+            reason = bot.reason
+        case "startup" if bot.restarts and bot.restarts.count and bot.restarts.crashes:
+            reason = f"restart {bot.restarts.count}: {bot.restarts.crashes[-1].reason}"
         case "running" if bot.health and not bot.health.healthy:
             reason = bot.health.reason
         case _:

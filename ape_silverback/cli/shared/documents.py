@@ -62,7 +62,7 @@ class BotDocument(Document):
     """End of its latest run, from clusters that tell."""
     exit_code: int | None = None
     reason: str | None = None
-    """Why it stopped, from clusters that tell."""
+    """Why it stopped, or what its start waits for, such as its image; from clusters that tell."""
     health: BotHealth | None = None
     """Whether it does its work, from clusters that announce `health-details`."""
     restarts: RestartStatus | None = None
@@ -88,7 +88,7 @@ class BotDocument(Document):
             started=task.started_at if task else None,
             stopped=task.stopped_at if task else None,
             exit_code=task.exit_code if task else None,
-            reason=task.stopped_reason if task else None,
+            reason=(task.reason if state is ResourceStatus.STARTUP else task.stopped_reason) if task else None,
             health=bot.health,
             restarts=bot.restarts,
         )

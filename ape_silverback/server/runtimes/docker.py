@@ -7,27 +7,22 @@ registry. Variables aren't in labels or names; anyone who may use the engine can
 from __future__ import annotations
 
 import io
-import os
 import re
 import shutil
 import tarfile
-import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from datetime import datetime, timezone
+from datetime import datetime
 from pathlib import Path, PurePosixPath
-from typing import IO, Any, cast
+from typing import Any
 from uuid import UUID
 
-import docker
-import requests
-from docker.context import ContextAPI
-from docker.errors import APIError, DockerException, ImageNotFound, NotFound
-from docker.types import CancellableStream
-from docker.utils import kwargs_from_env, parse_repository_tag
+from docker.errors import APIError, DockerException, NotFound
+from docker.types import LogConfig
 from requests.exceptions import RequestException
 
+from ape_silverback.server.health import HEARTBEAT
 from ape_silverback.server.runtimes import (
     GONE,
     Capabilities,
@@ -38,36 +33,32 @@ from ape_silverback.server.runtimes import (
     RuntimeSettings,
     State,
 )
+from ape_silverback.server.runtimes.containers import (
+    BOT_LABEL,
+    CLUSTER_LABEL,
+    EXTENSION_FOLDER,
+    LOG_OPTIONS,
+    MOST_PROCESSES,
+    SESSIONS,
+    Layouts,
+    environment_of,
+    labels_of,
+    sessions_archive,
+)
+from ape_silverback.server.runtimes.engine import (
+    TIMEOUT,
+    Engine,
+    Followed,
+    connect,
+    engine_of_environment,
+    moment,
+    unix_time,
+)
 from ape_silverback.server.runtimes.engine_log import Answer, EngineLog
-
-LABEL = "io.ape-silverback"
-CLUSTER_LABEL, BOT_LABEL, NAME_LABEL = f"{LABEL}.cluster", f"{LABEL}.bot", f"{LABEL}.name"
+from ape_silverback.server.runtimes.launch import Launch
 
 IMAGE = re.compile(r"(?=.{1,4096}$)[A-Za-z0-9][\w.\-:/]*(?:@sha256:[0-9a-f]{64})?")
 """Roughly an image reference; the engine knows it exactly."""
-
-TIMEOUT = 30
-"""Seconds that the engine gets for an answer."""
-
-SESSIONS = ".silverback-sessions"
-"""Where the bot SDK keeps its state and records, in the folder that it runs in."""
-
-SDK_FOLDER = "/home/harambe/project"
-"""Work folder of the bot SDK's images, and of ours. What a bot writes there is known, so the rest can be read-only."""
-
-SDK_WRITES = (
-    *(f"/home/harambe/{name}" for name in (".ape", ".cache", ".silverback")),
-    *(f"{SDK_FOLDER}/{name}" for name in (".build", ".cache")),
-)
-
-TMP = "/tmp"  # noqa: S108 - of the container
-
-NO_USER = "65534:65534"
-"""Who a bot is whose image names no user, or root."""
-
-MOST_PROCESSES = 512
-LOG_OPTIONS = {"max-size": "10m", "max-file": "3"}
-"""The engine's own copy of a log is only on the way to the cluster's."""
 
 DRAIN = 10.0
 """Seconds that the log of a container that ended may take to arrive before its end is told anyway."""
@@ -80,9 +71,6 @@ REFRESH = 5.0
 
 LARGEST_FILE = 16 * 1024 * 1024
 """Bytes; larger files of a work folder aren't copied."""
-
-Engine = Any
-"""The low-level client of PyPI ``docker``, whose types are incomplete."""
 
 
 class DockerRuntime:
@@ -105,13 +93,12 @@ class DockerRuntime:
         self._ended_at: dict[str, float] = {}
         self._started: dict[str, datetime] = {}
         self._copied: dict[UUID, float] = {}
-        self.folders: dict[str, frozenset[str]] = {}
+        self._layouts = Layouts(engine, settings.cluster)
 
     @classmethod
     def settle(cls, options: Mapping[str, str]) -> dict[str, str]:
         """Return the options to keep: with the engine that the environment names now, so that it stays the same one."""
-        found = _engine_of_environment()
-        return {**found, **options}
+        return {**engine_of_environment(), **options}
 
     @classmethod
     def create(cls, settings: RuntimeSettings) -> DockerRuntime:
@@ -140,7 +127,7 @@ class DockerRuntime:
             ImageError: the image can't be run.
         """
         self.check(run.image)
-        self._launches[run.bot] = Launch(self, run)
+        self._launches[run.bot] = Launch(self.engine, run, self._create)
         return {}
 
     def poll(self, bots: Mapping[UUID, State]) -> dict[UUID, Observation]:
@@ -176,8 +163,10 @@ class DockerRuntime:
         return self._folder(bot) / "log"
 
     def work_folder(self, bot: UUID) -> Path:
-        """Return a copy of what the SDK keeps of a bot, at most some seconds old."""
+        """Return what a bot reports, else a copy of what the SDK keeps of it, at most some seconds old."""
         folder = self._folder(bot) / "work"
+        if (folder / HEARTBEAT).exists():
+            return folder
         if time.monotonic() - self._copied.get(bot, -REFRESH) >= REFRESH:
             self._copied[bot] = time.monotonic()
             with suppress(DockerException, RequestException, OSError, tarfile.TarError):
@@ -208,6 +197,40 @@ class DockerRuntime:
                 log.close()
             with suppress(NotFound):
                 self.engine.remove_container(container["Id"], v=True, force=True)
+
+    def _create(self, run: Run, image: Mapping[str, Any]) -> str:
+        """Create a bot's container, with everything that it may write to, in place of those that it had."""
+        self.remove_containers(run.bot)
+        engine, layout, limits = self.engine, self._layouts.of(image), run.limits
+        with suppress(APIError):  # it is there
+            engine.create_volume(self.volume(run.bot), labels=labels_of(self.settings, run))
+        host = engine.create_host_config(
+            network_mode=self.settings.options.get("network", "bridge"),
+            binds=[f"{self.volume(run.bot)}:{layout.sessions}"],
+            read_only=layout.is_sdk,
+            tmpfs=dict.fromkeys(layout.scratch, "rw,exec,mode=1777") or None,
+            init=True,
+            cap_drop=["ALL"],
+            security_opt=["no-new-privileges"],
+            pids_limit=MOST_PROCESSES,
+            mem_limit=limits.memory,
+            memswap_limit=limits.memory,
+            nano_cpus=int(limits.cpus * 1e9) if limits.cpus else None,
+            log_config=LogConfig(type="json-file", config=LOG_OPTIONS),
+        )
+        created = engine.create_container(
+            run.image,
+            command=layout.command,
+            name=f"silverback-{run.name}-{str(run.bot)[:8]}",
+            environment=environment_of(run, layout, f"{layout.sessions}/{EXTENSION_FOLDER}"),
+            volumes=[layout.sessions, *layout.brought],
+            host_config=host,
+            labels=labels_of(self.settings, run),
+            user=layout.user,
+        )
+        container = str(created["Id"])
+        engine.put_archive(container, layout.sessions, sessions_archive(run.name))
+        return container
 
     def _observe(self, bot: UUID, container: Mapping[str, Any] | None, *, starting: bool) -> Observation:
         launch = self._launches.get(bot)
@@ -278,7 +301,7 @@ class DockerRuntime:
             "stdout": 1,
             "stderr": 1,
             "timestamps": 1,
-            "since": _unix(since) if since else 0,
+            "since": unix_time(since) if since else 0,
         }
         url = f"{self.engine.base_url}/v{self.engine.api_version}{path}"
         answer = self.engine.get(url, params=parameters, stream=True, timeout=(TIMEOUT, 60.0))
@@ -333,237 +356,3 @@ class DockerRuntime:
 
     def _folder(self, bot: UUID) -> Path:
         return self.settings.folder / str(bot)
-
-
-class Followed:
-    """An answer of the engine that another thread may end, while it is read."""
-
-    def __init__(self, answer: requests.Response) -> None:
-        self.answer = answer
-        self.raw = cast("IO[bytes]", answer.raw)
-
-    def close(self) -> None:
-        """End it, and the read that waits for more of it."""
-        CancellableStream(iter(()), self.answer).close()
-
-
-class Launch:
-    """One start of a bot, in a thread: pull, create, start.
-
-    Attributes:
-        note: what it is doing.
-        failure: why the bot couldn't be started; None while it isn't known, or when it was.
-        finished: whether there is nothing more to come.
-    """
-
-    def __init__(self, runtime: DockerRuntime, run: Run) -> None:
-        self.runtime = runtime
-        self.run = run
-        self.note: str | None = None
-        self.failure: str | None = None
-        self.finished = False
-        self._cancelled = threading.Event()
-        self._thread = threading.Thread(target=self._run, name=f"start of {run.name}", daemon=True)
-        self._thread.start()
-
-    def cancel(self) -> None:
-        """End it before the bot is started, if that is still possible, and wait for that."""
-        self._cancelled.set()
-        self._thread.join(timeout=TIMEOUT)
-
-    def _run(self) -> None:
-        engine = self.runtime.engine
-        try:
-            image = self._image(engine)
-            if not self._cancelled.is_set():
-                self.runtime.remove_containers(self.run.bot)
-                container = self._create(engine, image)
-                if not self._cancelled.is_set():
-                    engine.start(container)
-        except (DockerException, RequestException, EngineError, OSError) as error:
-            self.failure = engine_text(error)
-        finally:
-            if self._cancelled.is_set():
-                self.failure = self.failure or "stopped before it was started"
-            self.finished = True
-
-    def _image(self, engine: Engine) -> dict[str, Any]:
-        """Return the image as the engine has it, pulled if need be."""
-        with suppress(ImageNotFound):
-            return dict(engine.inspect_image(self.run.image))
-        self.note = f"pulling {self.run.image}"
-        repository, tag = parse_repository_tag(self.run.image)
-        credential = self.run.credential
-        login = {"username": credential.username, "password": credential.password} if credential else None
-        layers: dict[str, str] = {}
-        try:
-            events = engine.pull(repository, tag or "latest", stream=True, decode=True, auth_config=login)
-        except APIError as error:
-            raise EngineError(pull_error(self.run, engine_text(error))) from error
-        for event in events:
-            if self._cancelled.is_set():
-                break
-            if "error" in event:
-                raise EngineError(pull_error(self.run, str(event["error"])))
-            if "id" in event and event.get("status", "").split(":")[0] != "Pulling from":
-                layers[event["id"]] = event.get("status", "")
-            there = sum(status in ("Pull complete", "Already exists") for status in layers.values())
-            self.note = f"pulling {self.run.image}: {there} of {len(layers)} layers"
-        self.note = None
-        return dict(engine.inspect_image(self.run.image)) if not self._cancelled.is_set() else {}
-
-    def _create(self, engine: Engine, image: Mapping[str, Any]) -> str:
-        """Create the container, with everything that it may write to."""
-        runtime, run, config = self.runtime, self.run, image["Config"] or {}
-        folder = config.get("WorkingDir") or "/"
-        sessions = f"{folder.rstrip('/')}/{SESSIONS}"
-        known = folder == SDK_FOLDER
-        kept = self._folders_of(engine, str(image["Id"])) if known else frozenset()
-        user = user_of(config)
-        limits = run.limits
-        with suppress(APIError):  # it is there
-            engine.create_volume(runtime.volume(run.bot), labels=labels_of(runtime.settings, run))
-        host = engine.create_host_config(
-            network_mode=runtime.settings.options.get("network", "bridge"),
-            binds=[f"{runtime.volume(run.bot)}:{sessions}"],
-            read_only=known,
-            # What the image brings is copied into a volume with its owner; a new volume would belong to root.
-            tmpfs={path: "rw,exec,mode=1777" for path in (TMP, *SDK_WRITES) if path not in kept} if known else None,
-            init=True,
-            cap_drop=["ALL"],
-            security_opt=["no-new-privileges"],
-            pids_limit=MOST_PROCESSES,
-            mem_limit=limits.memory,
-            memswap_limit=limits.memory,
-            nano_cpus=int(limits.cpus * 1e9) if limits.cpus else None,
-            log_config=docker.types.LogConfig(type="json-file", config=LOG_OPTIONS),
-        )
-        created = engine.create_container(
-            run.image,
-            command=command_of(config),
-            name=f"silverback-{run.name}-{str(run.bot)[:8]}",
-            environment=environment_of(run, user),
-            volumes=[sessions, *sorted(kept)],
-            host_config=host,
-            labels=labels_of(runtime.settings, run),
-            user=user,
-        )
-        container = str(created["Id"])
-        engine.put_archive(container, sessions, _open_folder(run.name))
-        return container
-
-    def _folders_of(self, engine: Engine, image: str) -> frozenset[str]:
-        """Return which of the folders that the bot SDK writes to an image has."""
-        if image not in self.runtime.folders:
-            labels = {CLUSTER_LABEL: f"{self.runtime.settings.cluster}-look"}
-            container = engine.create_container(image, command=["look"], labels=labels)["Id"]
-            try:
-                url = f"{engine.base_url}/v{engine.api_version}/containers/{container}/archive"
-                there = (path for path in SDK_WRITES if engine.head(url, params={"path": path}, timeout=TIMEOUT).ok)
-                self.runtime.folders[image] = frozenset(there)
-            finally:
-                engine.remove_container(container, force=True)
-        return self.runtime.folders[image]
-
-
-def connect(options: Mapping[str, str]) -> Engine:
-    """Return a client of the engine that the options name, else the environment.
-
-    Raises:
-        EngineError: it doesn't answer.
-    """
-    options = {**_engine_of_environment(), **options} if "host" not in options else options
-    arguments: dict[str, Any] = {"base_url": options["host"]} if "host" in options else {}
-    if folder := options.get("certificates"):
-        place = Path(folder)
-        arguments["tls"] = docker.tls.TLSConfig(
-            client_cert=(str(place / "cert.pem"), str(place / "key.pem")), ca_cert=str(place / "ca.pem"), verify=True
-        )
-    if options.get("host", "").startswith("ssh://"):
-        arguments["use_ssh_client"] = True
-    try:
-        engine = docker.APIClient(version="auto", timeout=TIMEOUT, **arguments)
-        engine.ping()
-    except (DockerException, RequestException, OSError) as error:
-        where = options.get("host", "unix:///var/run/docker.sock")
-        raise EngineError(f"no Docker Engine answers at {where}: {engine_text(error)}") from error
-    return engine
-
-
-def labels_of(settings: RuntimeSettings, run: Run) -> dict[str, str]:
-    """Return the labels by which what an engine has of a bot is found."""
-    return {CLUSTER_LABEL: settings.cluster, BOT_LABEL: str(run.bot), NAME_LABEL: run.name}
-
-
-def environment_of(run: Run, user: str | None) -> dict[str, str]:
-    """Return a bot's environment."""
-    home = {"HOME": TMP} if user == NO_USER else {}
-    return {"PYTHONUNBUFFERED": "1", **home, **run.variables}
-
-
-def user_of(config: Mapping[str, Any]) -> str | None:
-    """Return who a bot is in its container; None for who its image says, unless that is root."""
-    named = str(config.get("User") or "").partition(":")[0]
-    return None if named not in ("", "root", "0") else NO_USER
-
-
-def command_of(config: Mapping[str, Any]) -> list[str] | None:
-    """Return what an image is run with: ``run`` for one of the bot SDK that names no command, else its own."""
-    entry = config.get("Entrypoint") or []
-    return ["run"] if entry and PurePosixPath(entry[0]).name == "silverback" and not config.get("Cmd") else None
-
-
-def moment(text: str) -> datetime | None:
-    """Return a time of the engine; None for the one that means none."""
-    seconds, _, fraction = text.rstrip("Z").partition(".")
-    found = datetime.fromisoformat(seconds).replace(tzinfo=timezone.utc, microsecond=int(f"{fraction:0<6}"[:6]))
-    return found if found.year > 1 else None
-
-
-def pull_error(run: Run, text: str) -> str:
-    """Return why an image can't be pulled, from what the engine or the registry answered."""
-    refused = any(word in text.lower() for word in ("unauthorized", "authentication required", "no basic auth"))
-    if refused and run.credential:
-        credential = run.credential
-        text = (
-            f"{credential.hostname} refused the bot's registry credential (user {credential.username}); "
-            "correct it with `ape silverback cluster registry update`"
-        )
-    elif refused:
-        text = f"{text}; the registry needs a credential: give the bot one"
-    return f"image '{run.image}' can't be pulled: {text}"
-
-
-def engine_text(error: Exception) -> str:
-    """Return an engine's reason for a failure, in one line."""
-    text = str(error.explanation if isinstance(error, APIError) and error.explanation else error)
-    return " ".join(text.split())
-
-
-def _engine_of_environment() -> dict[str, str]:
-    """Return where the engine is that ``DOCKER_HOST`` or Docker's current context names."""
-    if host := kwargs_from_env().get("base_url"):
-        secured = os.environ.get("DOCKER_TLS_VERIFY") or os.environ.get("DOCKER_CERT_PATH")
-        folder = os.environ.get("DOCKER_CERT_PATH") or str(Path.home() / ".docker")
-        return {"host": host, **({"certificates": folder} if secured else {})}
-    with suppress(DockerException, OSError, KeyError):
-        if host := ContextAPI.kwargs_from_context().get("base_url"):
-            return {"host": host}
-    return {}
-
-
-def _open_folder(name: str) -> bytes:
-    """Return an archive with a folder that everybody in the container may write to."""
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w") as archive:
-        folder = tarfile.TarInfo(name)
-        folder.type, folder.mode = tarfile.DIRTYPE, 0o1777
-        archive.addfile(folder)
-    return buffer.getvalue()
-
-
-def _unix(stamp: str) -> str:
-    """Return a stamp of a log as seconds since 1970, with nanoseconds."""
-    found, fraction = stamp.rstrip("Z").split(".")
-    seconds = datetime.fromisoformat(found).replace(tzinfo=timezone.utc).timestamp()
-    return f"{seconds:.0f}.{fraction}"

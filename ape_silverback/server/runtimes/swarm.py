@@ -8,19 +8,22 @@ that the node is off moves it.
 
 from __future__ import annotations
 
+import hashlib
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
-from datetime import datetime, timezone
+from dataclasses import replace
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 from docker.errors import APIError, DockerException, ImageNotFound
 from docker.types import (
+    ConfigReference,
     ContainerSpec,
     DriverConfig,
+    Mount,
     Resources,
     RestartPolicy,
     ServiceMode,
@@ -29,46 +32,33 @@ from docker.types import (
 )
 from requests.exceptions import RequestException
 
-from ape_silverback.server.runtimes import (
-    GONE,
-    Capabilities,
-    EngineError,
-    Node,
-    Observation,
-    PlacementError,
-    Run,
-    State,
-)
-from ape_silverback.server.runtimes.docker import (
+from ape_silverback.server.runtimes import Capabilities, EngineError, Node, Observation, PlacementError, Run, State
+from ape_silverback.server.runtimes.containers import (
     BOT_LABEL,
     CLUSTER_LABEL,
+    EXTENSION,
     LOG_OPTIONS,
-    DockerRuntime,
-    Engine,
-    command_of,
-    connect,
-    engine_text,
+    MOST_PROCESSES,
+    UNKNOWN,
+    Layout,
     environment_of,
+    extension_text,
     labels_of,
-    moment,
-    pull_error,
-    user_of,
 )
+from ape_silverback.server.runtimes.docker import DockerRuntime
+from ape_silverback.server.runtimes.engine import Engine, connect, engine_errors, engine_text, is_refusal, pull_error
 from ape_silverback.server.runtimes.engine_log import Answer, EngineLog
+from ape_silverback.server.runtimes.tasks import BEFORE, ENDED, Task, judge, kept_of
 
 RESTART_DELAY = 10_000_000_000
 """Nanoseconds after which the engine starts a bot again that crashed, if no server did something about it before. It
 doesn't wait when a node is lost."""
 
+EXTENSION_PLACE = "/opt/ape-silverback"
+"""Folder in a container for what extends the bot SDK."""
+
 REMOVE_AFTER = 2.0
 """Seconds after which the service of a bot that ended is removed: by then its end is in the store."""
-
-BEFORE = frozenset({"new", "pending", "assigned", "accepted", "preparing", "ready", "starting"})
-ENDED = frozenset({"complete", "failed", "shutdown", "rejected", "remove"})
-"""States of a task whose container isn't running any more. Of an orphaned one the engine only doesn't know."""
-
-BY_ITSELF = frozenset({"complete", "failed", "rejected"})
-"""Those of them that weren't requested."""
 
 
 class SwarmRuntime(DockerRuntime):
@@ -85,13 +75,13 @@ class SwarmRuntime(DockerRuntime):
             EngineError: the engine refuses.
         """
         self.check(run.image)
-        with _engine_errors():
+        with engine_errors():
             for service in self._services({"label": [f"{BOT_LABEL}={run.bot}"]}):
                 self._remove(service["ID"])
             bound = state.get("node") if run.account else None
             with self._logged_in(run) as engine:
-                engine.create_service(**self._service(run, bound))
-        return {"signer": run.account is not None, "node": bound}
+                engine.create_service(**self._service(run, state, bound))
+        return {**kept_of(state, bound), "signer": run.account is not None}
 
     def poll(self, bots: Mapping[UUID, State]) -> dict[UUID, Observation]:
         """Return how the latest run of each of these bots is.
@@ -99,7 +89,7 @@ class SwarmRuntime(DockerRuntime):
         Raises:
             EngineError: the engine doesn't answer.
         """
-        with _engine_errors():
+        with engine_errors():
             services = self._services({"label": [f"{CLUSTER_LABEL}={self.settings.cluster}"]})
             tasks = self.engine.tasks({"service": [one["ID"] for one in services]}) if services else []
             nodes = {node.id: node for node in self._nodes()}
@@ -113,7 +103,7 @@ class SwarmRuntime(DockerRuntime):
 
     def stop(self, bot: UUID, state: State) -> None:
         """Ask a bot to end: the engine sends SIGTERM, and SIGKILL after its grace."""
-        with _engine_errors():
+        with engine_errors():
             for service in self._services({"label": [f"{BOT_LABEL}={bot}"]}):
                 if _replicas(service):
                     self._scale_down(service)
@@ -124,10 +114,15 @@ class SwarmRuntime(DockerRuntime):
 
     def discard(self, bot: UUID, state: State) -> None:
         """Delete a bot's service and log."""
-        with _engine_errors():
+        with engine_errors():
             for service in self._services({"label": [f"{BOT_LABEL}={bot}"]}):
                 self._remove(service["ID"])
         super().discard(bot, state)
+        with suppress(DockerException, RequestException):  # those that lie on other nodes stay there
+            for volume in self.engine.volumes(filters={"label": [f"{BOT_LABEL}={bot}"]})["Volumes"] or ():
+                self.engine.remove_volume(volume["Name"])
+            for config in self.engine.configs(filters={"label": [f"{BOT_LABEL}={bot}"]}):
+                self.engine.remove_config(config["ID"])
 
     def nodes(self) -> list[Node]:
         """Return the nodes of the swarm.
@@ -135,7 +130,7 @@ class SwarmRuntime(DockerRuntime):
         Raises:
             EngineError: the engine doesn't answer.
         """
-        with _engine_errors():
+        with engine_errors():
             return self._nodes()
 
     def move(self, bot: UUID, state: State, node: str) -> State:
@@ -156,10 +151,10 @@ class SwarmRuntime(DockerRuntime):
             raise PlacementError(f"node '{node}' is {found[0].state} and can't take a bot")
         if not state.get("signer"):
             raise PlacementError("it has no account, so the engine places it by itself")
-        with _engine_errors():
+        with engine_errors():
             for service in self._services({"label": [f"{BOT_LABEL}={bot}"]}):
                 self._remove(service["ID"])
-        return {"signer": True, "node": found[0].id}
+        return {**kept_of(state, found[0].id), "moves": int(state.get("moves", 0)) + 1}
 
     def _see(
         self,
@@ -184,7 +179,7 @@ class SwarmRuntime(DockerRuntime):
             ready = verdict.task is not None and self._is_ready(bot, verdict.task)
             return replace(verdict.observation, ready=ready)
         if not all(self._is_drained(task.id, self._ended_at[task.id]) for task in tasks if task.state in ENDED):
-            return Observation(alive=True, started_at=verdict.observation.started_at)
+            return Observation(alive=True, started_at=verdict.observation.started_at, node=verdict.observation.node)
         observation = verdict.observation
         end = {
             "service": service["ID"],
@@ -197,8 +192,7 @@ class SwarmRuntime(DockerRuntime):
         timer = threading.Timer(REMOVE_AFTER, self._remove, [service["ID"]])
         timer.daemon = True
         timer.start()
-        kept = {"signer": state.get("signer", False), "node": verdict.node or state.get("node")}
-        return replace(observation, state={**kept, "end": end})
+        return replace(observation, state={**kept_of(state, verdict.node or state.get("node")), "end": end})
 
     def _follow_task(self, bot: UUID, task: Task) -> None:
         def follow(since: str) -> Answer:
@@ -212,7 +206,8 @@ class SwarmRuntime(DockerRuntime):
     def _logged_in(self, run: Run) -> Iterator[Engine]:
         """Yield a client that hands the bot's credential to the nodes that pull its image.
 
-        It is the bot's alone: a client remembers logins, and would pull for every other bot with them.
+        It is the bot's alone: a client remembers logins, and would pull for every other bot with them. Without an
+        answer of the registry, nodes run the image that they have.
         """
         if not (credential := run.credential):
             yield self.engine
@@ -222,32 +217,36 @@ class SwarmRuntime(DockerRuntime):
             try:
                 engine.login(credential.username, credential.password, registry=credential.hostname, reauth=True)
             except APIError as error:
-                raise EngineError(pull_error(run, engine_text(error))) from error
+                if is_refusal(text := engine_text(error)):
+                    raise EngineError(pull_error(run, text)) from error
             yield engine
         finally:
             engine.close()
 
-    def _service(self, run: Run, node: str | None) -> dict[str, Any]:
+    def _service(self, run: Run, state: State, node: str | None) -> dict[str, Any]:
         """Return what the engine should run."""
         try:
-            config = self.engine.inspect_image(run.image)["Config"] or {}
-        except ImageNotFound:  # only the nodes have it, or get it: it is run as one of the bot SDK
-            config = {"Entrypoint": ["silverback"], "User": "unknown"}
-        user, labels, limits = user_of(config), labels_of(self.settings, run), run.limits
-        network = self.settings.options.get("network", "bridge")
+            layout = self._layouts.of(self.engine.inspect_image(run.image))
+        except ImageNotFound:  # only the nodes have it, or get it
+            layout = UNKNOWN
+        labels, network = labels_of(self.settings, run), self.settings.options.get("network", "bridge")
         container = ContainerSpec(
             run.image,
-            args=command_of(config),
-            env=environment_of(run, user),
+            args=layout.command,
+            env=environment_of(run, layout, EXTENSION_PLACE),
+            configs=[self._extension(run)] if layout.python_path is not None else None,
             labels=labels,
-            user=user,
+            user=layout.user,
             init=True,
             cap_drop=["ALL"],
+            read_only=layout.is_sdk,
+            mounts=self._mounts(run, state, layout),
+            privileges={"NoNewPrivileges": True},  # engines before 25 pass over it
             stop_grace_period=int(run.stop_grace * 1e9),
         )
         template = TaskTemplate(
             container,
-            resources=Resources(cpu_limit=int(limits.cpus * 1e9) if limits.cpus else None, mem_limit=limits.memory),
+            resources=_resources(run),
             restart_policy=RestartPolicy(
                 condition="none" if run.account else "on-failure", delay=RESTART_DELAY, window=0
             ),
@@ -262,6 +261,32 @@ class SwarmRuntime(DockerRuntime):
             "mode": ServiceMode("replicated", replicas=1),
             "update_config": UpdateConfig(parallelism=1, order="stop-first"),
         }
+
+    def _extension(self, run: Run) -> ConfigReference:
+        """Return what the engine puts into the bot's container, on whatever node: the extension of the bot SDK."""
+        text = extension_text()
+        name = f"silverback-{run.bot}-{hashlib.sha256(text).hexdigest()[:8]}"
+        if found := self.engine.configs(filters={"name": [name]}):
+            identity = found[0]["ID"]
+        else:
+            identity = self.engine.create_config(name, text, labels=labels_of(self.settings, run))["ID"]
+        return ConfigReference(identity, name, filename=f"{EXTENSION_PLACE}/{EXTENSION}", mode=0o444)
+
+    def _mounts(self, run: Run, state: State, layout: Layout) -> list[Mount]:
+        """Return where a bot may write.
+
+        What the SDK keeps stays only for a bot that is bound to a node, in images that have the folder: another node's
+        volume would be of an earlier time, and no one can open a new volume on another node to the bot's user.
+        """
+        kept, temporary = list(layout.brought), list(layout.scratch)
+        mounts = []
+        if layout.sessions in layout.there and run.account:
+            name = f"{self.volume(run.bot)}-{moves}" if (moves := state.get("moves")) else self.volume(run.bot)
+            mounts.append(Mount(layout.sessions, name, labels=labels_of(self.settings, run)))
+        elif layout.is_sdk:
+            (kept if layout.sessions in layout.there else temporary).append(layout.sessions)
+        mounts += [Mount(path, None) for path in kept]  # the engine removes these with the container
+        return mounts + [Mount(path, None, type="tmpfs", tmpfs_mode=0o1777) for path in temporary]
 
     def _scale_down(self, service: Mapping[str, Any]) -> None:
         spec = service["Spec"]
@@ -285,150 +310,6 @@ class SwarmRuntime(DockerRuntime):
         return [_node(one) for one in self.engine.nodes()]
 
 
-@dataclass(frozen=True)
-class Task:
-    """One run of a service's container, as the engine shows it.
-
-    Attributes:
-        node: id; None while it isn't placed.
-        at: when the engine last heard of it.
-    """
-
-    id: str
-    state: str
-    created: str
-    node: str | None
-    at: datetime | None
-    started: bool
-    exit_code: int | None
-    error: str | None
-
-    @classmethod
-    def of(cls, task: Mapping[str, Any]) -> Task:
-        """Return a task of the Engine API."""
-        status = task["Status"]
-        container = status.get("ContainerStatus") or {}
-        return cls(
-            id=task["ID"],
-            state=status["State"],
-            created=task["CreatedAt"],
-            node=task.get("NodeID") or None,
-            at=moment(status["Timestamp"]),
-            started=bool(container.get("ContainerID")),
-            exit_code=container.get("ExitCode", 0) if container.get("ContainerID") else None,
-            error=status.get("Err"),
-        )
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """What the tasks of a service mean for its bot.
-
-    Attributes:
-        task: id of the one that decided, if any.
-        node: id of its node.
-    """
-
-    observation: Observation
-    task: str | None = None
-    node: str | None = None
-
-    @property
-    def alive(self) -> bool:
-        """Whether the bot runs, or may run."""
-        return self.observation.alive
-
-
-def judge(
-    tasks: Sequence[Task],
-    nodes: Mapping[str, Node],
-    state: State,
-    *,
-    asked: bool,
-    there: bool,
-    now: datetime | None = None,
-) -> Verdict:
-    """Return how a bot is, from the tasks of its service.
-
-    Of a bot without an account the newest task counts. One with an account has ended only when the engine has seen all
-    of its tasks end: a task that vanished while its node was away has not.
-
-    Args:
-        tasks: of its service.
-        nodes: of the swarm, by id.
-        state: what was remembered of the bot.
-        asked: whether it was asked to end.
-        there: whether it has a service.
-        now: the time (default: the real one).
-    """
-    ordered = sorted(tasks, key=lambda task: task.created)
-    signer = bool(state.get("signer"))
-    if signer:
-        ordered = [task for task in ordered if task.state not in ENDED] or ordered[-1:]
-    bound = state.get("node")
-    if not ordered:
-        if signer and state.get("unreachable_since") and not _answers(nodes, bound):
-            return Verdict(_unreachable(state, nodes, bound, now), node=bound)
-        if not there:
-            return Verdict(GONE)
-        if asked:
-            return Verdict(Observation(alive=False), node=bound)
-        return Verdict(Observation(alive=True, note="waits for a node"), node=bound)
-    task = ordered[-1]
-    if len(ordered) > 1 and task.state in BEFORE and ordered[-2].state in BY_ITSELF:
-        task = ordered[-2]  # the engine would start it again soon: what follows a crash isn't the engine's to decide
-    node = task.node or bound
-    name = _name(nodes, node)
-    if task.state in ENDED:
-        started = task.started or task.exit_code is not None
-        return Verdict(
-            Observation(
-                alive=False,
-                exit_code=task.exit_code,
-                stopped_at=task.at,
-                failure=None if started else (task.error or "the engine doesn't tell why"),
-                interrupted=task.state == "shutdown" and not asked,
-                node=name,
-            ),
-            task.id,
-            node,
-        )
-    if signer and task.node and (task.state == "orphaned" or not _answers(nodes, task.node)):
-        return Verdict(_unreachable(state, nodes, task.node, now), task.id, node)
-    note = None
-    if task.state in BEFORE:
-        note = task.error or {"preparing": f"{name} prepares it, and pulls its image if need be"}.get(
-            task.state, "waits for a node"
-        )
-    kept = None
-    if signer and (state.get("unreachable_since") or state.get("node") != node):
-        kept = {"signer": True, "node": node}
-    running = task.at if task.state == "running" else None
-    return Verdict(Observation(alive=True, note=note, node=name, started_at=running, state=kept), task.id, node)
-
-
-def _unreachable(state: State, nodes: Mapping[str, Node], node: str | None, now: datetime | None) -> Observation:
-    since = state.get("unreachable_since")
-    moment_ = datetime.fromisoformat(since) if since else now or datetime.now(timezone.utc)
-    name = _name(nodes, node)
-    kept = {"signer": True, "node": node, "unreachable_since": moment_.isoformat()}
-    return Observation(
-        alive=True,
-        note=f"its node {name} doesn't answer",
-        unreachable_since=moment_,
-        node=name,
-        state=None if since else kept,
-    )
-
-
-def _answers(nodes: Mapping[str, Node], node: str | None) -> bool:
-    return node is not None and node in nodes and nodes[node].state == "ready"
-
-
-def _name(nodes: Mapping[str, Node], node: str | None) -> str | None:
-    return nodes[node].name if node is not None and node in nodes else node
-
-
 def _end_of(end: Mapping[str, Any]) -> Observation:
     stopped, started = (datetime.fromisoformat(end[key]) if end[key] else None for key in ("stopped_at", "started_at"))
     return Observation(
@@ -439,6 +320,14 @@ def _end_of(end: Mapping[str, Any]) -> Observation:
         failure=end["failure"],
         interrupted=end["interrupted"],
     )
+
+
+def _resources(run: Run) -> Resources:
+    """Return what a bot may use at most."""
+    limits = run.limits
+    found = Resources(cpu_limit=int(limits.cpus * 1e9) if limits.cpus else None, mem_limit=limits.memory)
+    found.setdefault("Limits", {})["Pids"] = MOST_PROCESSES
+    return found
 
 
 def _replicas(service: Mapping[str, Any]) -> int:
@@ -457,12 +346,3 @@ def _node(node: Mapping[str, Any]) -> Node:
         memory=resources["MemoryBytes"],
         engine=node["Description"]["Engine"]["EngineVersion"],
     )
-
-
-@contextmanager
-def _engine_errors() -> Iterator[None]:
-    """Turn what the engine refuses into ``EngineError``."""
-    try:
-        yield
-    except (DockerException, RequestException) as error:
-        raise EngineError(engine_text(error)) from error

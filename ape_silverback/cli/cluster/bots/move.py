@@ -62,5 +62,5 @@ def _confirm_that_it_is_off(bot: Bot) -> None:
     )
     if not sys.stdin.isatty():
         raise click.UsageError(f"stdin isn't a terminal; moving a bot off {bot.node}, which doesn't answer, needs one.")
-    if ask(f"Type the name of that machine to confirm that it is off ({bot.node}):") != bot.node:
-        raise click.ClickException("that isn't its name; nothing was changed")
+    if ask(f"Type the name of that machine to confirm that it is off ({bot.node})") != bot.node:
+        raise click.ClickException(f"that isn't the name of its machine, {bot.node}; nothing was changed")
