@@ -59,6 +59,7 @@ from ape_silverback.deployment.state import (
     RecordedGroup,
     RecordedState,
 )
+from ape_silverback.deployment.usage import too_much, usage_after
 from ape_silverback.exceptions import DeployError
 from ape_silverback.project.desired import DesiredBot, DesiredGroup, DesiredState
 
@@ -165,6 +166,7 @@ def make_plan(
             *without_passphrase(planned, desired, live, local),
             *without_plugin(planned, local),
         ),
+        usage=usage_after(live, actions),
         strangers=tuple(_strangers(bots, groups, inputs)),
         bots=tuple(_bots_after(bots, removed, inputs)),
         leaving=tuple(bot for bot in inputs.recorded.bots if bot.id in removed),
@@ -670,41 +672,12 @@ def _sent(action: CreateGroup | UpdateGroup) -> tuple[str, ...]:
     return action.variables if isinstance(action, CreateGroup) else (*action.add, *action.push)
 
 
-def _networks_after(live: LiveState, actions: Iterable[Action]) -> set[str]:
-    """Return the networks that the bots of the cluster use once a plan is carried out."""
-    used = {bot.id: (bot.configuration.ecosystem, bot.configuration.network) for bot in live.bots.values()}
-    created = set()
-    for action in actions:
-        match action:
-            case CreateBot():
-                created.add((action.configuration.ecosystem, action.configuration.network))
-            case UpdateBot():
-                ecosystem, network = used[action.id]
-                used[action.id] = (
-                    str(action.new.get("ecosystem", ecosystem)),
-                    str(action.new.get("network", network)),
-                )
-            case RemoveBot():
-                used.pop(action.id, None)
-            case _:
-                pass
-    return {f"{ecosystem}:{network}" for ecosystem, network in {*used.values(), *created}}
-
-
 def _warnings(matches: Iterable[Match], actions: Iterable[Action], inputs: Inputs) -> Iterator[str]:
     """Name what is worth knowing but stops nothing."""
     live, recorded = inputs.live, inputs.recorded
     actions = list(actions)
-    more = sum(isinstance(action, CreateBot) - isinstance(action, RemoveBot) for action in actions)
-    after = len(live.bots) + more
-    if live.limit is not None and more > 0 and after > live.limit:
-        yield f"{after} bots would be on the cluster, which is paid for {live.limit}: some may not run"
-    networks = _networks_after(live, actions)
-    if live.network_limit is not None and len(networks) > live.network_limit:
-        yield (
-            f"bots would use {len(networks)} networks ({', '.join(sorted(networks))}), and the cluster is paid for "
-            f"{live.network_limit}: some may not run"
-        )
+    if usage := usage_after(live, actions):
+        yield from too_much(usage, live)
     if recorded.last == 0 and (live.bots or inputs.options.prune):
         yield (
             f"nothing is recorded here of earlier deployments of this project to {live.cluster}: bots that it deployed "
