@@ -224,7 +224,7 @@ class Supervisor:
             match bot.status:
                 case ResourceStatus.STOPPED:
                     self.store.set_restarts(bot.id, RestartStatus())
-                    self._start(self._reload(bot), "by its user")
+                    self._start(self._reload(bot), "by the user")
                 case ResourceStatus.SHUTDOWN:
                     self._rewrite(bot, SHUTDOWN, wanted=True)
                 case ResourceStatus.DEPROVISIONING:
@@ -561,7 +561,7 @@ class Supervisor:
                     self.store.set_restarts(bot.id, RestartStatus())
                     self._enter_startup(self._reload(bot))
             if again:
-                self._launch(self._reload(bot), "by its user")
+                self._launch(self._reload(bot), "by the user")
             return
         if seen.interrupted:  # no crash of the bot: its node was away, or was told to take no bots
             with self.store.transaction():

@@ -27,7 +27,8 @@ from ape_silverback.deployment.plan import (
     UpdateGroup,
     Usage,
 )
-from ape_silverback.deployment.planner import fingerprint, make_plan
+from ape_silverback.deployment.planner import make_plan
+from ape_silverback.deployment.planning.scope import fingerprint
 from ape_silverback.deployment.state import (
     Code,
     LiveBot,
