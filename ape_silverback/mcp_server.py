@@ -252,7 +252,7 @@ def _changing_tools(served: Served) -> Iterator[tuple[Callable[..., Any], ToolAn
         environment: list[str] | None = None,
     ) -> dict[str, Any]:
         """Create a bot with a configuration and start it."""
-        made = client.new_bot(name, image, ecosystem, network, provider, account=account, environment=environment)
+        made = client.new_bot(name, image, ecosystem, network, provider, account, environment, identity=client.new_id())
         return made.model_dump(mode="json")
 
     def update_bot(

@@ -151,7 +151,7 @@ class Transport(httpx.BaseTransport):
     """The transport of every client here.
 
     The request extension ``max_bytes`` bounds an answer, by default to ``MAX_BYTES``; None is for endless
-    streams, and doesn't hold for an error.
+    streams, and doesn't hold for an error. A request that went through a proxy has it in the extension ``proxy``.
 
     Args:
         verify: as for ``httpx.Client``; True also honours ``SSL_CERT_FILE`` and ``SSL_CERT_DIR``.
@@ -182,6 +182,7 @@ class Transport(httpx.BaseTransport):
         """Send a request, and return its answer with the body still to be read."""
         proxy = proxy_for(request.url) if self._trust_env else None
         pool = self._pool(request.url.scheme, proxy)
+        request.extensions["proxy"] = proxy
         # What else there is could unpack without bounds.
         request.headers["Accept-Encoding"] = "gzip"
         url = request.url
@@ -190,7 +191,7 @@ class Transport(httpx.BaseTransport):
             url=httpcore.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path),
             headers=request.headers.raw,
             content=request.stream,
-            extensions=request.extensions,
+            extensions={name: value for name, value in request.extensions.items() if name != "proxy"},
         )
         with _mapped_errors(proxy):
             answer = pool.handle_request(core_request)

@@ -24,6 +24,7 @@ from ape_silverback.cluster.client import ClusterClient, PlatformClient
 from ape_silverback.exceptions import (
     AnswerTooLarge,
     ClusterError,
+    ConnectionBroken,
     EnvironmentVariableError,
     ProxyFailed,
     RequestTimeout,
@@ -116,6 +117,13 @@ def test_a_proxy_that_cant_be_reached_is_named_with_its_variable(proxy: str, mon
     with pytest.raises(ProxyFailed, match=r"the proxy 127\.0\.0\.1:9 \(ALL_PROXY\) can't be reached") as caught:
         ask_cluster(FAR)
     assert "very-secret" not in str(caught.value)
+
+
+def test_a_proxy_that_breaks_the_connection_is_named_with_its_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    with serving(in_turn(Reply(200, b"lost", reset_after=0))) as proxy:
+        monkeypatch.setenv("HTTP_PROXY", proxy.url)
+        with pytest.raises(ConnectionBroken, match=r"far\.example/bots through the proxy 127.* \(HTTP_PROXY\) broke"):
+            ask_cluster(FAR)
 
 
 @pytest.mark.parametrize("proxy", ["socks://very-secret", "nonsense://very-secret", "http://"])

@@ -307,13 +307,13 @@ class ApiClient(httpx.Client):
         find: Callable[[], CreatedT | None],
         wanted: Mapping[str, Any],
         *,
-        look_first: bool = False,
+        look_first: bool = True,
         **kwargs: Any,
     ) -> CreatedT:
         """POST something new, never twice: after a lost answer it is looked up before it is sent again.
 
-        What is found is ours only if it wasn't there before and is what was asked for. Without a look beforehand, what
-        somebody else made within ``CLOCK_TOLERANCE`` before, with the same values of ``wanted``, is taken for ours.
+        What is found is ours only if it wasn't there before and is what was asked for. What somebody else made while
+        the request was under way, with the same values of ``wanted``, can't be told from it and is taken for ours.
 
         Args:
             kind: what the API answers.
@@ -321,8 +321,8 @@ class ApiClient(httpx.Client):
             what: how errors call it, such as ``bot 'a'``.
             find: looks it up by its name.
             wanted: field → the value that it has if it is ours; a frozenset for a list in any order.
-            look_first: whether it is looked up before anything is sent: for what has secrets, which can't be compared
-                afterwards.
+            look_first: whether it is looked up before anything is sent. Without that, what was made within
+                ``CLOCK_TOLERANCE`` before counts as made meanwhile.
             kwargs: as for ``httpx.Client.build_request``.
 
         Raises:

@@ -13,7 +13,7 @@ from functools import cached_property
 from itertools import chain
 from typing import Any, Final, Literal
 from urllib.parse import quote
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import httpx
 from ape.logging import LogLevel
@@ -342,10 +342,22 @@ class ClusterClient(ApiClient):
         return runtime if isinstance(runtime, str) else None
 
     @property
+    def cluster_id(self) -> UUID | None:
+        """The cluster's id, the same at every address; None for a cluster that doesn't announce one."""
+        try:
+            return UUID(str(self._info.get("x-cluster-id")))
+        except ValueError:
+            return None
+
+    @property
     def extensions(self) -> frozenset[str]:
         """What the cluster offers beyond the API that every cluster has, by name."""
         names = self._info.get("x-extensions")
         return frozenset(name for name in names if isinstance(name, str)) if isinstance(names, list) else frozenset()
+
+    def new_id(self) -> UUID | None:
+        """Return an id for something new; None where the cluster chooses ids itself."""
+        return uuid4() if "chosen-ids" in self.extensions else None
 
     def check_offers(self, extension: str, what: str) -> None:
         """Raise if the cluster doesn't announce an extension.
@@ -435,7 +447,6 @@ class ClusterClient(ApiClient):
             f"registry credential '{name}'",
             lambda: self.credentials.get(name),
             {"hostname": hostname},
-            look_first=True,
             json=content,
         )
         return found._bind(self)
@@ -468,7 +479,6 @@ class ClusterClient(ApiClient):
             group,
             lambda: self.variable_groups.get(name),
             {"variables": frozenset(variables)},
-            look_first=True,
             params={"name": name},
             json=variables,
         )
@@ -515,6 +525,8 @@ class ClusterClient(ApiClient):
         healthy: HealthPolicy | None = None,
         heartbeat: str | None = None,
         identity: UUID | None = None,
+        *,
+        look_first: bool = True,
     ) -> Bot:
         """Create a bot, which starts right away.
 
@@ -531,8 +543,11 @@ class ClusterClient(ApiClient):
             restart: for clusters that announce ``restart-policy``.
             healthy: for clusters that announce ``health-details``.
             heartbeat: for clusters that announce ``heartbeat``.
-            identity: its id, for clusters that announce ``chosen-ids``: a request that is sent again creates no second
-                bot, and another bot of the same name is never taken for it. None lets the cluster choose.
+            identity: its id, for clusters that announce ``chosen-ids`` (see ``new_id``): a request that is sent again
+                creates no second bot, and another bot of the same name is never taken for it. None lets the cluster
+                choose.
+            look_first: whether the cluster's bots are listed first, where no id is chosen: a bot that is there already
+                is never taken for the new one, should the answer be lost. False for callers that have just listed them.
 
         Raises:
             Conflict: there is one of this name.
@@ -564,6 +579,7 @@ class ClusterClient(ApiClient):
             f"bot '{name}'",
             lambda: self.bots.get(name),
             wanted,
+            look_first=look_first,
             json=content,
             timeout=SLOW_TIMEOUT,
         )

@@ -16,6 +16,11 @@ def header_value(text: str) -> str:
         raise ValueError("is empty")
     for place, letter in enumerate(value, start=1):
         if not " " <= letter <= "~":
-            name = unicodedata.name(letter, "a control character")
-            raise ValueError(f"can't be sent: character {place} of {len(value)} is U+{ord(letter):04X} ({name})")
+            raise ValueError(f"can't be sent: character {place} of {len(value)} is {_named(letter)}")
     return value
+
+
+def _named(letter: str) -> str:
+    if "\udc80" <= letter <= "\udcff":  # how Python reads a byte of the environment that isn't UTF-8
+        return f"the byte 0x{ord(letter) - 0xDC00:02X}, which isn't UTF-8"
+    return f"U+{ord(letter):04X} ({unicodedata.name(letter, 'a control character')})"

@@ -160,15 +160,17 @@ def mapped_errors(request: httpx.Request) -> Iterator[None]:
         yield
     except httpx.TimeoutException as error:
         did = "connect" if isinstance(error, httpx.ConnectTimeout) else "answer"
-        raise RequestTimeout(f"{address} didn't {did} in time", **where) from error
+        raise RequestTimeout(f"{address} didn't {did} in time{_through(request)}", **where) from error
     except httpx.ConnectError as error:
         raise _connect_error(request, error) from error
     except httpx.ProxyError as error:
         raise ProxyFailed(
             f"{error}; correct or unset that variable, or add {request.url.host} to NO_PROXY", **where
-        ) from (error)
+        ) from error
     except (httpx.ReadError, httpx.WriteError, httpx.CloseError, httpx.RemoteProtocolError) as error:
-        raise ConnectionBroken(f"the connection to {address} broke{_reason(error)}", **where) from error
+        raise ConnectionBroken(
+            f"the connection to {address}{_through(request)} broke{_reason(error)}", **where
+        ) from error
     except httpx.DecodingError as error:
         raise UnexpectedAnswer(f"the answer of {address} can't be decompressed", **where) from error
     except BodyTooLarge:
@@ -193,6 +195,11 @@ def _connect_error(request: httpx.Request, error: httpx.ConnectError) -> Connect
         if isinstance(cause, ConnectionRefusedError):
             return ConnectionRefused(f"nothing listens at {address}{_local_hint(request.url)}", **where)
     return ConnectionFailed(f"can't connect to {address}{_reason(error)}", **where)
+
+
+def _through(request: httpx.Request) -> str:
+    """Return which proxy a request went through, as errors add it."""
+    return f" through {proxy}" if (proxy := request.extensions.get("proxy")) else ""
 
 
 def _reason(error: BaseException) -> str:
@@ -261,7 +268,7 @@ def _detail(response: httpx.Response) -> tuple[str, dict[str, str]]:
         entries = [entry for entry in detail[:MOST_ERRORS] if isinstance(entry, dict)]
         return reason, {
             _safe(_place(entry.get("loc")), response.request): _safe(
-                str(entry.get("msg", "not accepted")), response.request
+                str(entry.get("msg", "not accepted")).removeprefix("Value error, "), response.request
             )
             for entry in entries
         }
@@ -269,8 +276,9 @@ def _detail(response: httpx.Response) -> tuple[str, dict[str, str]]:
 
 
 def _place(loc: Any) -> str:
-    """Write the path of a value, whose parts may be numbers."""
+    """Write the path of a value, whose parts may be numbers, without the part of the request that it lies in."""
     parts = loc if isinstance(loc, list) else [loc]
+    parts = parts[1:] if len(parts) > 1 and parts[0] in ("body", "query", "path") else parts
     return ".".join(str(part) for part in parts if part is not None) or "?"
 
 

@@ -304,7 +304,7 @@ def danger_of(choice: Choice) -> str | None:
     if url.scheme == "https" or is_loopback(url) or choice.profile.allow_insecure:
         return None
     return (
-        f"{host} is plain HTTP: anybody on the way can read the key. "
+        f"{host} is plain HTTP: anyone on the network path can read the key. "
         "Use https, or set `allow-insecure = true` in the profile."
     )
 

@@ -261,6 +261,22 @@ class PlanScope(Frozen):
     accounts: tuple[str, ...] = ()
 
 
+class Usage(Frozen):
+    """What the bots of a cluster use of what is paid for, all of them, once the plan is carried out."""
+
+    bots: int
+    """Number of bots."""
+
+    bots_paid: int
+    """Bots that are paid for."""
+
+    networks: tuple[str, ...]
+    """Networks that bots use, as `ethereum:mainnet`."""
+
+    networks_paid: int
+    """Networks that are paid for."""
+
+
 class Plan(Frozen):
     """What a deployment does: `plan`, `plan --out`, `deploy`."""
 
@@ -280,6 +296,9 @@ class Plan(Frozen):
     cluster_identity: str = ""
     """Identity of the cluster, the same under every profile."""
 
+    restores: int | None = None
+    """Number of the earlier deployment that it goes back to; None for one to what the project wants now."""
+
     actions: tuple[Annotated[Action, Field(discriminator="kind")], ...]
     """In order: groups, since bots need them; the bots of the project; removals."""
 
@@ -297,6 +316,9 @@ class Plan(Frozen):
 
     warnings: tuple[str, ...] = ()
     """What is worth knowing, but stops nothing, a line each."""
+
+    usage: Usage | None = None
+    """What is used then of what is paid for; null if the cluster doesn't tell that."""
 
     strangers: tuple[str, ...] = ()
     """Bots and groups that it would change, and that this project didn't deploy."""
@@ -420,3 +442,8 @@ def field_of(configuration: BotConfiguration, name: str, field: str) -> Value:
     """Return a field of a bot as a plan names it: one of its configuration, or its name."""
     value: Any = name if field == "name" else getattr(configuration, field)
     return tuple(value) if isinstance(value, list | tuple) else value
+
+
+def started_after(action: Action) -> tuple[UUID, ...]:
+    """Return the bots that have to have stopped before an action starts its bot."""
+    return action.after if isinstance(action, CreateBot | UpdateBot | RestartBot | StartBot) else ()

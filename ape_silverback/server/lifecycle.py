@@ -41,7 +41,7 @@ ALIVE = frozenset({STARTUP, RUNNING, SHUTDOWN})
 BY_USER, BY_CLUSTER, BY_ITSELF, BY_SIGNAL, NEVER_RAN = "user", "cluster", "exited", "signal", "failed-to-start"
 """Stop codes."""
 
-STOP_REASONS = {BY_USER: "stopped by its user", BY_CLUSTER: "the cluster was taken down"}
+STOP_REASONS = {BY_USER: "stopped by the user", BY_CLUSTER: "the cluster was taken down"}
 
 
 class ImpossibleTransition(Exception):

@@ -99,7 +99,7 @@ def test_a_workspace_is_made_renamed_and_deleted(run: Run, platform: Platform) -
 
 
 def test_a_workspace_whose_slug_is_taken_is_one_error(run: Run, platform: Platform) -> None:
-    assert "slug 'space' is taken" in run("workspaces", "new", "--slug", "space", code=1).stderr
+    assert "workspace 'space' exists already" in run("workspaces", "new", "--slug", "space", code=1).stderr
     assert len(platform.workspaces) == 2
 
 
@@ -211,7 +211,7 @@ def test_a_cluster_of_the_platform_is_used_as_any_other(run: Run, platform: Plat
         (["update", "space/moon", "-n", "x"], "workspace 'space' has no cluster 'moon'; known: prod, test", 1),
         (["migrate", "moon/prod", "-y"], "no workspace 'moon'", 1),
         (["info", "-c", "space/moon"], "workspace 'space' has no cluster 'moon'; known: prod, test", 1),
-        (["new", "-s", "prod"], "slug 'prod' is taken", 1),
+        (["new", "-s", "prod"], "cluster 'prod' exists already", 1),
         (["bots", "list", "-c", "space/moon"], "workspace 'space' has no cluster 'moon'; known: prod, test", 1),
         (["bots", "list", "-c", "moon/prod"], "no workspace 'moon'; known: space, void", 1),
         (["info"], "Clusters: space/prod, space/test", 1),

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+import subprocess
+from pathlib import Path
 
 import pytest
 
 from ape_silverback.cli.shared.documents import CredentialDocument, ResultDocument
 from ape_silverback.cluster.client import ClusterClient
 from tests.cli.conftest import INTERRUPT, AtTerminal, Run, documents
+from tests.conftest import ape_command, environment_of
 from tests.server.machine import Cluster
 
 pytestmark = pytest.mark.xdist_group("cli-registry")
@@ -64,6 +67,16 @@ def test_new_takes_the_password_from_stdin_and_shows_it_nowhere(
     assert kept(served, "ghcr") == ("ghcr.io", "me@example.org", "me", PASSWORD)
     assert "ghcr" in run(*arguments, stdin="other\n", code=1).stderr
     assert kept(served, "ghcr")[-1] == PASSWORD
+
+
+def test_a_password_that_isnt_utf8_is_refused_by_name_before_it_is_sent(
+    client: ClusterClient, served: Cluster, home: Path, project: Path
+) -> None:
+    command = [ape_command(), "silverback", "cluster", "registry", "new", "ghcr", "ghcr.io", *WHO, "--password-stdin"]
+    environment = {**environment_of(home), **served.environment}
+    result = subprocess.run(command, cwd=project, env=environment, input=b"caf\xe9\n", capture_output=True, check=False)
+    assert (result.returncode, b"--password-stdin: stdin isn't UTF-8 text" in result.stderr) == (2, True)
+    assert client.credentials == {}
 
 
 def test_new_asks_a_terminal_and_hides_the_password(

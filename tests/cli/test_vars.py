@@ -122,6 +122,17 @@ def test_new_whose_variables_arent_understood_makes_nothing_and_echoes_nothing(
     assert client.variable_groups == {}
 
 
+def test_a_secret_that_is_empty_in_the_environment_is_stored_only_when_written_out(
+    run: Run, client: ClusterClient, served: Cluster
+) -> None:
+    for arguments in (("new", "rpc"), ("update", "rpc", "-e", "A=1")):
+        result = run("vars", *arguments, "-e", "TOKEN", code=2, TOKEN="")
+        assert "-e TOKEN: empty in the environment; pass -e NAME= for an empty value" in result.stderr
+    assert client.variable_groups == {}
+    run("vars", "new", "rpc", "-e", "TOKEN=")
+    assert values(served, "rpc") == {"TOKEN": ""}
+
+
 def test_a_command_is_run_once_where_that_is_allowed_and_shown_before(
     run: Run, client: ClusterClient, served: Cluster, project: Path
 ) -> None:

@@ -135,7 +135,7 @@ def test_an_operation_of_a_cluster(
     call: Callable[[ClusterClient], Any], reply: Any, line: str, query: dict[str, str], body: Any, gives: Any
 ) -> None:
     last = answer(reply) if reply is not None else Reply()
-    looks = 1 if line in ("POST /vars", "POST /credentials") else 0  # whether there is one of that name
+    looks = 1 if line in ("POST /vars", "POST /credentials", "POST /bots") else 0  # whether there is one of that name
     replies = in_turn(*[answer([])] * looks, last)
     with serving(replies) as server, ClusterClient(base_url=server.url, headers={"X-API-Key": "k"}) as client:
         assert call(client) == gives
@@ -213,10 +213,12 @@ PLATFORM_CALLS: list[tuple[Callable[[PlatformClient], Any], Any, str, dict[str, 
 def test_an_operation_of_the_platform(
     call: Callable[[PlatformClient], Any], reply: Any, line: str, query: Any, form: Any, gives: Any
 ) -> None:
-    replies = in_turn(answer(reply) if reply is not None else Reply())
+    looks = 1 if line.startswith("POST") else 0  # whether there is one of that slug or name
+    replies = in_turn(*[answer([])] * looks, answer(reply) if reply is not None else Reply())
     with serving(replies) as server, PlatformClient(base_url=server.url, cookies={"session": "token"}) as client:
         assert call(client) == gives
-        [request] = server.requests
+        *looked, request = server.requests
+    assert [one.line for one in looked] == [line.replace("POST", "GET").rstrip("/")] * looks
     assert request.line == line
     assert request.query == query
     assert (request.form() if request.body else None) == form

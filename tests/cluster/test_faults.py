@@ -37,7 +37,7 @@ def client_for(url: str, retries: Retries = QUICK, **more: Any) -> ClusterClient
 
 
 def make_bot(client: ClusterClient) -> Any:
-    return client.new_bot("a", "ghcr.io/a/b:1", "ethereum", "mainnet", "alchemy")
+    return client.new_bot("a", "ghcr.io/a/b:1", "ethereum", "mainnet", "alchemy", look_first=False)
 
 
 DETAIL = {"detail": [{"loc": ["body", 0, "name"], "msg": "too long", "type": "x"}]}
@@ -50,8 +50,8 @@ FAULTS: dict[str, tuple[Behaviour, str, int, int, str]] = {
     "403": (in_turn(answer({"detail": "not yours"}, 403)), "Forbidden", 1, 1, "not yours"),
     "404": (in_turn(answer({"detail": "no such bot"}, 404)), "NotFound", 1, 1, "no such bot"),
     "409": (in_turn(answer({"detail": "name is taken"}, 409)), "Conflict", 1, 1, "name is taken"),
-    "422": (in_turn(answer(DETAIL, 422)), "ValidationFailed", 1, 1, "body.0.name: too long"),
-    "400 with fields": (in_turn(answer(DETAIL, 400)), "ValidationFailed", 1, 1, "body.0.name: too long"),
+    "422": (in_turn(answer(DETAIL, 422)), "ValidationFailed", 1, 1, "  0.name: too long"),
+    "400 with fields": (in_turn(answer(DETAIL, 400)), "ValidationFailed", 1, 1, "  0.name: too long"),
     "418": (in_turn(answer({"detail": "teapot"}, 418)), "ClientError", 1, 1, "teapot"),
     "429": (in_turn(answer({"detail": "slow down"}, 429)), "RateLimited", ATTEMPTS, ATTEMPTS, "slow down"),
     "500": (in_turn(answer({"detail": "oops"}, 500)), "ServerError", 1, 1, "oops"),

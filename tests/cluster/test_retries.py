@@ -152,7 +152,7 @@ def ours() -> dict[str, Any]:
 
 def test_a_name_that_our_own_lost_request_took_is_no_conflict() -> None:
     """The look-up came too early: the cluster still worked on the first request."""
-    listing = iter([[], [ours()]])
+    listing = iter([[], [], [ours()]])
     posts = iter([Reply(503), answer({"detail": "taken"}, 409)])
 
     def behave(request: Request) -> Reply:
@@ -160,7 +160,7 @@ def test_a_name_that_our_own_lost_request_took_is_no_conflict() -> None:
 
     with serving(behave) as server, ClusterClient(base_url=server.url, retries=QUICK) as client:
         assert make_bot(client, "a").name == "a"
-        assert server.lines == ["POST /bots", "GET /bots", "POST /bots", "GET /bots"]
+        assert server.lines == ["GET /bots", "POST /bots", "GET /bots", "POST /bots", "GET /bots"]
 
 
 def losing(listed: list[dict[str, Any]], *, before: bool = False, **headers: str) -> Behaviour:
@@ -198,25 +198,37 @@ def client_of(kind: str, url: str, **more: Any) -> ClusterClient | PlatformClien
 
 
 @pytest.mark.parametrize("kind", CREATES)
-def test_what_was_there_before_a_lost_create_is_a_conflict_and_not_ours(kind: str) -> None:
+@pytest.mark.parametrize("seconds", [0, 60])
+def test_what_was_there_before_is_never_taken_for_ours_though_it_is_the_same(kind: str, seconds: int) -> None:
     make, listed = CREATES[kind]
-    before = {**listed, "created": (datetime.now(timezone.utc) - timedelta(minutes=1)).isoformat()}
-    secret = kind in ("group", "credential")
-    text = "exists already, and stays as it is; nothing was sent" if secret else "was there before, and stays as it is"
+    before = {**listed, "created": (datetime.now(timezone.utc) - timedelta(seconds=seconds)).isoformat()}
     with serving(losing([before], before=True)) as server, client_of(kind, server.url) as client:
-        with pytest.raises(Conflict, match=f"{kind}.* {text}"):
-            make(client)
-        assert len([line for line in server.lines if line.startswith("POST")]) == (0 if secret else 1)
-
-
-@pytest.mark.parametrize("kind", ["group", "credential"])
-def test_what_somebody_else_made_a_moment_ago_isnt_taken_for_ours_though_its_values_cant_be_seen(kind: str) -> None:
-    make, listed = CREATES[kind]
-    a_moment_ago = {**listed, "created": datetime.now(timezone.utc).isoformat()}
-    with serving(losing([a_moment_ago], before=True)) as server, client_of(kind, server.url) as client:
-        with pytest.raises(Conflict, match="exists already"):
+        with pytest.raises(Conflict, match=f"{kind}.* exists already, and stays as it is; nothing was sent"):
             make(client)
         assert not any(line.startswith("POST") for line in server.lines)
+
+
+def test_an_older_bot_is_never_taken_for_ours_without_a_look_beforehand() -> None:
+    before = {**ours(), "created": (datetime.now(timezone.utc) - timedelta(minutes=1)).isoformat()}
+    with serving(losing([before], before=True)) as server, client_of("bot", server.url) as client:
+        with pytest.raises(Conflict, match="bot 'a' was there before, and stays as it is; nothing was created"):
+            client.new_bot("a", "any:1", "ethereum", "local", "foundry", look_first=False)
+        assert server.lines == ["POST /bots", "GET /bots"]
+
+
+def test_a_bot_of_a_chosen_id_is_told_from_one_that_is_the_same(cluster: str) -> None:
+    """Somebody else's was made while the first request was under way, which never arrived."""
+    with ClusterClient(base_url=cluster, headers={"X-API-Key": KEY}) as other:
+
+        def lost() -> str:
+            if faults := next(todo, ""):
+                make_bot(other, "a")
+            return faults
+
+        todo = iter(["", "refuse"])  # the first is for what the cluster offers
+        with through(cluster, lost) as client, pytest.raises(Conflict):
+            client.new_bot("a", "any:1", "ethereum", "local", "foundry", identity=client.new_id())
+        assert len(other.bots) == 1
 
 
 @pytest.mark.parametrize("kind", CREATES)

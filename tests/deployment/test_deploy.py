@@ -268,7 +268,7 @@ def test_the_life_of_a_bot_by_commands(place: Place) -> None:
     assert re.search(r"network: +ethereum:local:foundry", info)
 
     assert "left: stopped" in place.cluster("bots", "stop", "l*", "--yes").stdout
-    assert re.search(r"left +stopped .*stopped by its user", place.cluster("bots", "list").stdout)
+    assert re.search(r"left +stopped .*stopped by the user", place.cluster("bots", "list").stdout)
     assert "left: running and healthy" in place.cluster("bots", "start", "left").stderr
     assert "left: removed" in place.cluster("bots", "remove", "left", "--yes").stdout
     assert "left" not in place.cluster("bots", "list").stdout

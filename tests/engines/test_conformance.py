@@ -52,7 +52,7 @@ def test_a_bot_starts_runs_and_stops(client: ClusterClient, server: Server) -> N
     last = messages(bot)
     assert last[-1] == "goodbye", last
     task = client.bots["one"].task
-    assert (task.stop_code, task.stopped_reason) == ("user", "stopped by its user")
+    assert (task.stop_code, task.stopped_reason) == ("user", "stopped by the user")
     assert not bot.errors
     bot.start()
     until(bot, RUNNING)

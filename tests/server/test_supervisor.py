@@ -251,7 +251,7 @@ def test_a_bot_that_says_it_is_complete_runs_and_stops_when_asked(supervisor: Su
     supervisor.stop(bot)
     wait_for(status_is(supervisor, bot, STATUS.STOPPED))
     task = supervisor.store.bot(bot.id).task
-    assert (task.exit_code, task.stop_code, task.stopped_reason) == (0, "user", "stopped by its user")
+    assert (task.exit_code, task.stop_code, task.stopped_reason) == (0, "user", "stopped by the user")
     assert "bye" in log_of(supervisor, bot)
 
 

@@ -225,9 +225,16 @@ def _from_stdin() -> str:
     """Read a password, without the end of its line.
 
     Raises:
-        click.UsageError: stdin is empty.
+        click.UsageError: stdin is empty, or isn't UTF-8.
     """
-    password = sys.stdin.readline().rstrip("\r\n")
+    from ape_silverback.config.reader import is_utf8
+
+    try:
+        password = sys.stdin.readline().rstrip("\r\n")
+    except UnicodeDecodeError:
+        password = None
+    if password is None or not is_utf8(password):  # Python's C locale carries such bytes as lone surrogates
+        raise click.UsageError("--password-stdin: stdin isn't UTF-8 text.")
     if not password:
         raise click.UsageError("--password-stdin: stdin is empty.")
     return password

@@ -151,7 +151,7 @@ def new(
     if not values:
         raise click.UsageError("Pass at least one variable with -e or --env-file.")
     with connected_for_writing(profile, cluster, no_verify) as connection:
-        group = connection.client.new_variable_group(name, values)
+        group = connection.client.new_variable_group(name, values, connection.client.new_id())
     show(GroupDocument.of(group).data(), format_, lambda: echo(f"{group.name}: created"))
 
 
@@ -252,9 +252,10 @@ def _read(variables: Sequence[str], env_files: Sequence[str], commands: Commands
         if not NAME.fullmatch(name):
             raise click.UsageError(f"-e number {number} isn't NAME=VALUE or NAME.")
         if not has_value:
+            shown = f"-e {name}" if name.isupper() else f"-e number {number}"
             if name not in os.environ:
-                shown = f"-e {name}" if name.isupper() else f"-e number {number}"
                 raise click.UsageError(f"{shown}: not set in the environment; pass a value.")
-            value = os.environ[name]
+            if not (value := os.environ[name]):  # as a secret is that CI doesn't have
+                raise click.UsageError(f"{shown}: empty in the environment; pass -e NAME= for an empty value.")
         values[name] = value
     return values

@@ -254,16 +254,18 @@ class DockerRuntime:
         if not self._is_drained(container, since):
             return Observation(True, self._is_ready(bot, container), self._start_of(container))
         try:
-            state = self.engine.inspect_container(container)["State"]
+            found = self.engine.inspect_container(container)
         except NotFound:
             return GONE
+        state, memory = found["State"], found["HostConfig"]["Memory"]
+        bound = f" (it may use {memory / 2**20:.0f} MiB)" if memory else ""
         end = Observation(
             alive=False,
             ready=self._is_ready(bot, container),
             started_at=moment(state["StartedAt"]),
             exit_code=state["ExitCode"],
             stopped_at=moment(state["FinishedAt"]),
-            note="out of memory" if state["OOMKilled"] else None,
+            note=f"out of memory{bound}" if state["OOMKilled"] else None,
         )
         self._ends[container] = end
         return end

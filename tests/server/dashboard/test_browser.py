@@ -62,7 +62,7 @@ def test_chosen_bots_are_stopped_and_started_after_a_question_that_names_the_acc
     logged_in.get_by_role("button", name="Stop selected", exact=True).click()
     dialog.get_by_role("button", name="Stop", exact=True).click()
     row = logged_in.locator("tbody tr", has=logged_in.get_by_role("link", name="one", exact=True))
-    expect(row).to_contain_text("stopped by its user")
+    expect(row).to_contain_text("stopped by the user")
     logged_in.get_by_label("Select one").check()
     logged_in.get_by_role("button", name="Start selected", exact=True).click()
     dialog.get_by_role("button", name="Start", exact=True).click()
@@ -223,7 +223,7 @@ def test_the_keyboard_is_enough(logged_in: Page, site: Site) -> None:
     dialog.get_by_role("button", name="Stop", exact=True).focus()
     logged_in.keyboard.press("Enter")
     row = logged_in.locator("tbody tr", has=logged_in.get_by_role("link", name="keyed", exact=True))
-    expect(row).to_contain_text("stopped by its user")
+    expect(row).to_contain_text("stopped by the user")
     assert site.client.bots["keyed"].id == bot.id
 
 

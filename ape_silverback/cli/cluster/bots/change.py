@@ -105,7 +105,7 @@ def new(
         for warning in desired.warnings:
             warn(warning)
         [wanted] = desired.bots
-        made = connection.client.new_bot(name, **dict(wanted.configuration))
+        made = connection.client.new_bot(name, **dict(wanted.configuration), identity=connection.client.new_id())
         note(f"{name}: created")
         failed = show_until_ready(connection.client, [name], timing) if wait else {}
         now = connection.client.bots.get(name, made)
