@@ -59,7 +59,6 @@ docs: $(INSTALLED)
 
 bench: install
 	$(BIN)/python -m benchmarks
-	$(BIN)/python benchmarks/deploy.py
 
 format: $(INSTALLED)
 	$(BIN)/ruff format .

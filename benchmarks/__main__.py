@@ -16,7 +16,9 @@ from importlib.metadata import version
 from pathlib import Path
 
 from ape_silverback.cluster.client import ClusterClient
-from benchmarks.measure import Costs, measured, program
+from benchmarks.deploy import deployments
+from benchmarks.measure import Costs, measured, program, shown
+from benchmarks.server import answers, rest
 from tests.server.machine import KEY, Cluster, serving_cluster
 
 BOTS = 20
@@ -32,8 +34,20 @@ silverback:
 
 OURS = (program("ape"), "silverback", "cluster")
 PUBLIC = (program("silverback"), "cluster")
+DEFAULT_NETWORK = """\
+from ape import networks
+network = networks.default_ecosystem.default_network
+print(network.name, network.default_provider_name)
+"""
+"""What Ape itself needs to know a project's default network."""
+
 COMPARED: dict[str, tuple[tuple[str, ...], tuple[str, ...], float | None]] = {
     "cluster --help, to `ape --version`": ((*OURS, "--help"), (program("ape"), "--version"), 1.15),
+    "plan of one bot, to Ape's default network": (
+        (*OURS, "plan", "bot0"),
+        (program("python"), "-c", DEFAULT_NETWORK),
+        1.1,
+    ),
     "bots list": ((*OURS, "bots", "list"), (*PUBLIC, "bots", "list"), 0.22),
     f"bots logs, {LINES:,} lines": ((*OURS, "bots", "logs", "bot0"), (*PUBLIC, "bots", "logs", "bot0"), 0.3),
     "bots info": ((*OURS, "bots", "info", "bot0"), (*PUBLIC, "bots", "info", "bot0"), None),
@@ -73,6 +87,16 @@ def main() -> None:
             "## Growing with the bots",
             "",
             *grow(),
+            "",
+            "## A deployment of 250 bots, 50 ms an answer",
+            "",
+            *deployments(),
+            "",
+            "## The server",
+            "",
+            *answers(),
+            "",
+            *rest(),
             "",
         ]
     )
@@ -140,13 +164,6 @@ def clusters(bots: int) -> Iterator[tuple[Cluster, Path, dict[str, str]]]:
                 f'default-profile = "here"\n[auth]\n[profile.here]\nhost = "{cluster.url}"\napi-key = "{KEY}"\n'
             )
             yield cluster, folder, {**os.environ, "HOME": name, "APE_DATA_FOLDER": f"{name}/.ape"}
-
-
-def shown(*lines: str) -> Iterator[str]:
-    """Print lines and yield them."""
-    for line in lines:
-        print(line, flush=True)
-        yield line
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""Deploys 250 bots to a server that takes 50 ms for every answer: ``python benchmarks/deploy.py``.
+"""A deployment of 250 bots to a server that takes 50 ms for every answer, against the public command line.
 
 Wall time and requests of the first deployment, of a second one that changes nothing, and of one that changes and
-restarts every bot; against the public command line, which makes one bot a command. Of that a few are run, and the rest
-is extrapolated. The cluster is the local cluster's application with bots that are no processes, in this process, so
-that its own work is part of every time. Ratios carry over to other machines, seconds don't.
+restarts every bot. The public command line makes one bot a command: a few are run, and the rest is extrapolated. The
+cluster is the local cluster's application with bots that aren't processes, in this process, so that its own work is
+part of every time.
 """
 
 from __future__ import annotations
@@ -16,16 +16,19 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
+from benchmarks.measure import program, shown
 from tests.server.machine import Cluster, serving_cluster
 
 BOTS = 250
 DELAY = 0.05
 PUBLIC_BOTS = 7
 ID = re.compile(r"[0-9a-f]{8}-[0-9a-f-]{27}")
+
+DEPLOY = (program("ape"), "silverback", "cluster", "deploy", "--yes", "--prune")
+NEW = (program("silverback"), "cluster", "bots", "new", "--network", "ethereum:mainnet:node", "--group", "rpc")
 
 SECTION = """\
 name: many
@@ -38,8 +41,8 @@ silverback:
 """
 
 
-def main() -> None:
-    """Run all of it and show a table."""
+def deployments() -> Iterator[str]:
+    """Yield a table of the deployments, and print each row when it is there."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "bots").mkdir()
@@ -53,40 +56,30 @@ def main() -> None:
             profile.write_text(
                 f'default-profile = "here"\n[auth]\n[profile.here]\nhost = "{cluster.url}"\napi-key = "{key}"\n'
             )
-            load = os.getloadavg()[0]
-            print(f"{BOTS} bots, {DELAY * 1000:.0f} ms an answer, {os.cpu_count()} processors, load {load:.1f}")
-            deploy = [program("ape"), "silverback", "cluster", "deploy", "--yes", "--prune"]
-            first = run("deploy, first", cluster, folder, *deploy)
-            run("deploy, nothing to do", cluster, folder, *deploy)
-            run("deploy, all changed", cluster, folder, *deploy, "--tag", "2")
-            new = [
-                program("silverback"),
-                "cluster",
-                "bots",
-                "new",
-                "--network",
-                "ethereum:mainnet:node",
-                "--group",
-                "rpc",
-            ]
-            times = [
-                run("public, one bot", cluster, folder, *new, "--image", "a/b:1", f"public{number}")
+            yield from shown("| what | seconds | requests | which |", "| --- | --- | --- | --- |")
+            first, row = run("deploy, first", cluster, folder, *DEPLOY)
+            yield from shown(row)
+            yield from shown(run("deploy, nothing to do", cluster, folder, *DEPLOY)[1])
+            yield from shown(run("deploy, all changed", cluster, folder, *DEPLOY, "--tag", "2")[1])
+            public = [
+                run("public, one bot", cluster, folder, *NEW, "--image", "a/b:1", f"public{number}")
                 for number in range(PUBLIC_BOTS)
             ]
-            median = statistics.median(times)
-            print(
-                f"public, {BOTS} bots: {median * BOTS:.0f} s, extrapolated from the median {median:.2f} s of "
-                f"{PUBLIC_BOTS}; the first deployment takes 1/{median * BOTS / first:.0f} of that"
+            median = statistics.median(seconds for seconds, _ in public)
+            yield from shown(
+                public[-1][1],
+                "",
+                f"{BOTS} bots with the public command line: {median * BOTS:.0f} s, extrapolated from the median "
+                f"{median:.2f} s of {PUBLIC_BOTS}. The first deployment takes 1/{median * BOTS / first:.0f} of that.",
             )
 
 
-def program(name: str) -> str:
-    """Return where a command is."""
-    return str(Path(sys.executable).with_name(name))
+def run(what: str, cluster: Cluster, folder: Path, *command: str) -> tuple[float, str]:
+    """Run a command; return the seconds that it took, and a row that shows them.
 
-
-def run(what: str, cluster: Cluster, folder: Path, *command: str) -> float:
-    """Run a command, show what it took, and give the seconds."""
+    Raises:
+        SystemExit: it failed; shows what it printed.
+    """
     cluster.requests.clear()
     environment = {**os.environ, "HOME": str(folder), "APE_DATA_FOLDER": f"{folder}/.ape", "RPC_KEY": "x"}
     begun = time.perf_counter()
@@ -98,9 +91,4 @@ def run(what: str, cluster: Cluster, folder: Path, *command: str) -> float:
     took = time.perf_counter() - begun
     counts = collections.Counter(ID.sub("ID", request) for request in cluster.requests)
     detail = ", ".join(f"{count} {request}" for request, count in counts.most_common())
-    print(f"{what:<24}{took:>7.2f} s {len(cluster.requests):>5} requests: {detail}", flush=True)
-    return took
-
-
-if __name__ == "__main__":
-    main()
+    return took, f"| {what} | {took:.2f} | {len(cluster.requests)} | {detail} |"

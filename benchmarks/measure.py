@@ -7,7 +7,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -90,3 +90,10 @@ def measured(command: Sequence[str], folder: Path, environment: Mapping[str, str
     if process.returncode:
         sys.exit(f"{' '.join(command)} failed:\n{said.decode(errors='replace')}")
     return Cost(time.perf_counter() - begun, usage.ru_utime + usage.ru_stime, len(requests) - before)
+
+
+def shown(*lines: str) -> Iterator[str]:
+    """Print lines and yield them."""
+    for line in lines:
+        print(line, flush=True)
+        yield line

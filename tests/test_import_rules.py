@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -123,6 +124,14 @@ def test_a_room_imports_only_the_rooms_it_may(module: str) -> None:
         target = imported.removeprefix(f"{PACKAGE}.")
         allowed = MAY_IMPORT[room] | LEAVES | {room}
         assert target.split(".")[0] in allowed or target in allowed, f"{room} must not import {imported}"
+
+
+def test_every_room_is_in_the_guide_for_contributors() -> None:
+    rows = re.findall(r"^\| (`.*`) \| ", (ROOT / "CONTRIBUTING.md").read_text(), re.MULTILINE)
+    told = {name for row in rows for name in re.findall(r"`(\w+(?:/|\.py))`", row)}
+    folder = ROOT / PACKAGE
+    rooms = {f"{path.parent.name}/" for path in folder.glob("[!_]*/__init__.py")}
+    assert told == rooms | {path.name for path in folder.glob("[!_]*.py")}
 
 
 def test_no_two_files_import_each_other() -> None:

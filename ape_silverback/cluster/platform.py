@@ -6,18 +6,22 @@ Names are those of the public SDK's module ``silverback.cluster.client``, as in 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
-from eth_typing import ChecksumAddress
-from pydantic import BaseModel, BeforeValidator, RootModel
+from pydantic import BeforeValidator, RootModel
 
 from ape_silverback.addresses import checksummed_address
 from ape_silverback.cluster.base_client import SLOW_TIMEOUT, ApiClient
 from ape_silverback.cluster.cluster import ClusterClient
 from ape_silverback.cluster.http_errors import read_answer
 from ape_silverback.cluster.resource import Resource
-from ape_silverback.cluster.types import ClusterInfo, StreamClaim, StreamInfo, WorkspaceInfo
+from ape_silverback.cluster.types import ClusterInfo, StreamClaim, StreamInfo, WireModel, WorkspaceInfo
 from ape_silverback.exceptions import ProfileError
+
+if TYPE_CHECKING:
+    from eth_typing import ChecksumAddress
+else:
+    ChecksumAddress = str
 
 Named = TypeVar("Named", WorkspaceInfo, ClusterInfo, "Workspace")
 
@@ -186,20 +190,20 @@ class PlatformClient(ApiClient):
         return {token.symbol: token.address for token in tokens}
 
 
-class _Address(RootModel[Annotated[ChecksumAddress, BeforeValidator(checksummed_address)]]):
+class _Address(RootModel[Annotated[ChecksumAddress, BeforeValidator(checksummed_address)]], defer_build=True):
     pass
 
 
-class _Token(BaseModel):
+class _Token(WireModel):
     symbol: str
     address: Annotated[ChecksumAddress, BeforeValidator(checksummed_address)]
 
 
-class _MaybeStream(RootModel[StreamInfo | None]):
+class _MaybeStream(RootModel[StreamInfo | None], defer_build=True):
     pass
 
 
-class _MaybeClaim(RootModel[StreamClaim | None]):
+class _MaybeClaim(RootModel[StreamClaim | None], defer_build=True):
     pass
 
 

@@ -7,14 +7,15 @@ from __future__ import annotations
 
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, PrivateAttr
+from pydantic import PrivateAttr
 
 from ape_silverback.cluster.base_client import ApiClient
+from ape_silverback.cluster.types import WireModel
 
 ResourceT = TypeVar("ResourceT", bound="Resource")
 
 
-class Resource(BaseModel):
+class Resource(WireModel):
     """Base of what can be changed through the client that made it. Pickling keeps the values, not the client."""
 
     _client: ApiClient | None = PrivateAttr(default=None)

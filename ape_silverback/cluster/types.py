@@ -41,7 +41,13 @@ SET_BY_CLUSTER = frozenset(
 """Variables that a bot gets from its configuration, which no variable group may set."""
 
 
-class WorkspaceInfo(BaseModel):
+class WireModel(BaseModel):
+    """Base of what travels. Pydantic prepares a model when it is first used: a command uses few of them."""
+
+    model_config = ConfigDict(defer_build=True)
+
+
+class WorkspaceInfo(WireModel):
     """A workspace of the platform, which owns clusters."""
 
     id: uuid.UUID
@@ -55,7 +61,7 @@ _UNITS = {"cpu": "vCPU", "memory": "GiB", "bandwidth": "KiB/sec", "duration": "m
 _OTHER_SPELLINGS = {"KiB/s": "KiB/sec", "vCPUs": "vCPU", "month": "months"}
 
 
-class ClusterConfiguration(BaseModel):
+class ClusterConfiguration(WireModel):
     """Configuration of the cluster (represented as 16 byte value).
 
     Amounts may be given with their unit, as ``"2 GiB"``, ``"1 vCPU"``, ``"5 KiB/sec"`` or ``"3 months"``.
@@ -229,7 +235,7 @@ class ResourceStatus(enum.IntEnum):
         return self.name.capitalize()
 
 
-class StreamClaim(BaseModel):
+class StreamClaim(WireModel):
     """A cluster's payment stream as the platform wrote it: nothing of it is checked."""
 
     chain_id: int
@@ -240,7 +246,7 @@ class StreamClaim(BaseModel):
         return f"eip155:{self.chain_id}:{self.manager}/{self.stream_id}"
 
 
-class StreamInfo(BaseModel):
+class StreamInfo(WireModel):
     """The ApePay payment stream of a cluster, as the platform names it. Verify it before you trust it."""
 
     chain_id: int
@@ -251,7 +257,7 @@ class StreamInfo(BaseModel):
         return f"eip155:{self.chain_id}:{self.manager}/{self.stream_id}"
 
 
-class ClusterInfo(BaseModel):
+class ClusterInfo(WireModel):
     """The platform's record of a cluster.
 
     ``id`` is the key of the cluster's product code: treat it as a secret of the workspace.
@@ -269,13 +275,13 @@ class ClusterInfo(BaseModel):
     last_updated: datetime
 
 
-class ServiceHealth(BaseModel):
+class ServiceHealth(WireModel):
     """Health of one service."""
 
     healthy: bool
 
 
-class ClusterHealth(BaseModel):
+class ClusterHealth(WireModel):
     """Health of a cluster: of each network (``ecosystem:network``) and each bot, by name."""
 
     networks: dict[str, ServiceHealth] = Field(default_factory=dict)
@@ -288,7 +294,7 @@ class ClusterHealth(BaseModel):
         return ServiceHealth(healthy=all(service.healthy for service in [*self.networks.values(), *self.bots.values()]))
 
 
-class RegistryCredentialsInfo(BaseModel):
+class RegistryCredentialsInfo(WireModel):
     """Credentials for a container registry, without the secret part."""
 
     id: str
@@ -298,7 +304,7 @@ class RegistryCredentialsInfo(BaseModel):
     updated: datetime
 
 
-class VariableGroupInfo(BaseModel):
+class VariableGroupInfo(WireModel):
     """A group of environment variables: names only, values are write-only."""
 
     id: uuid.UUID
@@ -309,7 +315,7 @@ class VariableGroupInfo(BaseModel):
     created: datetime
 
 
-class BotTaskStatus(BaseModel):
+class BotTaskStatus(WireModel):
     """What the cluster knows of the task (process, container) that runs a bot."""
 
     last_status: str
@@ -325,7 +331,7 @@ def _span(seconds: float) -> str:
     return span_text(int(seconds)) if seconds >= 1 else f"{seconds:g} seconds"
 
 
-class RestartPolicy(BaseModel):
+class RestartPolicy(WireModel):
     """When a bot that ended is started again. For clusters that announce ``restart-policy``."""
 
     model_config = ConfigDict(frozen=True)
@@ -352,7 +358,7 @@ class RestartPolicy(BaseModel):
         return f"{self.policy}, {often}, after {_span(self.backoff)} to {_span(self.max_backoff)}"
 
 
-class HealthPolicy(BaseModel):
+class HealthPolicy(WireModel):
     """What a healthy bot may do at most. For clusters that announce ``health-details``."""
 
     model_config = ConfigDict(frozen=True)
@@ -371,7 +377,7 @@ POLICIES = frozenset({"restart", "healthy", "heartbeat"})
 """Fields of a bot that not every cluster knows, and that hold at once, without a restart."""
 
 
-class BotConfiguration(BaseModel):
+class BotConfiguration(WireModel):
     """What is deployed of a bot: the fields that ``POST /bots`` and ``PATCH /bots/{id}`` take, besides its name."""
 
     model_config = ConfigDict(frozen=True)
@@ -403,7 +409,7 @@ class BotConfiguration(BaseModel):
     ``heartbeat``."""
 
 
-class Crash(BaseModel):
+class Crash(WireModel):
     """An end of a bot that wasn't asked for."""
 
     model_config = ConfigDict(frozen=True)
@@ -412,7 +418,7 @@ class Crash(BaseModel):
     reason: str
 
 
-class RestartStatus(BaseModel):
+class RestartStatus(WireModel):
     """How often a bot was started again by its cluster, since its user started it."""
 
     count: int = 0
@@ -423,7 +429,7 @@ class RestartStatus(BaseModel):
     """When it is started again; None while it runs, and when it isn't."""
 
 
-class BotHealth(BaseModel):
+class BotHealth(WireModel):
     """How healthy a bot is, and why."""
 
     model_config = ConfigDict(frozen=True)
@@ -446,7 +452,7 @@ KeyRole = Literal["read", "write"]
 """What an API key allows: to look, or to change things too."""
 
 
-class KeyInfo(BaseModel):
+class KeyInfo(WireModel):
     """A named API key of a cluster that announces `keys`, without its secret: `keys list`."""
 
     id: uuid.UUID
@@ -464,7 +470,7 @@ class NewKeyInfo(KeyInfo):
     """The key itself, which can't be shown again."""
 
 
-class NodeInfo(BaseModel):
+class NodeInfo(WireModel):
     """A machine of a cluster that announces `nodes`: `nodes`."""
 
     id: str
@@ -487,7 +493,7 @@ class NodeInfo(BaseModel):
     """Names of the bots that run there, or were last seen there."""
 
 
-class BotInfo(BaseModel):
+class BotInfo(WireModel):
     """A bot and its configuration on the cluster."""
 
     id: uuid.UUID
@@ -533,7 +539,7 @@ class BotInfo(BaseModel):
         return BotConfiguration.model_validate({name: getattr(self, name) for name in BotConfiguration.model_fields})
 
 
-class RemovedBotInfo(BaseModel):
+class RemovedBotInfo(WireModel):
     """A bot that was removed, and whose log is kept for a while. From clusters that announce ``removed-logs``."""
 
     id: uuid.UUID
@@ -543,7 +549,7 @@ class RemovedBotInfo(BaseModel):
     """Those of its last run."""
 
 
-class BotTaskResult(BaseModel):
+class BotTaskResult(WireModel):
     """What a bot recorded of one run of a task. From clusters that announce ``metrics``."""
 
     completed: datetime
@@ -572,7 +578,7 @@ def _log_level(value: Any) -> Any:
     return value
 
 
-class BotLogEntry(BaseModel):
+class BotLogEntry(WireModel):
     """One line of a bot's log."""
 
     # A raw line is `TIMESTAMP LEVEL: message`, level and colon padded to nine characters, then a space. The message is

@@ -148,6 +148,7 @@ class _Application:
         failed: names of what failed.
         skipped: names of what wasn't begun.
         ready: names of the bots that run and are healthy.
+        stopped: bots that have stopped since it began.
         live: the bots of the cluster by id, as they were before the first write to one.
     """
 
@@ -160,6 +161,7 @@ class _Application:
     failed: set[str] = field(default_factory=set)
     skipped: set[str] = field(default_factory=set)
     ready: set[str] = field(default_factory=set)
+    stopped: set[UUID] = field(default_factory=set)
     live: Mapping[UUID, Bot] = field(default_factory=dict)
 
     def run(self) -> Iterator[Event]:
@@ -183,7 +185,7 @@ class _Application:
     def _deploy_bots(self, pool: ThreadPoolExecutor) -> Iterator[Event]:
         """Write all bots at once, or those that are restarted so that only so many are down."""
         kept, bots, most = self.plan.of(KeepBot), self.plan.bot_actions, self.options.max_unavailable
-        slow = [one for one in bots if most is not None and _is_restarted(one)]
+        slow = [one for one in bots if most is not None and any(map(_is_restarted, _linked(one, bots)))]
         yield from self._do(pool, [one for one in bots if one not in slow])
         yield from self._wait([*(bot.name for bot in kept), *(bot.name for bot in bots if bot not in slow)])
         while most is not None and slow:
@@ -192,7 +194,8 @@ class _Application:
                 verb = "is" if len(down) == 1 else "are"
                 yield from self._skip(slow, f"{', '.join(down)} {verb} down, and no more than {most} may be at once")
                 return
-            wave, slow = slow[: most - len(down)], slow[most - len(down) :]
+            wave = _next_wave(slow, most - len(down))
+            slow = [one for one in slow if one not in wave]
             yield from self._do(pool, wave)
             yield from self._wait([bot.name for bot in wave])
 
@@ -219,8 +222,12 @@ class _Application:
     # Writing
 
     def _do(self, pool: ThreadPoolExecutor, actions: Sequence[Action]) -> Iterator[Event]:
-        """Do actions side by side; bots that have to stop first are started as each has stopped."""
-        under_way = {pool.submit(self._act, action): action for action in actions}
+        """Do actions side by side; bots that have to stop first are started as each has stopped.
+
+        One that takes over the account of another bot is started once that one has stopped too.
+        """
+        held = [one for one in actions if _starts_at_once(one) and not self._may_start(one)]
+        under_way = {pool.submit(self._act, action): action for action in actions if action not in held}
         stopping: dict[str, tuple[Action, _Stopping]] = {}
         for future in as_completed(under_way):
             outcome = future.result()
@@ -231,21 +238,49 @@ class _Application:
             else:
                 yield self._noted(outcome)
         starting: set[Future[Event]] = set()
+        down: list[tuple[Action, _Stopping]] = []
         for event in wait_until_stopped(self.client, list(stopping), self.options.timing):
             if event.kind == "state":
                 continue
             action, stopped = stopping[event.name]
+            if event.kind == "applied":
+                self.stopped.add(stopped.bot.id)
             if event.kind == "applied" and event.status is not None:
-                starting.add(pool.submit(self._start, action, stopped))
+                down.append((action, stopped))
             else:
                 text = event.text if event.status is not None else f"it was removed in the meantime; {AGAIN}"
                 self._end(action, failed=True)
                 yield self._noted(Event("failed", action.name, text))
+            for one in [one for one in down if self._may_start(one[0])]:
+                down.remove(one)
+                starting.add(pool.submit(self._start, *one))
             for started in [one for one in starting if one.done()]:
                 starting.remove(started)
                 yield self._noted(started.result())
+        for action, _ in down:
+            self._end(action, failed=True)
+            text = f"stopped, and not started again: {self._former_signers(action)}; {AGAIN}"
+            yield self._noted(Event("failed", action.name, text))
+        for action in held:
+            if self._may_start(action):
+                starting.add(pool.submit(self._start_held, action))
+            else:
+                yield self._noted(Event("skipped", action.name, f"{NOT_STARTED}: {self._former_signers(action)}"))
         for started in as_completed(starting):
             yield self._noted(started.result())
+
+    def _may_start(self, action: Action) -> bool:
+        """Return whether no other bot runs any more with the account that a bot is started with."""
+        return self.stopped.issuperset(_after(action))
+
+    def _former_signers(self, action: Action) -> str:
+        """Return which bots still sign with the account of one."""
+        names = [self.live[one].name if one in self.live else str(one) for one in _after(action)]
+        return f"{', '.join(names)} may still sign with its account"
+
+    def _start_held(self, action: Action) -> Event:
+        outcome = self._act(action)
+        return outcome if isinstance(outcome, Event) else self._start(action, outcome)
 
     def _noted(self, event: Event) -> Event:
         if event.kind == "failed":
@@ -419,6 +454,9 @@ class _Application:
 
     def _give_back(self, action: UpdateBot | RestartBot, bot: Bot | None) -> tuple[Event, Bot | None]:
         """Restore the configuration that a bot had, and stop it."""
+        heirs = [one.name for one in self.plan.bot_actions if action.id in _after(one) and one.name not in self.skipped]
+        if heirs:
+            return Event("failed", action.name, f"can't be rolled back: {', '.join(heirs)} took over its account"), None
         if bot is None:
             return Event("failed", action.name, "can't be rolled back: it is no longer on the cluster"), None
         try:
@@ -465,6 +503,47 @@ def owed_restarts(plan: Plan, action: Action) -> dict[UUID, str]:
             return {action.id: action.reason}
         case KeepBot() | CreateGroup() | RemoveGroup() | CreateBot() | StartBot() | RemoveBot():
             return {}
+
+
+def _after(action: Action) -> tuple[UUID, ...]:
+    """Return the bots that have to have stopped before an action starts its bot."""
+    return action.after if isinstance(action, BotWrite) else ()
+
+
+def _starts_at_once(action: Action) -> bool:
+    """Return whether an action starts its bot without stopping it first."""
+    match action:
+        case CreateBot():
+            return True
+        case StartBot():
+            return not action.stopping
+        case UpdateBot():
+            return not action.runs and not action.stopping
+        case _:
+            return False
+
+
+def _linked(action: BotWrite, bots: Sequence[BotWrite]) -> list[BotWrite]:
+    """Return a bot's action with those of the bots that it exchanges accounts with, directly or not."""
+    found, queue = [action], [action]
+    while queue:
+        one = queue.pop()
+        for other in bots:
+            ids = [getattr(other, "id", None) in one.after, getattr(one, "id", None) in other.after]
+            if other not in found and any(ids):
+                found.append(other)
+                queue.append(other)
+    return found
+
+
+def _next_wave(slow: Sequence[BotWrite], room: int) -> list[BotWrite]:
+    """Return the bots that are restarted next: as many as may be down at once, and those that exchange accounts."""
+    wave: list[BotWrite] = []
+    for action in slow:
+        more = [one for one in _linked(action, slow) if one not in wave]
+        if more and (not wave or sum(map(_is_restarted, [*wave, *more])) <= room):
+            wave += more
+    return wave
 
 
 def _is_restarted(action: BotWrite) -> bool:

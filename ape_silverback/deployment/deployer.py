@@ -99,7 +99,7 @@ class Deployer:
             )
         if plan.cluster_identity != self.cluster_identity:
             raise DeployError(f"the plan is for {plan.cluster}, not for {self.cluster}")
-        live = self._live_state(plan.looked_at.bots)
+        live = self._live_state(plan.looked_at.bots, plan.looked_at.accounts)
         if fingerprint(live, plan.looked_at, self.records.known().last) != plan.state:
             raise DeployError(f"{self.cluster} has changed since the plan was made: make a new plan")
 

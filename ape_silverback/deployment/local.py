@@ -7,23 +7,33 @@ import hmac
 import re
 import secrets
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from datetime import datetime, timezone
 from pathlib import Path
 
 from ape_silverback.deployment.state import Code, LocalState
-from ape_silverback.exceptions import FileError
+from ape_silverback.exceptions import BuildError, FileError
 from ape_silverback.files import silverback_folder, write_private
 from ape_silverback.images.engine import image_digests
+from ape_silverback.images.packages import is_required
 from ape_silverback.project.desired import DesiredBot, DesiredState
 from ape_silverback.project.discovery import split_project_image
 from ape_silverback.project.imports import bot_code
 
 KEY_FILE = "fingerprint.key"
+CORE_ACCOUNTS = ("accounts", "test")
+"""Plugins of Ape itself that have accounts."""
+
 _PRIVATE_KEY = re.compile(r"\s*(?:0x)?[0-9a-fA-F]{64}\s*")
 
 
 def read_local_state(
-    desired: DesiredState, values: Mapping[str, str], allowed_empty: Iterable[str], *, runs_folder: bool
+    desired: DesiredState,
+    values: Mapping[str, str],
+    allowed_empty: Iterable[str],
+    *,
+    runs_folder: bool,
+    missing_plugins: Mapping[str, str],
 ) -> LocalState:
     """Read what this machine has.
 
@@ -32,6 +42,7 @@ def read_local_state(
         values: the values of variables that are at hand.
         allowed_empty: names of the variables whose value may be empty.
         runs_folder: whether the cluster runs the project's folder, in place of images.
+        missing_plugins: as ``missing_plugins`` returns them.
 
     Raises:
         FileError: the key of the fingerprints can't be read or written.
@@ -44,7 +55,39 @@ def read_local_state(
         digests={} if runs_folder else image_digests(bot.configuration.image for bot in desired.bots),
         private_keys=frozenset(name for name, value in values.items() if _PRIVATE_KEY.fullmatch(value)),
         keyfiles=_keyfiles() if any(_is_own(bot.configuration.account) for bot in desired.bots) else {},
+        missing_plugins=missing_plugins,
     )
+
+
+def missing_plugins(project: Path, config: Path | None, bots: Iterable[DesiredBot]) -> dict[str, str]:
+    """Return the bots whose account is of a plugin that the project doesn't require, with the plugin's package.
+
+    Args:
+        project: the project's folder.
+        config: the configuration file that Ape reads there, if any.
+        bots: those whose images are built of the project.
+    """
+    bots = [bot for bot in bots if _is_own(bot.configuration.account)]
+    packages = _account_packages() if bots else {}
+    found = {}
+    for bot in bots:
+        package = packages.get(bot.configuration.account or "")
+        with suppress(BuildError):  # `build` tells
+            if package and not is_required(project, config, package):
+                found[bot.name] = package
+    return found
+
+
+def _account_packages() -> dict[str, str]:
+    """Return the package of each account that Ape has here by a plugin."""
+    from ape.utils.basemodel import ManagerAccessMixin
+
+    found: dict[str, str] = {}
+    for plugin, container in ManagerAccessMixin.account_manager.containers.items():
+        if plugin not in CORE_ACCOUNTS:
+            with suppress(Exception):  # a plugin that can't list its accounts now
+                found |= dict.fromkeys(map(str, container.aliases), f"ape-{plugin.replace('_', '-')}")
+    return found
 
 
 def _is_own(account: str | None) -> bool:

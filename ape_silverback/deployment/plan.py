@@ -149,6 +149,9 @@ class CreateBot(Frozen):
     id: UUID | None = None
     """As for ``CreateGroup``."""
 
+    after: tuple[UUID, ...] = ()
+    """Bots that have to have stopped before it starts, since they sign with its account until then."""
+
 
 class UpdateBot(Frozen):
     """Change a bot."""
@@ -170,6 +173,9 @@ class UpdateBot(Frozen):
 
     adopts: bool = False
     """Whether it takes over a bot that this project didn't deploy."""
+
+    after: tuple[UUID, ...] = ()
+    """As for ``CreateBot``."""
 
     @property
     def holds_at_once(self) -> bool:
@@ -196,6 +202,9 @@ class RestartBot(Frozen):
     reason: str
     adopts: bool = False
 
+    after: tuple[UUID, ...] = ()
+    """As for ``CreateBot``."""
+
 
 class StartBot(Frozen):
     """Start a bot that is as it should be, but stopped."""
@@ -207,6 +216,9 @@ class StartBot(Frozen):
     """As for ``UpdateBot``."""
 
     adopts: bool = False
+
+    after: tuple[UUID, ...] = ()
+    """As for ``CreateBot``."""
 
 
 class KeepBot(Frozen):
@@ -246,6 +258,7 @@ class PlanScope(Frozen):
     bots: tuple[str, ...] = ()
     groups: tuple[str, ...] = ()
     credentials: tuple[str, ...] = ()
+    accounts: tuple[str, ...] = ()
 
 
 class Plan(Frozen):

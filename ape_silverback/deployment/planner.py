@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from itertools import chain
 from uuid import UUID
 
-from ape_silverback.cluster.types import POLICIES, BotConfiguration, ResourceStatus
+from ape_silverback.cluster.types import POLICIES, ResourceStatus
 from ape_silverback.deployment.creation import identify
 from ape_silverback.deployment.plan import (
     DEFAULT_PLAN_OPTIONS,
@@ -37,6 +37,16 @@ from ape_silverback.deployment.plan import (
     UpdateGroup,
     Value,
     field_of,
+)
+from ape_silverback.deployment.signers import (
+    PlannedBot,
+    accounts_of,
+    handovers,
+    shared_accounts,
+    variables_of,
+    waiting,
+    without_passphrase,
+    without_plugin,
 )
 from ape_silverback.deployment.state import (
     NOTHING_LOCAL,
@@ -119,12 +129,16 @@ def make_plan(
     groups = [action for group in desired.groups if (action := plan_group(group, inputs))]
     touched = {action.name for action in groups if isinstance(action, UpdateGroup)}
     bots = [(match, plan_bot(match, touched, inputs)) for match in matches]
+    passing = handovers([PlannedBot(match.bot, match.live, action) for match, action in bots], local)
+    bots = [(match, waiting(action, passing.after.get(match.bot.name, ()))) for match, action in bots]
+    planned = [PlannedBot(match.bot, match.live, action) for match, action in bots]
     others = list(restart_others(matches, touched, inputs))
     removals = plan_removals(matches, inputs)
     private_keys = list(_private_keys(groups, inputs))
     problems = [
         *_conflicts(matches, inputs),
-        *_shared_accounts(matches, inputs),
+        *shared_accounts(planned, live, local),
+        *passing.problems,
         *_missing(groups, inputs),
         *(f"{text} (refused since the section is `strict:`)" for text in private_keys if desired.strict),
         *_still_used(removals, matches, inputs),
@@ -145,7 +159,12 @@ def make_plan(
         drift=tuple(_drift(inputs)),
         unknown=tuple(_unknown(matches, groups, inputs)),
         pending=tuple(_pending(touched, inputs)),
-        warnings=(*_warnings(matches, actions, inputs), *private_keys, *_without_passphrase(bots, inputs)),
+        warnings=(
+            *_warnings(matches, actions, inputs),
+            *private_keys,
+            *without_passphrase(planned, desired, live, local),
+            *without_plugin(planned, local),
+        ),
         strangers=tuple(_strangers(bots, groups, inputs)),
         bots=tuple(_bots_after(bots, removed, inputs)),
         leaving=tuple(bot for bot in inputs.recorded.bots if bot.id in removed),
@@ -522,7 +541,7 @@ def _missing(groups: Iterable[CreateGroup | UpdateGroup], inputs: Inputs) -> Ite
                     f"{bot.name}: variable group '{group}' ({origins['environment']}) is neither on the cluster nor "
                     "under `variables:` of the section"
                 )
-        if wanted.heartbeat and wanted.heartbeat not in _variables_of(bot, inputs):
+        if wanted.heartbeat and wanted.heartbeat not in variables_of(bot, inputs.desired, inputs.live):
             yield (
                 f"{bot.name}: no variable group of the bot has '{wanted.heartbeat}', which its heartbeat "
                 f"({origins['heartbeat']}) names: list it under `variables:`, in a group of its `environment:`"
@@ -546,60 +565,6 @@ def _missing(groups: Iterable[CreateGroup | UpdateGroup], inputs: Inputs) -> Ite
                     f"variable '{name}' of group '{action.name}' ({origin}) has no value: set it in the environment or "
                     "in a file for --env-file"
                 )
-
-
-def _variables_of(bot: DesiredBot, inputs: Inputs) -> set[str]:
-    """Return the names of the variables that a bot gets from its groups once a plan is carried out."""
-    declared = {group.name: frozenset(group.variables) for group in inputs.desired.groups}
-    there = {name: group.variables for name, group in inputs.live.groups.items()} | declared
-    return {name for group in bot.configuration.environment for name in there.get(group, ())}
-
-
-Signer = tuple[str, str, str]
-"""Who signs, and where: the account, the ecosystem and the network."""
-
-
-def _signer(configuration: BotConfiguration, local: LocalState) -> Signer | None:
-    """Return who signs for a bot: an account by its address where it is a keyfile here, since two may be of one.
-
-    None for a bot that signs nothing, and for test accounts on a local network or a fork: nothing is lost there, and
-    projects start with one account for all their bots.
-    """
-    account, network = configuration.account, configuration.network
-    if not account or (account.startswith("TEST::") and (network == "local" or network.endswith("-fork"))):
-        return None
-    return local.keyfiles.get(account, account), configuration.ecosystem, network
-
-
-def _shared_accounts(matches: Iterable[Match], inputs: Inputs) -> Iterator[str]:
-    """Find bots that would sign with one account on one network, together or with others that run on the cluster.
-
-    Each bot of the project has to agree with ``share-account: true``. A bot that this plan removes counts, since it
-    runs until the others do. Exempt are test accounts on a local network or a fork: see ``_signer``.
-    """
-    matches = list(matches)
-    matched = {match.live.id for match in matches if match.live is not None}
-    using: dict[Signer, list[DesiredBot]] = {}
-    for match in matches:
-        if (signer := _signer(match.bot.configuration, inputs.local)) is not None:
-            using.setdefault(signer, []).append(match.bot)
-    for signer, bots in using.items():
-        others = [
-            live.name
-            for _, live in sorted(inputs.live.bots.items())
-            if live.id not in matched
-            and live.status is not ResourceStatus.STOPPED
-            and _signer(live.configuration, inputs.local) == signer
-        ]
-        refused = [bot for bot in bots if not bot.share_account]
-        if refused and len(bots) + len(others) > 1:
-            first = refused[0]
-            names = [*(bot.name for bot in bots), *(f"{name} (on the cluster)" for name in others)]
-            yield (
-                f"{', '.join(names)}: they sign with one account, '{first.configuration.account}' "
-                f"({first.origins['account']}), on {':'.join(signer[1:])}, and would take each other's nonces; give "
-                f"each its own account, or set `share-account: true` for {', '.join(bot.name for bot in refused)}"
-            )
 
 
 def _still_used(removals: Iterable[RemoveBot | RemoveGroup], matches: Iterable[Match], inputs: Inputs) -> Iterator[str]:
@@ -777,22 +742,6 @@ def _private_keys(groups: Iterable[CreateGroup | UpdateGroup], inputs: Inputs) -
                 )
 
 
-def _without_passphrase(bots: Iterable[tuple[Match, BotAction | None]], inputs: Inputs) -> Iterator[str]:
-    """Name the bots that are started with a keyfile account and without its passphrase."""
-    for match, action in bots:
-        account = match.bot.configuration.account
-        if account not in inputs.local.keyfiles or action is None or isinstance(action, KeepBot):
-            continue
-        variable = f"APE_ACCOUNTS_{account}_PASSPHRASE"
-        if variable in _variables_of(match.bot, inputs):
-            continue
-        hint = "add it" if variable.isidentifier() else "no variable can be called so, rename the account first"
-        yield (
-            f"{match.bot.name}: account '{account}' is a keyfile, and {variable} isn't in a variable group of the bot, "
-            f"which would wait for the passphrase for ever: {hint}"
-        )
-
-
 def _target(name: str | None) -> str:
     return f"target '{name}'" if name else "the section without a target"
 
@@ -885,7 +834,12 @@ def _scope(matches: Iterable[Match], others: Iterable[RestartBot | KeepBot], inp
         bots |= {bot.name for bot in inputs.recorded.bots}
         groups |= set(inputs.recorded.groups)
     credentials = {bot.configuration.credential_name for bot in desired.bots if bot.configuration.credential_name}
-    return PlanScope(bots=tuple(sorted(bots)), groups=tuple(sorted(groups)), credentials=tuple(sorted(credentials)))
+    return PlanScope(
+        bots=tuple(sorted(bots)),
+        groups=tuple(sorted(groups)),
+        credentials=tuple(sorted(credentials)),
+        accounts=tuple(sorted(accounts_of(desired.bots, inputs.local))),
+    )
 
 
 def fingerprint(live: LiveState, looked_at: PlanScope, last: int = 0) -> str:
@@ -898,6 +852,9 @@ def fingerprint(live: LiveState, looked_at: PlanScope, last: int = 0) -> str:
         [[name, name in live.credentials] for name in looked_at.credentials],
         last,
     ]
+    if looked_at.accounts:  # a bot that came since, and that may sign with one of them
+        signing = [bot for bot in live.bots.values() if bot.configuration.account in looked_at.accounts]
+        state.append(sorted(str(bot.id) for bot in signing if bot.status is not ResourceStatus.STOPPED))
     return hashlib.sha256(json.dumps(state, default=list).encode()).hexdigest()
 
 

@@ -23,7 +23,7 @@ from ape_silverback.deployment.apply import DEFAULT_APPLY_OPTIONS, ApplyOptions
 from ape_silverback.deployment.deployer import Deployer
 from ape_silverback.deployment.events import Event
 from ape_silverback.deployment.history import Record, Source
-from ape_silverback.deployment.local import fingerprints_of, read_local_state
+from ape_silverback.deployment.local import fingerprints_of, missing_plugins, read_local_state
 from ape_silverback.deployment.plan import DEFAULT_PLAN_OPTIONS, Plan, PlanOptions
 from ape_silverback.deployment.protection import protected_bots
 from ape_silverback.exceptions import BuildError, ConfigurationError, DeployError
@@ -153,7 +153,14 @@ class DeploySession:
         """Compare what the project wants with what the cluster has; see ``Deployer.plan``."""
         values = self.values(name for group in desired.groups for name in group.variables)
         runs_folder = self.connection.kind() == "local"
-        local = read_local_state(desired, values, self._allowed_empty(), runs_folder=runs_folder)
+        built = [] if runs_folder else own_bots(self.reading, self.request.target, desired)
+        local = read_local_state(
+            desired,
+            values,
+            self._allowed_empty(),
+            runs_folder=runs_folder,
+            missing_plugins=missing_plugins(self.request.folder, self.reading.file, built),
+        )
         return self.deployer.plan(replace(desired, strict=self.reading.section.strict), local, plan_options)
 
     def values(self, names: Iterable[str] = ()) -> dict[str, str]:

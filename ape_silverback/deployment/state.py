@@ -5,7 +5,7 @@ Values only: ``observed`` and ``history`` read them, ``planner`` compares them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
@@ -226,6 +226,7 @@ class LocalState:
         digests: image → its digest, where an engine or the reference has it.
         private_keys: names of the variables whose value looks like a private key.
         keyfiles: alias of each account that Ape has here as a keyfile → its address.
+        missing_plugins: bot whose image is built of the project → package of its account, if the image has it not.
     """
 
     values: Mapping[str, str] = field(default_factory=dict)
@@ -234,11 +235,7 @@ class LocalState:
     digests: Mapping[str, str] = field(default_factory=dict)
     private_keys: frozenset[str] = frozenset()
     keyfiles: Mapping[str, str] = field(default_factory=dict)
+    missing_plugins: Mapping[str, str] = field(default_factory=dict)
 
 
 NOTHING_LOCAL = LocalState()
-
-
-def names_of(bots: Iterable[RecordedBot | LiveBot]) -> str:
-    """Return the bots' names for a message."""
-    return ", ".join(bot.name for bot in bots)

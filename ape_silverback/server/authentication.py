@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hmac
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 from urllib.parse import urlsplit
+from uuid import UUID
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -15,6 +17,18 @@ Role = Literal["read", "write"]
 
 SESSION = "session"
 """Name of the platform's cookie."""
+
+
+@dataclass(frozen=True)
+class Grant:
+    """What a key allows.
+
+    Attributes:
+        key: the named key that it was; None for the key of the cluster itself.
+    """
+
+    role: Role
+    key: UUID | None = None
 
 
 def is_same(given: str | None, wanted: str | None) -> bool:
@@ -41,9 +55,15 @@ def bearer_key(header: str | None) -> str | None:
     return key.strip() if scheme.lower() == "bearer" else None
 
 
-def role_of_key(app: FastAPI, key: str | None) -> Role | None:
+def grant_of_key(app: FastAPI, key: str | None) -> Grant | None:
     """Return what a key allows on a cluster's application; None for one that isn't valid."""
     if is_same(key, app.state.api_key):
-        return "write"
-    role: Role | None = app.state.keys.role(key) if key else None
-    return role
+        return Grant("write")
+    found = app.state.keys.use(key) if key else None
+    return Grant(found.role, found.id) if found else None
+
+
+def role_of_key(app: FastAPI, key: str | None) -> Role | None:
+    """Return the role of a key on a cluster's application; None for one that isn't valid."""
+    grant = grant_of_key(app, key)
+    return grant.role if grant else None

@@ -27,15 +27,17 @@ class Signs:
     Attributes:
         updated: when it last wrote them.
         blocks: whether it handles blocks.
+        under_way: how many blocks it is handling.
         processed: the last block that it handled.
-        processed_at: when that was.
+        progress_at: when it last finished handling one, or had nothing to handle.
         lag: blocks of the chain that it hasn't handled.
     """
 
     updated: datetime
     blocks: bool = False
+    under_way: int = 0
     processed: int | None = None
-    processed_at: datetime | None = None
+    progress_at: datetime | None = None
     lag: int | None = None
 
 
@@ -76,16 +78,29 @@ def read_signs(work: Path, since: datetime | None) -> Signs | None:
     return signs if signs and (since is None or signs.updated >= since) else None
 
 
-def judge(policy: HealthPolicy, signs: Signs | None, running_since: datetime | None, now: datetime) -> BotHealth:
+def judge(
+    policy: HealthPolicy, signs: Signs | None, running_since: datetime | None, now: datetime, *, ready: bool = True
+) -> BotHealth:
     """Return the health of a bot that runs. Pure.
 
-    A bot that handles blocks is silent while there are blocks that it doesn't handle; any other one while nothing shows
-    that it could handle what comes. A bot whose files tell nothing counts as healthy.
+    A bot that handles blocks is silent while there are blocks that it doesn't finish; any other one while nothing shows
+    that it could handle what comes. A bot whose files tell nothing counts as healthy if its start is complete.
+
+    Args:
+        policy: what is expected of it.
+        signs: what its files tell.
+        running_since: when it was started.
+        now: the time.
+        ready: whether its log shows that its start is complete.
     """
     if signs is None:
-        return BotHealth(healthy=True)
-    behind = signs.blocks and signs.lag != 0
-    heartbeat = (signs.processed_at or running_since or signs.updated) if behind else signs.updated
+        waited = (now - running_since).total_seconds() if running_since and not ready else 0.0
+        is_late = waited > policy.silent
+        return BotHealth(
+            healthy=not is_late, reason=f"its start isn't complete after {_span(waited)}" if is_late else None
+        )
+    behind = signs.blocks and (signs.lag != 0 or signs.under_way > 0)
+    heartbeat = (signs.progress_at or running_since or signs.updated) if behind else signs.updated
     silence = (now - heartbeat).total_seconds()
     reason = None
     if silence > policy.silent:
@@ -114,7 +129,10 @@ def _signs_of_heartbeat(content: dict[str, Any] | None) -> Signs | None:
             if blocks and isinstance(head, int):
                 begun = max(processed, first if isinstance(first, int) else head)
                 lag = max(head - begun, 0)
-            return Signs(time, blocks, _block(processed), _time(at), lag)
+            under_way = content.get("under_way") if content else None
+            return Signs(
+                time, blocks, under_way if isinstance(under_way, int) else 0, _block(processed), _time(at), lag
+            )
     return None
 
 
@@ -129,7 +147,7 @@ def _signs_of_state(content: dict[str, Any] | None) -> Signs | None:
                 return None
             lag = max(seen - processed, 0) if seen >= 0 else None
             # Which blocks it waits for isn't told here, so it is judged by the minute in which the file is written.
-            return Signs(time, False, _block(processed), None, lag)
+            return Signs(time, processed=_block(processed), lag=lag)
     return None
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import secrets
+import sqlite3
 import time
 import uuid
 from dataclasses import dataclass
@@ -46,17 +47,11 @@ class Keys:
 
     def all(self) -> list[Key]:
         """Return all keys, the oldest first."""
-        rows = self.database.rows("SELECT * FROM api_keys ORDER BY created, name")
-        return [
-            Key(
-                id=uuid.UUID(row["id"]),
-                name=row["name"],
-                role=row["role"],
-                created=datetime.fromisoformat(row["created"]),
-                last_use=datetime.fromisoformat(row["last_use"]) if row["last_use"] else None,
-            )
-            for row in rows
-        ]
+        return [_key(row) for row in self.database.rows("SELECT * FROM api_keys ORDER BY created, name")]
+
+    def has(self, key: uuid.UUID) -> bool:
+        """Return whether a key is there, and wasn't revoked."""
+        return bool(self.database.rows("SELECT 1 FROM api_keys WHERE id = ?", str(key)))
 
     def add(self, name: str, role: KeyRole) -> tuple[Key, str]:
         """Make a key, and return it with what opens the cluster, which nobody can tell again.
@@ -77,20 +72,29 @@ class Keys:
         with self.database.transaction() as db:
             return db.execute("DELETE FROM api_keys WHERE id = ?", (str(key),)).rowcount > 0
 
-    def role(self, secret: str) -> KeyRole | None:
-        """Return what a key allows, and note its use; None for one that isn't valid."""
+    def use(self, secret: str) -> Key | None:
+        """Return the key that somebody brought, and note its use; None for one that isn't valid."""
         if not secret.startswith(PREFIX):
             return None
-        found = self.database.rows("SELECT id, role FROM api_keys WHERE hash = ?", _hash(secret))
+        found = self.database.rows("SELECT * FROM api_keys WHERE hash = ?", _hash(secret))
         if not found:
             return None
-        identity, role = found[0]["id"], found[0]["role"]
+        identity = found[0]["id"]
         if time.monotonic() - self._noted.get(identity, -NOTE_USE_EVERY) >= NOTE_USE_EVERY:
             self._noted[identity] = time.monotonic()
             with self.database.transaction() as db:
                 db.execute("UPDATE api_keys SET last_use = ? WHERE id = ?", (now(), identity))
-        allowed: KeyRole = role
-        return allowed
+        return _key(found[0])
+
+
+def _key(row: sqlite3.Row) -> Key:
+    return Key(
+        id=uuid.UUID(row["id"]),
+        name=row["name"],
+        role=row["role"],
+        created=datetime.fromisoformat(row["created"]),
+        last_use=datetime.fromisoformat(row["last_use"]) if row["last_use"] else None,
+    )
 
 
 def _hash(secret: str) -> str:

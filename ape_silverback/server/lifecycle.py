@@ -23,6 +23,18 @@ TRANSITIONS: Mapping[ResourceStatus, frozenset[ResourceStatus]] = {
 }
 """State → the states that may follow it."""
 
+WHAT_IT_DOES: Mapping[ResourceStatus, str] = {
+    CREATED: "it is starting",
+    PROVISIONING: "it is starting",
+    STARTUP: "it is starting",
+    RUNNING: "it is running",
+    SHUTDOWN: "it is stopping",
+    STOPPED: "it has stopped",
+    DEPROVISIONING: "it is being removed",
+    REMOVED: "it was removed",
+}
+"""State → what a bot in it does, for people."""
+
 ALIVE = frozenset({STARTUP, RUNNING, SHUTDOWN})
 """States in which there is a process."""
 

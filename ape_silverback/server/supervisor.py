@@ -40,6 +40,7 @@ from ape_silverback.server.lifecycle import (
     STOP_REASONS,
     STOPPED,
     TRANSITIONS,
+    WHAT_IT_DOES,
     BusyError,
     GoneError,
     ImpossibleTransition,
@@ -83,7 +84,7 @@ class Supervisor:
         runtime: where bots run.
         variables_of: returns the environment of a bot.
         poll: seconds between two looks at a runtime that doesn't tell by itself when something changed.
-        ready_after: seconds alive after which a bot counts as running though its log doesn't show it.
+        ready_after: seconds alive after which a bot counts as running though neither its log nor its work shows it.
         stop_grace: seconds that a bot has to stop before it is killed.
         remove_grace: likewise when it is removed, which its user waits for.
         limits: what each bot may use at most, where the runtime can hold it to that.
@@ -346,7 +347,7 @@ class Supervisor:
             return BotHealth(healthy=False, reason=f"unreachable since {since}: its node {seen.node} doesn't answer")
         if bot.status is not RUNNING:
             reason = bot.task.stopped_reason if bot.status is STOPPED else None
-            return BotHealth(healthy=False, reason=reason or f"it is {bot.status.name.lower()}")
+            return BotHealth(healthy=False, reason=reason or WHAT_IT_DOES[bot.status])
         return self.work.health(bot)
 
     # The watch
@@ -364,7 +365,7 @@ class Supervisor:
             for bot in bots:
                 if bot.status is STOPPED and bot.restarts.next_start and not self._is_stopping:
                     self._guarded(self._start_if_due, bot)
-            for bot, kind, reason in self.work.look(bots):
+            for bot, kind, reason in self.work.look(bots, lambda bot: self.seen(bot).ready):
                 self._guarded(self._tell, bot, kind, reason)
             self.removed.purge()
 
@@ -428,7 +429,9 @@ class Supervisor:
         elif bot.status is STARTUP and seen.note != bot.task.reason:
             self._rewrite(bot, STARTUP, reason=seen.note)  # how far the pull of its image is
         elif bot.status is STARTUP and (
-            seen.ready or (seen.note is None and seconds_since(seen.started_at) > self.ready_after)
+            seen.ready
+            or self.work.has_begun(bot)
+            or (seen.note is None and seconds_since(seen.started_at) > self.ready_after)
         ):
             self._enter(bot, RUNNING)
             self._tell(bot, "running")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime, timezone
 from uuid import UUID
 
@@ -35,12 +35,18 @@ class WorkWatch:
         run, known = self._health.get(bot.id, (None, None))
         return known if known and run == bot.task.started_at else BotHealth(healthy=True)
 
+    def has_begun(self, bot: BotRecord) -> bool:
+        """Return whether a bot has shown in this run that it works, which it does once its start is complete."""
+        return read_signs(self._runtime.work_folder(bot.id), bot.task.started_at) is not None
+
     def look(
-        self, bots: Iterable[BotRecord], *, every: float = LOOK_EVERY
+        self, bots: Iterable[BotRecord], is_ready: Callable[[BotRecord], bool], *, every: float = LOOK_EVERY
     ) -> Iterator[tuple[BotRecord, str, str | None]]:
         """Judge running bots by what they record; yield those that turned unhealthy or recovered, and why.
 
         Args:
+            bots: all bots.
+            is_ready: returns whether a bot's log shows that its start is complete.
             every: seconds since the last look within which nothing is done.
         """
         if every and time.monotonic() < self._look_at:
@@ -52,7 +58,8 @@ class WorkWatch:
             del self._health[gone]
         for bot in running:
             signs = read_signs(self._runtime.work_folder(bot.id), bot.task.started_at)
-            health = judge(bot.configuration.healthy or self.policy, signs, bot.task.started_at, now)
+            policy = bot.configuration.healthy or self.policy
+            health = judge(policy, signs, bot.task.started_at, now, ready=is_ready(bot))
             before = self.health(bot)
             self._health[bot.id] = (bot.task.started_at, health)
             if health.healthy is not before.healthy:

@@ -9,17 +9,18 @@ import subprocess
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
-from mcp import Client, MCPError, StdioServerParameters
-from mcp.client.streamable_http import streamable_http_client
 
 from ape_silverback.cluster.client import ClusterClient
-from tests.conftest import APE, environment_of
+from tests.conftest import ape_command, environment_of
 from tests.server.machine import Cluster
 from tests.waiting import wait_for
+
+if TYPE_CHECKING:
+    from mcp import Client  # imported where it is used: it costs each process of the tests a second
 
 pytestmark = pytest.mark.xdist_group("cli-mcp")
 
@@ -51,10 +52,12 @@ def bots(project: Path) -> Path:
 def ask(served: Cluster, home: Path, bots: Path, client: ClusterClient) -> Callable[..., None]:
     """Run a conversation with `ape silverback cluster mcp`, over stdin and stdout."""
 
+    from mcp import Client, StdioServerParameters
+
     def ask(talk: Callable[[Client], Awaitable[None]], *options: str) -> None:
         environment = {**environment_of(home), **served.environment, "RPC_KEY": "very-secret"}
         command = ["silverback", "cluster", "mcp", *options]
-        server = StdioServerParameters(command=str(APE), args=command, env=environment, cwd=bots)
+        server = StdioServerParameters(command=ape_command(), args=command, env=environment, cwd=bots)
 
         async def run() -> None:
             async with Client(server, read_timeout_seconds=60) as connected:
@@ -74,6 +77,8 @@ async def call(client: Client, tool: str, **arguments: Any) -> Any:
 
 async def refusal(client: Client, tool: str, **arguments: Any) -> str:
     """Return why a call is refused."""
+    from mcp import MCPError
+
     try:
         result = await client.call_tool(tool, arguments)
     except MCPError as error:  # an unknown tool is an error of the protocol
@@ -154,9 +159,12 @@ def test_over_http_only_who_has_the_token_is_answered(served: Cluster, home: Pat
         port = free.getsockname()[1]
     url = f"http://127.0.0.1:{port}/mcp"
     environment = {**environment_of(home), **served.environment, "SILVERBACK_MCP_TOKEN": "the-token"}
-    command = [str(APE), "silverback", "cluster", "mcp", "--transport", "http", "--port", str(port)]
+    command = [ape_command(), "silverback", "cluster", "mcp", "--transport", "http", "--port", str(port)]
 
     async def talk() -> str:
+        from mcp import Client
+        from mcp.client.streamable_http import streamable_http_client
+
         headers = {"Authorization": "Bearer the-token"}
         async with (
             httpx.AsyncClient(headers=headers) as http,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import pytest
 from ape_silverback.cluster.client import ClusterClient
 from ape_silverback.deployment.plan import Drift
 from tests.cli.conftest import AtTerminal, Run, documents
+from tests.conftest import ape_command, environment_of
 from tests.server.machine import Cluster
 
 pytestmark = pytest.mark.xdist_group("ownership")
@@ -318,6 +320,28 @@ def test_a_saved_plan_is_the_whole_truth(run: Run, client: ClusterClient, projec
 
 # Who signs
 
+PLUGIN = """
+from collections.abc import Iterator
+from ape import plugins
+from ape.api import AccountAPI, AccountContainerAPI
+
+class PaperAccount(AccountAPI):
+    address: str = "0x0000000000000000000000000000000000000001"
+    def sign_message(self, *args, **kwargs): raise NotImplementedError
+    def sign_transaction(self, *args, **kwargs): raise NotImplementedError
+
+class PaperWallet(AccountContainerAPI):
+    @property
+    def aliases(self) -> Iterator[str]: yield "me"
+    def __len__(self): return 0
+    @property
+    def accounts(self): return iter(())
+
+@plugins.register(plugins.AccountPlugin)
+def account_types():
+    return PaperWallet, PaperAccount
+"""
+
 
 def test_two_signers_of_one_account_are_refused_and_keys_are_warned_of_by_name(
     run: Run, client: ClusterClient, project: Path, home: Path
@@ -349,6 +373,30 @@ def test_two_signers_of_one_account_are_refused_and_keys_are_warned_of_by_name(
     write(project, f"{BASE}  bots: {{gamma: {{account: me}}}}\n")
     other = run("deploy", "--yes", code=1)
     assert "gamma, alpha (on the cluster), beta (on the cluster): they sign with one account" in other.stderr
+
+
+def test_an_account_whose_plugin_the_image_lacks_is_warned_of(
+    client: ClusterClient, served: Cluster, project: Path, home: Path, tmp_path: Path
+) -> None:
+    place = tmp_path / "plugins"
+    for folder in ("ape_paper", "ape_paper-0.1.dist-info"):
+        (place / folder).mkdir(parents=True)
+    (place / "ape_paper-0.1.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: ape-paper\n")
+    (place / "ape_paper-0.1.dist-info" / "top_level.txt").write_text("ape_paper\n")
+    (place / "ape_paper" / "__init__.py").write_text(PLUGIN)
+    write(project, f"{BASE}  bots: {{alpha: {{account: me}}, beta: {{}}}}\n")
+
+    def warned() -> list[str]:
+        environment = {**environment_of(home), **served.environment, "PYTHONPATH": str(place), "COLUMNS": "300"}
+        command = [ape_command(), "silverback", "cluster", "plan"]
+        result = subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, check=False)
+        assert result.returncode in (0, 2), result.stderr
+        return [line for line in result.stderr.splitlines() if "needs ape-paper" in line]
+
+    [warning] = warned()
+    assert "alpha: account 'me' needs ape-paper, which the requirements of the bot's image don't name" in warning
+    (project / "requirements-bot.txt").write_text("# ape-paper is wanted\nApe_Paper>=0.1  # for the account\n")
+    assert not warned()
 
 
 def test_a_new_bot_is_deployed_with_its_policies_and_a_change_of_them_restarts_nothing(

@@ -138,6 +138,34 @@ def test_rolling_restarts_some_after_the_others(deploy: Deploy, served: Cluster)
     assert kinds == ["applied"] * 2 + ["ready"] * 2 + ["applied"] * 2 + ["ready"] * 2 + ["applied", "ready"]
 
 
+@pytest.mark.parametrize("most", [None, 1], ids=["all at once", "one after the other"])
+def test_bots_that_swap_accounts_never_sign_with_one_at_once(deploy: Deploy, served: Cluster, most: int | None) -> None:
+    deploy(wanted(bot("a", account="me"), bot("b", account="you"), bot("c", account="third"), bot("d")))
+    served.machine.stubborn, served.machine.twice = True, []
+    try:
+        swapped = (
+            bot("a", account="you"),
+            bot("b", account="third"),
+            bot("c"),
+            bot("d", network="sepolia"),
+            bot("e", account="me"),
+        )
+        result = deploy(wanted(*swapped), max_unavailable=most)
+    finally:
+        served.machine.stubborn = False
+    assert result.ready == ["a", "b", "c", "d", "e"]
+    assert served.machine.twice == []
+    assert [runs(served, name)["account"] for name in "abce"] == ["you", "third", None, "me"]
+
+
+def test_an_account_that_was_taken_over_is_not_given_back(deploy: Deploy, served: Cluster) -> None:
+    deploy(wanted(bot("a", account="me"), bot("b")))
+    served.machine.crashing = {"bad:1"}
+    result = deploy(wanted(bot("a", image="bad:1"), bot("b", account="me")), rollback=True)
+    assert "b" in result.ready
+    assert "can't be rolled back: b took over its account" in [one.text for one in result.failures if one.name == "a"]
+
+
 def test_one_failure_stops_nothing(deploy: Deploy, served: Cluster) -> None:
     served.machine.crashing = {"broken:1"}
     result = deploy(wanted(*(bot(name, image="broken:1" if name == "b" else "fine:1") for name in "abcd")))

@@ -383,6 +383,48 @@ def test_a_bot_that_goes_on_under_another_name_shares_its_account_with_no_one() 
     assert [type(action) for action in plan.actions] == [UpdateBot]
 
 
+def test_an_account_that_another_bot_gives_up_is_used_once_that_bot_has_stopped() -> None:
+    before = bot("a", account="me"), bot("b", account="you")
+    wanted = bot("a", account="you"), bot("b", account="me"), bot("c")
+    known = LocalState(keyfiles={"me": "aa", "also-me": "aa"})
+    plan = make_plan(desired(*wanted), live(*map(there, before)), recorded(*before), known)
+    after = {action.name: action.after for action in plan.bot_actions}
+    a, b = (uuid5(SPACE, name) for name in "ab")
+    assert after == {"a": (b,), "b": (a,), "c": ()}
+    new = make_plan(desired(bot("a"), bot("c", account="also-me")), live(there(before[0])), recorded(before[0]), known)
+    assert new.of(CreateBot)[0].after == (a,)
+    stopped = make_plan(desired(*wanted), live(*(there(one, ResourceStatus.STOPPED) for one in before)))
+    assert not any(action.after for action in stopped.bot_actions)
+    with pytest.raises(DeployError, match="c: takes over account 'me' of a, which would go on running with it"):
+        make_plan(
+            desired(bot("a"), bot("c", account="me")),
+            live(there(before[0])),
+            recorded(before[0]),
+            plan_options=PlanOptions(restart=False),
+        )
+
+
+def test_a_saved_plan_notices_a_signer_that_came_since() -> None:
+    plan = make_plan(desired(bot(account="me")), live(), local=LocalState(keyfiles={"me": "aa", "also-me": "aa"}))
+
+    def is_still_right(*others: LiveBot) -> bool:
+        return fingerprint(live(*others), plan.looked_at) == plan.state
+
+    assert is_still_right(there(bot("other", account="you")))
+    assert is_still_right(there(bot("other", account="me"), ResourceStatus.STOPPED))
+    assert not is_still_right(there(bot("other", account="me")))
+    assert not is_still_right(there(bot("other", account="also-me")))
+    assert Plan.model_validate_json(plan.model_dump_json()).looked_at == plan.looked_at
+
+
+def test_a_plugin_of_an_account_that_the_image_lacks_is_warned_of_when_the_bot_starts() -> None:
+    known = LocalState(missing_plugins={"a": "ape-ledger"})
+    signing = bot(account="me")
+    [warning] = make_plan(desired(signing), live(), recorded(signing), known).warnings
+    assert warning.startswith("a: account 'me' needs ape-ledger, which the requirements of the bot's image don't name")
+    assert not make_plan(desired(signing), live(there(signing)), recorded(signing), known).warnings
+
+
 def test_two_names_of_one_address_are_one_account() -> None:
     known = LocalState(keyfiles={"me": "aa", "also-me": "aa", "you": "bb"})
     with pytest.raises(DeployError, match="a, b: they sign with one account"):

@@ -34,6 +34,7 @@ NEVER = RestartPolicy(policy="never")
 class Process:
     started: datetime
     variables: dict[str, str]
+    account: str | None = None
     alive: bool = True
     ready: bool = False
     stubborn: bool = False
@@ -55,6 +56,8 @@ class Machine:
         self.starts: list[uuid.UUID] = []
         self.broken_for: set[uuid.UUID] = set()
         self.stubborn = False
+        self.twice: list[str] = []
+        """Accounts that a bot was started with while another one ran with it."""
 
     def check(self, image: str) -> None:
         pass
@@ -64,7 +67,9 @@ class Machine:
         assert bot not in self.processes or not self.processes[bot].alive, "two processes of one bot"
         if self.broken or bot in self.broken_for:
             raise ImageError("the folder is gone")
-        process = Process(datetime.now(timezone.utc), dict(run.variables), stubborn=self.stubborn)
+        process = Process(datetime.now(timezone.utc), dict(run.variables), run.account, stubborn=self.stubborn)
+        if run.account and any(one.alive and one.account == run.account for one in self.processes.values()):
+            self.twice.append(run.account)
         if run.image in self.crashing:
             process.alive, process.exit_code = False, 1
         self.processes[bot] = process

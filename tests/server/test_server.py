@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import stat
 import threading
@@ -21,6 +22,7 @@ from ape_silverback.cluster.client import Bot, ClusterClient
 from ape_silverback.cluster.types import ResourceStatus
 from ape_silverback.exceptions import ClientError, Conflict, LocalClusterError, NotFound, Unauthorized, ValidationFailed
 from ape_silverback.server.daemon import LocalCluster, Started
+from tests.conftest import Ape
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.xdist_group("local-server")
@@ -205,7 +207,7 @@ def test_a_bot_starts_gets_its_variables_and_logs(client: ClusterClient, bots_fo
 
 
 def test_a_bot_on_a_node_with_an_address_of_its_own_runs_and_tells_how_far_it_is(
-    client: ClusterClient, bots_folder: Path, folder: Path
+    client: ClusterClient, bots_folder: Path, folder: Path, started: Started, ape: Ape
 ) -> None:
     """The SDK spells such a provider by its address, and compares."""
     bot = client.new_bot("blocks", f"project:{bots_folder}#blocks", "ethereum", "local", "node")
@@ -216,6 +218,14 @@ def test_a_bot_on_a_node_with_an_address_of_its_own_runs_and_tells_how_far_it_is
     assert (found.health.healthy, found.health.reason, found.health.lag) == (True, None, 0)
     assert not list((bots_folder).rglob(".silverback-sessions")), "its state is its own, and not the project's"
     assert list((folder / "bots" / str(bot.id) / "work").rglob("state.json"))
+    wait_for(lambda: (health := client.bots["blocks"].health) and health.last_block, 60)
+    there = {"SILVERBACK_CLUSTER_URI": started.running.host, "SILVERBACK_CLUSTER_API_KEY": started.api_key}
+    shown = ape("silverback", "cluster", "bots", "metrics", "blocks", **there).stdout
+    assert re.search(r"^beat +\d+ +\d+\.\d +0 +0\.0% ", shown, re.MULTILINE), shown
+    assert (found := re.search(r"^Block lag: (\d+) \(last block handled: (\d+)\)$", shown, re.MULTILINE)), shown
+    assert int(found[1]) < 20
+    assert int(found[2]) > 0
+    assert re.search(r"^number +\d+ +\d+ ", shown, re.MULTILINE), shown
 
 
 def test_a_bot_keeps_its_old_configuration_until_it_is_started_again(client: ClusterClient, bots_folder: Path) -> None:

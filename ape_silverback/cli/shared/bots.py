@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 from collections.abc import Callable, Sequence
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -100,12 +100,14 @@ def _work_of(bot: BotDocument) -> tuple[str, str, str]:
 
 
 def _reason_of(bot: BotDocument) -> str:
-    """Return why a bot is down and when it starts again, or what is wrong with one that runs."""
+    """Return why a bot is down or was, and when it starts again, or what is wrong with one that runs."""
     match bot.state:
         case "stopped":
             reason = bot.reason
             if bot.restarts and bot.restarts.next_start:
                 reason = f"{next_start_text(bot.restarts.next_start)}: {reason or 'it ended'}"
+        case "startup" if bot.restarts and bot.restarts.count and bot.restarts.crashes:
+            reason = f"restart {bot.restarts.count}: {bot.restarts.crashes[-1].reason}"
         case "running" if bot.health and not bot.health.healthy:
             reason = bot.health.reason
         case _:
@@ -116,4 +118,4 @@ def _reason_of(bot: BotDocument) -> str:
 def next_start_text(at: datetime) -> str:
     """Return when a bot is started again, as ``starts again in 30s``."""
     now = datetime.now(timezone.utc)
-    return f"starts again in {age(now, at)}" if at > now else "starts again now"
+    return f"starts again in {age(now, at)}" if at - now >= timedelta(seconds=1) else "starts again now"

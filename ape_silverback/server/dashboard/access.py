@@ -10,9 +10,9 @@ from fastapi import APIRouter, Depends, Form, HTTPException, Query, Request, Res
 from fastapi.responses import JSONResponse, RedirectResponse
 
 from ape_silverback.cluster.types import ResourceStatus
-from ape_silverback.server.authentication import SESSION, Role, is_cross_site, is_same, role_of_key
+from ape_silverback.server.authentication import SESSION, Grant, Role, grant_of_key, is_cross_site, is_same
 from ape_silverback.server.dashboard.rendering import SECURITY_HEADERS, page, root_of
-from ape_silverback.server.dashboard.sessions import COOKIE, SESSION_LIFE
+from ape_silverback.server.dashboard.sessions import COOKIE, SESSION_LIFE, is_valid, role_of
 from ape_silverback.server.routes import TheStore
 from ape_silverback.server.store import BotRecord
 
@@ -32,8 +32,7 @@ def ask_for_login(request: Request, _: Exception) -> Response:
 
 
 def _viewer(request: Request) -> Role:
-    role: Role | None = request.app.state.dashboard.role_of(request.cookies.get(COOKIE))
-    if role is None:
+    if (role := role_of(request)) is None:
         raise LoginNeeded
     return role
 
@@ -74,25 +73,25 @@ Bot = Annotated[BotRecord, Depends(_bot)]
 @router.get("/ui/links")
 def new_link(request: Request) -> JSONResponse:
     """Return the path of a one-time link for who has a key; `ape silverback cluster open` opens it."""
-    role = role_of_key(request.app, request.headers.get("x-api-key"))
-    if role is None and is_same(request.cookies.get(SESSION), request.app.state.session):
-        role = "write"
-    if role is None:
+    grant = grant_of_key(request.app, request.headers.get("x-api-key"))
+    if grant is None and is_same(request.cookies.get(SESSION), request.app.state.session):
+        grant = Grant("write")
+    if grant is None:
         raise HTTPException(401, "no or a wrong X-API-Key")
-    return JSONResponse({"path": f"/ui/link/{request.app.state.dashboard.new_link(role)}"})
+    return JSONResponse({"path": f"/ui/link/{request.app.state.dashboard.new_link(grant)}"})
 
 
 @router.get("/ui/link/{token}")
 def open_link(request: Request, token: str) -> Response:
     """Log in with a one-time link."""
-    role = request.app.state.dashboard.use_link(token)
-    if role is None:
+    grant = request.app.state.dashboard.use_link(token)
+    if grant is None or not is_valid(request, grant):
         return page(request, None, "login.html", status=401, next="/", problem="This link was used or is too old.")
-    return _logged_in(request, role, "/")
+    return _logged_in(request, grant, "/")
 
 
 @router.get("/ui/login")
-def loginpage(request: Request, next_: Annotated[str, Query(alias="next")] = "/") -> Response:
+def login_page(request: Request, next_: Annotated[str, Query(alias="next")] = "/") -> Response:
     """Show the form to log in."""
     return page(request, None, "login.html", next=_local(next_), problem=None)
 
@@ -100,11 +99,11 @@ def loginpage(request: Request, next_: Annotated[str, Query(alias="next")] = "/"
 @router.post("/ui/login", dependencies=[SameOrigin])
 def log_in(request: Request, key: Annotated[str, Form()], next_: Annotated[str, Form(alias="next")] = "/") -> Response:
     """Log in with a key."""
-    role = role_of_key(request.app, key.strip())
-    if role is None:
+    grant = grant_of_key(request.app, key.strip())
+    if grant is None:
         problem = "This isn't a key of this cluster."
         return page(request, None, "login.html", status=401, next=_local(next_), problem=problem)
-    return _logged_in(request, role, _local(next_))
+    return _logged_in(request, grant, _local(next_))
 
 
 @router.post("/ui/logout", dependencies=[SameOrigin])
@@ -116,12 +115,12 @@ def log_out(request: Request) -> Response:
     return response
 
 
-def _logged_in(request: Request, role: Role, then: str) -> Response:
+def _logged_in(request: Request, grant: Grant, then: str) -> Response:
     root = root_of(request)
     response = RedirectResponse(then if root and then.startswith(root) else f"{root}{then}", 303, SECURITY_HEADERS)
     response.set_cookie(
         COOKIE,
-        request.app.state.dashboard.open(role),
+        request.app.state.dashboard.open(grant),
         max_age=int(SESSION_LIFE),
         path=root or "/",
         httponly=True,

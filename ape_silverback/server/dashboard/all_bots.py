@@ -121,4 +121,6 @@ def shown_bot(bot: BotOverview) -> dict[str, Any]:
     error = bot.last_error
     if error and bot.why and error in bot.why:  # it is there already
         error = None
-    return {**vars(bot), "state": state, "looks": looks, "last_error": error}
+    name, colon, tag = bot.image.rpartition("/")[2].partition(":")
+    image = {"image_name": name, "image_tag": f"{colon}{tag}"}
+    return {**vars(bot), **image, "state": state, "looks": looks, "last_error": error}

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from ape.logging import LogLevel
 from fastapi import APIRouter, HTTPException, Request, Response
+from starlette.concurrency import run_in_threadpool
 
 from ape_silverback.cluster.bot_errors import count_errors
 from ape_silverback.cluster.types import ResourceStatus
@@ -25,6 +26,7 @@ from ape_silverback.server.dashboard.rendering import (
     render,
     updates,
 )
+from ape_silverback.server.dashboard.sessions import role_of
 from ape_silverback.server.logs import Filter, stream
 from ape_silverback.server.metrics import read_results
 from ape_silverback.server.overview import overview_of
@@ -113,7 +115,7 @@ def bot_log(
         yield b": begin\n\n"
         async for chunk in content:
             yield b"".join(log_event(line, lambda number: LogLevel(number).name) for line in chunk.splitlines())
-            if await request.is_disconnected():
+            if await request.is_disconnected() or await run_in_threadpool(role_of, request) is None:
                 return
         yield b"event: removed\ndata: \n\n"
 
@@ -149,8 +151,24 @@ def _state(supervisor: Supervisor, role: Role, bot: BotRecord) -> dict[str, Any]
         ("Restarts", view.restarts or ""),
         ("Node", supervisor.seen(bot).node or ""),
     ]
-    can_write = role == "write"
-    return {"bot": shown_bot(view), "errors": _errors(supervisor, bot), "facts": facts, "can_write": can_write}
+    return {
+        "bot": shown_bot(view),
+        "errors": _errors(supervisor, bot),
+        "facts": facts,
+        "can_write": role == "write",
+        "actions": _actions(bot, waits=view.next_start is not None),
+    }
+
+
+def _actions(bot: BotRecord, *, waits: bool) -> list[str]:
+    """Return what makes sense to do with a bot.
+
+    Args:
+        waits: whether the cluster starts it again by itself.
+    """
+    if bot.status is ResourceStatus.STOPPED:
+        return ["start", "stop"] if waits else ["start"]
+    return ["stop", "restart"]
 
 
 def _errors(supervisor: Supervisor, bot: BotRecord) -> list[dict[str, Any]]:
@@ -161,7 +179,7 @@ def _errors(supervisor: Supervisor, bot: BotRecord) -> list[dict[str, Any]]:
         {
             "count": one.count,
             "message": one.message,
-            "first_line": one.message.partition("\n")[0],
+            "first_line": one.message.partition("\n")[0].removesuffix("; before that:"),
             "time": last[one.message],
         }
         for one in count_errors({bot.name: [one.message for one in logged]})

@@ -14,6 +14,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from starlette.concurrency import run_in_threadpool
 
 from ape_silverback.server.authentication import Role
+from ape_silverback.server.dashboard.sessions import role_of
 from ape_silverback.server.runtimes import NodesRuntime
 
 SECURITY_HEADERS = {
@@ -35,6 +36,11 @@ def moment_text(moment: datetime | None) -> str:
     return f"{moment.astimezone():%Y-%m-%d %H:%M:%S %Z}" if moment else ""
 
 
+def minute_text(moment: datetime) -> str:
+    """Return a time without its seconds, in the time zone of the server."""
+    return f"{moment.astimezone():%Y-%m-%d %H:%M %Z}"
+
+
 def _environment() -> Environment:
     environment = Environment(
         loader=PackageLoader("ape_silverback.server.dashboard"),
@@ -44,6 +50,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters["moment"] = moment_text
+    environment.filters["minute"] = minute_text
     return environment
 
 
@@ -76,7 +83,7 @@ def fragment(request: Request, template: str, **content: Any) -> Response:
 
 
 def updates(request: Request, parts: Callable[[], dict[str, str] | None]) -> Response:
-    """Stream parts of a page, each again when it changed.
+    """Stream parts of a page, each again when it changed, for as long as its reader is logged in.
 
     Args:
         parts: returns name of a part → what it is now; None once what the page is about is gone.
@@ -86,7 +93,7 @@ def updates(request: Request, parts: Callable[[], dict[str, str] | None]) -> Res
         sent: dict[str, str] = {}
         silent = 0.0
         while not await request.is_disconnected():
-            now = await run_in_threadpool(parts)
+            now = await run_in_threadpool(lambda: parts() if role_of(request) else None)
             if now is None:
                 return
             for name, html in now.items():

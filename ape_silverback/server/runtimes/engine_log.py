@@ -31,9 +31,6 @@ MARK_BYTES = 256 * 1024
 LONGEST_PART = 64 * 1024
 """Bytes of a line after which it is written, ended or not."""
 
-SILENCE = 60.0
-"""Seconds without a line after which an engine is asked again: it may have lost the node that it follows."""
-
 AGAIN = 1.0
 """Seconds between two attempts to reach an engine."""
 

@@ -136,11 +136,12 @@ class ProcessRuntime:
             raise ImageError("a value for its environment contains a NUL character")
         order = [str(run.stop_grace), str(self.log_bound), str(self._make_group(run.bot) or ""), *order]
         with _handed(b"\0".join([*map(os.fsencode, order), END_OF_ORDER])) as content:
-            # The shim gets the bot's variables as data: none of them, such as LD_PRELOAD, applies to itself.
+            # The shim gets the bot's variables as data: none of them, such as LD_PRELOAD, applies to itself. A locale
+            # would only take memory.
             self._children[run.bot] = subprocess.Popen(
                 [sys.executable, "-I", "-S", "-E", SHIM, folder],
                 cwd="/",
-                env=inherited,
+                env={"LC_ALL": "C"},
                 stdin=content,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,

@@ -14,6 +14,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import os
 import signal
@@ -55,9 +56,12 @@ def main() -> None:
     if choice := os.environ.pop("SILVERBACK_NETWORK_CHOICE", None):  # before the SDK reads it
         arguments += ["--network", choice]
     _direct_loopback()
+    gc.disable()  # what is imported stays: looking through it again and again is a fifth of what a bot's start costs
     from silverback._cli import cli
 
     _extend_sdk(Path(os.environ.get(WORK_VARIABLE) or Path.cwd()))
+    gc.freeze()
+    gc.enable()
     asyncio.set_event_loop_policy(WakefulPolicy())
     cli([*arguments, *sys.argv[1:]], prog_name="silverback")
 
@@ -110,8 +114,7 @@ def _extend_sdk(work: Path) -> None:
 
     class WorkRecorder(JSONLineRecorder):
         async def init(self, bot_id: SilverbackID) -> None:
-            started = datetime.now(timezone.utc).isoformat()
-            self.session_results_file = folder_of(bot_id) / f"session-{started}.jsonl"
+            self.session_results_file = folder_of(bot_id) / f"session-{_now()}.jsonl"
 
         async def add_result(self, result: TaskResult) -> None:
             with suppress(OSError):
@@ -122,32 +125,42 @@ def _extend_sdk(work: Path) -> None:
 
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             super().__init__(*args, **kwargs)
-            self._handles_blocks = False
+            self._block_tasks: set[str] = set()
+            self._under_way = 0
             self._halted = False
             self._processed = -1
-            self._processed_at: str | None = None
+            self._progress_at: str | None = None
             self._first_head: int | None = None
             self._balance: dict[str, str] | None = None
             self._balance_due = 0.0
 
         async def _block_task(self, task_data: Any) -> None:
-            self._handles_blocks = True
+            self._block_tasks.add(task_data.name)
             await super()._block_task(task_data)  # type: ignore[misc]
 
-        async def run_task(self, *args: Any, **kwargs: Any) -> Any:
+        async def run_task(self, task_data: Any, *args: Any, **kwargs: Any) -> Any:
+            handles_block = task_data.name in self._block_tasks
+            if handles_block and not self._under_way:
+                self._progress_at = _now()  # up to now there was nothing to do
+            self._under_way += handles_block
             try:
-                return await super().run_task(*args, **kwargs)  # type: ignore[misc]
+                return await super().run_task(task_data, *args, **kwargs)  # type: ignore[misc]
             except Halt:
                 self._halted = True
                 raise
+            finally:
+                if handles_block:
+                    self._under_way -= 1
+                    self._progress_at = _now()
 
         def _daemon_tasks(self) -> list[Coroutine[Any, Any, None]]:
             return [*super()._daemon_tasks(), self._beat()]  # type: ignore[misc]
 
         async def _beat(self) -> None:
+            self._write_heartbeat(None)  # before a task that never ends can keep this from running
             while True:
                 head = None
-                if self._handles_blocks:
+                if self._block_tasks:
                     with suppress(Exception):  # a node that doesn't answer has no head
                         head = await asyncio.wait_for(asyncio.to_thread(_height, chain), HEAD_TIMEOUT)
                     self._first_head = head if self._first_head is None else self._first_head
@@ -169,20 +182,24 @@ def _extend_sdk(work: Path) -> None:
             )
             if snapshot is None:
                 return
-            now = datetime.now(timezone.utc).isoformat()
-            if snapshot.last_block_processed != self._processed:
-                self._processed, self._processed_at = snapshot.last_block_processed, now
+            self._processed = snapshot.last_block_processed
+            if head is not None and head <= self._processed and not self._under_way:
+                self._progress_at = _now()
+            self._write_heartbeat(head)
+            await self.datastore.save(snapshot)  # type: ignore[attr-defined]
+
+        def _write_heartbeat(self, head: int | None) -> None:
             content = {
-                "updated": now,
-                "blocks": self._handles_blocks,
+                "updated": _now(),
+                "blocks": bool(self._block_tasks),
+                "under_way": self._under_way,
                 "processed": self._processed,
-                "processed_at": self._processed_at,
+                "processed_at": self._progress_at,
                 "head": head,
                 "first": self._first_head,
                 "balance": self._balance,
             }
             _replace(work / "heartbeat.json", json.dumps(content))
-            await self.datastore.save(snapshot)  # type: ignore[attr-defined]
 
         async def run(self) -> None:
             await super().run()  # type: ignore[misc]
@@ -209,8 +226,12 @@ def _balance_of(signer: Any, chain: Any) -> dict[str, str]:
     return {
         "amount": f"{Decimal(int(signer.balance)).scaleb(-ecosystem.fee_token_decimals):f}",
         "symbol": str(ecosystem.fee_token_symbol),
-        "time": datetime.now(timezone.utc).isoformat(),
+        "time": _now(),
     }
+
+
+def _now() -> str:
+    return datetime.now(timezone.utc).isoformat()
 
 
 def _chain_of(chain: Any) -> tuple[str, int]:

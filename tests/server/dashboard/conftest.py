@@ -6,6 +6,7 @@ import json
 import shutil
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
@@ -17,6 +18,18 @@ from ape_silverback.cluster.client import Bot
 from tests.server.machine import KEY, Cluster, serving_cluster
 
 HOSTILE = "<img src=x onerror=\"document.title='owned'\">"
+
+
+@dataclass(frozen=True)
+class NamedKey:
+    """A named key of a cluster."""
+
+    secret: str
+    address: str
+
+    def revoke(self) -> None:
+        """Revoke it."""
+        httpx.delete(self.address, headers={"X-API-Key": KEY}, trust_env=False).raise_for_status()
 
 
 class Site:
@@ -32,6 +45,12 @@ class Site:
         """Return a one-time link."""
         answer = httpx.get(f"{self.url}/ui/links", headers={"X-API-Key": KEY}, trust_env=False)
         return self.url + str(answer.json()["path"])
+
+    def new_key(self, name: str, role: str) -> NamedKey:
+        """Make a named key."""
+        body = {"name": name, "role": role}
+        answer = httpx.post(f"{self.url}/keys", json=body, headers={"X-API-Key": KEY}, trust_env=False).json()
+        return NamedKey(answer["key"], f"{self.url}/keys/{answer['id']}")
 
     def bot(self, name: str, **values: str) -> Bot:
         """Make a bot that runs."""

@@ -83,7 +83,7 @@ def test_the_log_is_live_filtered_paused_and_linked(logged_in: Page, site: Site)
     logged_in.get_by_label("Only lines that match").fill("")
     logged_in.get_by_role("button", name="Pause").click()
     site.say("talker", "third words")
-    expect(logged_in.locator("#log-status")).to_have_text("Paused; 1 new lines")
+    expect(logged_in.locator("#log-status")).to_have_text("Paused; 1 new line")
     expect(log).not_to_contain_text("third words")
     logged_in.get_by_role("button", name="Resume").click()
     expect(log).to_contain_text("third words")
@@ -208,7 +208,7 @@ def test_the_keyboard_is_enough(logged_in: Page, site: Site) -> None:
     logged_in.get_by_label("Select keyed").focus()
     logged_in.keyboard.press("Space")
     expect(logged_in.locator("#selected")).to_have_text("1 selected")
-    while logged_in.evaluate("document.activeElement.textContent.trim()") != "Stop selected":
+    while logged_in.evaluate("document.activeElement.ariaLabel") != "Stop selected":
         logged_in.keyboard.press("Shift+Tab")
     outline = logged_in.evaluate("getComputedStyle(document.activeElement).outlineStyle")
     assert outline == "solid", "one sees where one is"
@@ -225,6 +225,45 @@ def test_the_keyboard_is_enough(logged_in: Page, site: Site) -> None:
     row = logged_in.locator("tbody tr", has=logged_in.get_by_role("link", name="keyed", exact=True))
     expect(row).to_contain_text("stopped by its user")
     assert site.client.bots["keyed"].id == bot.id
+
+
+def test_only_what_makes_sense_can_be_done_to_a_bot(logged_in: Page, site: Site) -> None:
+    bot = site.bot("able")
+    logged_in.goto(f"{site.url}/ui/bots/{bot.id}")
+    start, stop, restart = (
+        logged_in.get_by_role("button", name=name, exact=True) for name in ("Start", "Stop", "Restart")
+    )
+    expect(start).to_be_disabled()
+    stop.click()
+    logged_in.get_by_role("dialog").get_by_role("button", name="Stop", exact=True).click()
+    expect(start).to_be_enabled()
+    expect(stop).to_be_disabled()
+    expect(restart).to_be_disabled()
+
+
+def test_a_page_tells_that_it_is_cut_off_and_leads_to_the_login_once_that_is_over(page: Page, site: Site) -> None:
+    page.goto(site.link())
+    notice = page.get_by_text("The connection to the cluster is lost")
+    expect(notice).to_be_hidden()
+    page.route("**/ui/events", lambda route: route.abort())
+    page.reload()
+    expect(notice).to_be_visible()
+    page.unroute("**/ui/events")
+    expect(notice).to_be_hidden()
+    page.context.clear_cookies()
+    page.route("**/ui/events", lambda route: route.abort())
+    page.reload()
+    expect(page.get_by_label("API key")).to_be_visible()
+
+
+def test_the_page_of_whose_key_is_revoked_leads_to_the_login_by_itself(page: Page, site: Site) -> None:
+    key = site.new_key("leaver", "write")
+    page.goto(site.url)
+    page.get_by_label("API key").fill(key.secret)
+    page.get_by_role("button", name="Log in").click()
+    expect(page.get_by_role("heading", name="Bots", exact=True)).to_be_visible()
+    key.revoke()
+    expect(page.get_by_label("API key")).to_be_visible()
 
 
 def test_a_command_is_copied(browser: Browser, site: Site) -> None:

@@ -11,6 +11,7 @@ import httpx
 import pytest
 
 import ape_silverback.server.dashboard as dashboard
+from ape_silverback.server.authentication import Grant
 from ape_silverback.server.dashboard.sessions import LINK_LIFE, SESSION_LIFE, Sessions
 from ape_silverback.server.runtimes import Node
 from tests.conftest import Ape
@@ -37,22 +38,22 @@ def inside(site: Site) -> httpx.Client:
 def test_a_link_opens_one_session_and_only_for_a_while() -> None:
     now = [0.0]
     sessions = Sessions(lambda: now[0])
-    link = sessions.new_link("read")
-    assert (sessions.use_link(link), sessions.use_link(link)) == ("read", None)
-    late = sessions.new_link("write")
+    link = sessions.new_link(Grant("read"))
+    assert (sessions.use_link(link), sessions.use_link(link)) == (Grant("read"), None)
+    late = sessions.new_link(Grant("write"))
     now[0] += LINK_LIFE
     assert sessions.use_link(late) is None
-    session = sessions.open("write")
-    assert sessions.role_of(session) == "write"
+    session = sessions.open(Grant("write"))
+    assert sessions.grant_of(session) == Grant("write")
     now[0] += SESSION_LIFE
-    assert sessions.role_of(session) is None
+    assert sessions.grant_of(session) is None
 
 
 def test_a_session_ends_when_it_is_closed() -> None:
     sessions = Sessions()
-    session = sessions.open("write")
+    session = sessions.open(Grant("write"))
     sessions.close(session)
-    assert [sessions.role_of(token) for token in (session, "", None, "x", "\udc80")] == [None] * 5
+    assert [sessions.grant_of(token) for token in (session, "", None, "x", "\udc80")] == [None] * 5
 
 
 def test_nothing_shows_without_a_session(outside: httpx.Client, site: Site) -> None:
@@ -142,10 +143,8 @@ def test_deployments_that_were_recorded_here_are_shown_as_text(inside: httpx.Cli
 
 def test_a_key_that_may_only_read_sees_everything_and_changes_nothing(site: Site, outside: httpx.Client) -> None:
     bot = site.bot("watched")
-    made = httpx.post(
-        f"{site.url}/keys", json={"name": "viewer", "role": "read"}, headers={"X-API-Key": KEY}, trust_env=False
-    ).json()
-    assert outside.post("/ui/login", data={"key": made["key"]}).status_code == 303
+    key = site.new_key("viewer", "read")
+    assert outside.post("/ui/login", data={"key": key.secret}).status_code == 303
     for path in ("/", f"/ui/bots/{bot.id}"):
         page = outside.get(path)
         assert (page.status_code, "watched" in page.text, "Read-only" in page.text) == (200, True, True)
@@ -157,6 +156,17 @@ def test_a_key_that_may_only_read_sees_everything_and_changes_nothing(site: Site
     assert outside.post("/ui/do/stop", data={"bot": str(bot.id)}, headers=sent).status_code == 403
     assert outside.post(f"/ui/bots/{bot.id}/acknowledge", headers=sent).status_code == 403
     assert site.client.bots["watched"].task.last_status == "RUNNING"  # type: ignore[union-attr]
+
+
+def test_a_revoked_key_opens_nothing_any_more_also_where_it_is_logged_in(site: Site, outside: httpx.Client) -> None:
+    key = site.new_key("goes", "write")
+    link = httpx.get(f"{site.url}/ui/links", headers={"X-API-Key": key.secret}, trust_env=False).json()["path"]
+    assert outside.post("/ui/login", data={"key": key.secret}).status_code == 303
+    assert outside.get("/").status_code == 200
+    key.revoke()
+    assert outside.get("/").status_code == 303
+    assert outside.get(link).status_code == 401
+    assert outside.post("/ui/login", data={"key": key.secret}).status_code == 401
 
 
 def test_the_pages_weigh_little_on_the_wire(inside: httpx.Client, site: Site) -> None:

@@ -101,8 +101,8 @@ def _show(results: Sequence[BotTaskResult], health: BotHealth | None, plot: bool
                 f"{one.per_minute:.1f}",
                 str(one.failed),
                 f"{one.error_rate:.1%}",
-                f"{one.p50 * 1000:.0f} ms",
-                f"{one.p95 * 1000:.0f} ms",
+                _latency(one.p50),
+                _latency(one.p95),
             )
             for one in summarise(results)
         ],
@@ -122,6 +122,11 @@ def _show(results: Sequence[BotTaskResult], health: BotHealth | None, plot: bool
         numbers = (values[-1], sum(values) / len(values), min(values), max(values))
         rows.append((name, str(len(values)), *(f"{number:g}" for number in numbers)))
     show_table(("METRIC", "POINTS", "LATEST", "MEAN", "MIN", "MAX"), rows)
+
+
+def _latency(seconds: float) -> str:
+    """Return an execution time as it is shown; the bot SDK rounds to 10 ms."""
+    return f"{seconds * 1000:.0f} ms" if seconds else "<5 ms"
 
 
 def _chart(name: str, points: Sequence[tuple[datetime, float]]) -> str:

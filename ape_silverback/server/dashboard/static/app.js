@@ -20,6 +20,11 @@ function startLog(box) {
     return true;
   }
 
+  function tell(text, looks) {
+    status.textContent = text;
+    status.className = `state ${looks}`;
+  }
+
   function shows(text) {
     return !state.pattern || state.pattern.test(text);
   }
@@ -64,16 +69,16 @@ function startLog(box) {
       if (state.paused) {
         state.waiting.push(entry);
         if (state.waiting.length > MOST_LINES) state.waiting.shift();
-        status.textContent = `Paused; ${state.waiting.length} new lines`;
+        tell(`Paused; ${state.waiting.length} new ${state.waiting.length === 1 ? "line" : "lines"}`, "warn");
       } else add(entry);
     });
     state.source.addEventListener("open", () => {
       box.replaceChildren();  // after a lost connection all lines come again
       found = false;
-      if (!state.paused) status.textContent = "Live";
+      if (!state.paused) tell("Live", "ok");
     });
-    state.source.addEventListener("error", () => { status.textContent = "Connection lost; trying again"; });
-    state.source.addEventListener("removed", () => { state.source.close(); status.textContent = "The bot was removed"; });
+    state.source.addEventListener("error", () => tell("Connection lost; trying again", "bad"));
+    state.source.addEventListener("removed", () => { state.source.close(); tell("The bot was removed", "idle"); });
   }
 
   if (marked) document.getElementById("log-at").hidden = false;
@@ -98,15 +103,15 @@ function startLog(box) {
     pause.textContent = state.paused ? "Resume" : "Pause";
     if (!state.paused) {
       state.waiting.splice(0).forEach(add);
-      status.textContent = "Live";
-    } else status.textContent = "Paused";
+      tell("Live", "ok");
+    } else tell("Paused", "warn");
   });
   connect();
 }
 
 const plots = [];
 addEventListener("resize", () => {
-  for (const [plot, figure] of plots) plot.setSize({ width: figure.clientWidth, height: 160 });
+  for (const [plot, figure] of plots) plot.setSize({ width: figure.clientWidth, height: 150 });
 });
 
 async function drawCharts(place, span) {
@@ -139,8 +144,8 @@ async function drawCharts(place, span) {
     const hours = span === "hour" || span === "day" ? [[3600, "{HH}:{mm}"], [60, "{HH}:{mm}"], [1, "{HH}:{mm}"]] : [[86400, "{D} {MMM}"], [3600, "{HH}:{mm}"]];
     const times = hours.map(([seconds, shape]) => [seconds, shape, null, null, null, null, null, null, 1]);
     const plot = new uPlot({
-      width: figure.clientWidth || 320, height: 160, legend: { show: false }, cursor: { drag: { x: false, y: false } },
-      axes: [{ ...axis, values: times, space: 60 }, { ...axis, size: 54 }],
+      width: figure.clientWidth || 320, height: 150, legend: { show: false }, cursor: { drag: { x: false, y: false } },
+      axes: [{ ...axis, values: times, space: 60, size: 26 }, { ...axis, size: 54, space: 24 }],
       series: [{}, { stroke: colour, fill: `${colour}1f`, width: 1.5, spanGaps: false, points: { show: chart.values.length < 40 } }],
     }, [chart.times, chart.values], figure);
     plot.root.setAttribute("role", "img");
@@ -172,6 +177,30 @@ function countSelected() {
     all.indeterminate = selected > 0 && selected < boxes.length;
   }
 }
+
+// Buttons of a bot's page that would do nothing now can't be pressed.
+function allowActions() {
+  const allowed = document.querySelector("[data-actions]")?.dataset.actions.split(" ");
+  if (!allowed) return;
+  const focused = document.activeElement;
+  for (const button of document.querySelectorAll("[data-action]")) button.disabled = !allowed.includes(button.dataset.action);
+  if (focused?.disabled) document.querySelector("[data-action]:not(:disabled)")?.focus();
+}
+
+// The tab tells how many bots are in trouble, for whoever looks elsewhere.
+const title = document.title;
+function showTrouble() {
+  const trouble = Number(document.querySelector("[data-trouble]")?.dataset.trouble || 0);
+  document.title = trouble ? `(${trouble}) ${title}` : title;
+}
+
+// What is shown may be old while the stream of updates is cut; a login that is over leads to the form.
+document.addEventListener("htmx:sseError", async () => {
+  document.getElementById("offline").hidden = false;
+  const answer = await fetch(location.href, { redirect: "manual" }).catch(() => null);
+  if (answer?.type === "opaqueredirect") location.reload();
+});
+document.addEventListener("htmx:sseOpen", () => { document.getElementById("offline").hidden = true; });
 
 function announce(text) {
   document.getElementById("announcements").textContent = text;
@@ -211,6 +240,8 @@ document.addEventListener("htmx:afterSettle", () => {
   }
   tick();
   countSelected();
+  allowActions();
+  showTrouble();
   const dialog = document.querySelector("dialog[data-show]");
   if (dialog && !dialog.open) dialog.showModal();
 });
@@ -251,4 +282,6 @@ addEventListener("DOMContentLoaded", () => {
   tick();
   setInterval(tick, 1000);
   countSelected();
+  allowActions();
+  showTrouble();
 });
