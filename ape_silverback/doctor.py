@@ -185,11 +185,11 @@ class _Examination:
             desired = resolve(self.reading, self.folder, kind=None)
         except ResolutionError as problem:
             for text in _grouped(str(problem).splitlines()):
-                yield error("bots", text, _plugin_cure(text))
+                yield error("bots", text, _bot_cure(text))
             return
         self.desired.append(desired)
         for text in _grouped(desired.warnings):
-            yield warning("bots", text, _plugin_cure(text) or "see `ape silverback cluster deploy --dry-run`")
+            yield warning("bots", text, _bot_cure(text) or "see `ape silverback cluster deploy --dry-run`")
         if desired.bots:
             yield ok("bots", f"{len(desired.bots)} resolved: {', '.join(bot.name for bot in desired.bots)}")
         else:
@@ -342,10 +342,13 @@ def _grouped(lines: Iterable[str]) -> list[str]:
     return [f"{', '.join(bots)}: {text}" if bots else text for text, bots in names.items()]
 
 
-def _plugin_cure(text: str) -> str | None:
-    """Return how to install the plugin that a text names; None if it names none."""
-    plugin = re.search(r"plugin 'ape-([\w-]+)'", text)
-    return f"correct the name, or run `ape plugins install {plugin[1]}`" if plugin else None
+def _bot_cure(text: str) -> str | None:
+    """Return how to get the plugin or the account that a text names; None if it names none."""
+    if plugin := re.search(r"plugin 'ape-([\w-]+)'", text):
+        return f"correct the name, or run `ape plugins install {plugin[1]}`"
+    if account := re.search(r"no account '([\w-]+)'", text):
+        return f"correct the alias, or run `ape accounts import {account[1]}` if the bot runs on this machine"
+    return None
 
 
 def _clock(date: str | None) -> Iterator[Finding]:
