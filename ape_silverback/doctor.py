@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import BaseModel, ConfigDict
 
 from ape_silverback.durations import span_text
-from ape_silverback.exceptions import BuildError, NoClusterError, SilverbackError
+from ape_silverback.exceptions import BuildError, NoClusterError, ResolutionError, SilverbackError
 from ape_silverback.files import silverback_folder
 from ape_silverback.version import __version__
 
@@ -181,10 +181,15 @@ class _Examination:
         """Resolve the project's bots: their ecosystems, networks, providers and accounts have to be known here."""
         from ape_silverback.project.resolver import resolve
 
-        desired = resolve(self.reading, self.folder, kind=None)
+        try:
+            desired = resolve(self.reading, self.folder, kind=None)
+        except ResolutionError as problem:
+            for text in _grouped(str(problem).splitlines()):
+                yield error("bots", text, _bot_cure(text))
+            return
         self.desired.append(desired)
-        for text in desired.warnings:
-            yield warning("bots", text, "see `ape silverback cluster deploy --dry-run`")
+        for text in _grouped(desired.warnings):
+            yield warning("bots", text, _bot_cure(text) or "see `ape silverback cluster deploy --dry-run`")
         if desired.bots:
             yield ok("bots", f"{len(desired.bots)} resolved: {', '.join(bot.name for bot in desired.bots)}")
         else:
@@ -277,13 +282,20 @@ class _Examination:
             return
         try:
             done = subprocess.run(
-                [engine.program, "info"], capture_output=True, timeout=PATIENCE, check=False, stdin=subprocess.DEVNULL
+                [engine.program, "info"],
+                capture_output=True,
+                text=True,
+                errors="replace",
+                timeout=PATIENCE,
+                check=False,
+                stdin=subprocess.DEVNULL,
             )
         except (OSError, subprocess.TimeoutExpired):
             yield warning("engine", f"{engine.name} doesn't answer", f"start it; {needed}")
             return
         if done.returncode:
-            yield warning("engine", f"{engine.name} is installed, but can't be used", f"try `{engine.name} info`")
+            reason = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+            yield warning("engine", f"{engine.name} is installed, but can't be used: {reason}", f"start it; {needed}")
         else:
             yield ok("engine", f"{engine.name} can be used")
 
@@ -306,7 +318,8 @@ def _guarded(name: str, check: Callable[[], Iterable[Finding]]) -> Iterator[Find
     try:
         yield from check()
     except NoClusterError as problem:
-        yield warning(name, "no cluster is configured", str(problem))
+        what, _, cure = str(problem).partition(". ")
+        yield warning(name, what, cure)
     except Unauthorized as problem:
         yield error(name, str(problem), "correct the key in the profile, or run `ape silverback login`")
     except SilverbackError as problem:
@@ -315,6 +328,27 @@ def _guarded(name: str, check: Callable[[], Iterable[Finding]]) -> Iterator[Find
         yield error(name, str(problem) or type(problem).__name__)
     except Exception as problem:  # noqa: BLE001 - the other checks go on; a text of a library may hold a secret
         yield error(name, f"couldn't be checked: {type(problem).__name__}", "report it with `doctor --report`")
+
+
+def _grouped(lines: Iterable[str]) -> list[str]:
+    """Return lines as ``BOT: TEXT`` with those of one text as one, as ``BOT, BOT: TEXT``."""
+    names: dict[str, list[str]] = {}
+    for line in lines:
+        name, is_one, text = line.partition(": ")
+        if is_one and " " not in name:
+            names.setdefault(text, []).append(name)
+        else:
+            names[line] = []
+    return [f"{', '.join(bots)}: {text}" if bots else text for text, bots in names.items()]
+
+
+def _bot_cure(text: str) -> str | None:
+    """Return how to get the plugin or the account that a text names; None if it names none."""
+    if plugin := re.search(r"plugin 'ape-([\w-]+)'", text):
+        return f"correct the name, or run `ape plugins install {plugin[1]}`"
+    if account := re.search(r"no account '([\w-]+)'", text):
+        return f"correct the alias, or run `ape accounts import {account[1]}` if the bot runs on this machine"
+    return None
 
 
 def _clock(date: str | None) -> Iterator[Finding]:
@@ -332,7 +366,7 @@ def _clock(date: str | None) -> Iterator[Finding]:
 
 def _chain(choice: str, wanted: int | None, whose: str) -> Iterator[Finding]:
     """Ask the node of a network for its chain id, without starting one."""
-    from ape.exceptions import ApeException
+    from ape.exceptions import ApeException, ProviderNotFoundError
     from ape.utils.basemodel import ManagerAccessMixin
 
     from ape_silverback.apepay.rpc import HttpNode, RpcRequest, results_of
@@ -344,7 +378,9 @@ def _chain(choice: str, wanted: int | None, whose: str) -> Iterator[Finding]:
         # A development chain has any chain id.
         expected = wanted or (None if provider.network.is_dev else provider.network.chain_id)
     except (ApeException, OSError, ValueError) as problem:
-        yield error("chain", f"{choice} ({whose}): {problem}", cure)
+        missing = isinstance(problem, ProviderNotFoundError)
+        named = f"correct the name, or install the plugin: `ape plugins install {choice.rpartition(':')[2]}`"
+        yield error("chain", f"{choice} ({whose}): {problem}", named if missing else cure)
         return
     if not isinstance(uri, str) or not uri.startswith("http"):
         yield ok("chain", f"{choice} ({whose}): the provider has no address to ask, or starts a node by itself")

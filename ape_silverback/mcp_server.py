@@ -278,8 +278,12 @@ def _changing_tools(served: Served) -> Iterator[tuple[Callable[..., Any], ToolAn
         return updated.model_dump(mode="json")
 
     def remove_bot(bot_name: str) -> str:
-        """Remove a bot and its log from the cluster. This can't be undone."""
-        served.bot(bot_name).remove()
+        """Remove a bot and its log from the cluster. This can't be undone; refused for a protected bot."""
+        bot = served.bot(bot_name)
+        with open_session(served.request, lambda _: None) as session:
+            if refused := session.protected().get(bot_name):
+                raise ToolError(refused)
+        bot.remove()
         return f"{bot_name}: removed"
 
     def start_bot(bot_name: str) -> str:

@@ -24,6 +24,7 @@ from ape_silverback.deployment.deployer import Deployer
 from ape_silverback.deployment.events import Event
 from ape_silverback.deployment.local import fingerprints_of, missing_plugins, read_local_state
 from ape_silverback.deployment.plan import DEFAULT_PLAN_OPTIONS, Plan, PlanOptions
+from ape_silverback.deployment.protection import protected_bots
 from ape_silverback.deployment.record import Record, Source
 from ape_silverback.exceptions import BuildError, ConfigurationError, DeployError
 from ape_silverback.files import silverback_folder
@@ -139,6 +140,10 @@ class DeploySession:
     def resolve(self) -> DesiredState:
         """Resolve the bots for this cluster; see ``DeployRequest.resolve``."""
         return self.request.resolve(self.reading, self.connection.kind(), self.warn)
+
+    def protected(self) -> dict[str, str]:
+        """Return the bots that may not be removed by hand, each with why; see ``protected_bots``."""
+        return protected_bots(self.reading, self.deployer.records.known().bots)
 
     def earlier(self, to: int | None = None) -> tuple[Record, DesiredState]:
         """Find an earlier deployment, and what it wanted; see ``Deployer.earlier``."""

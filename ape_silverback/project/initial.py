@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ape_silverback.cluster.types import SET_BY_CLUSTER, BotConfiguration
+from ape_silverback.cluster.types import SET_BY_CLUSTER, BotConfiguration, RestartPolicy
 from ape_silverback.config.writer import Entry
 from ape_silverback.exceptions import ConfigurationError
 from ape_silverback.project.discovery import discover_bots, find_bot_module, split_project_image
@@ -17,6 +17,12 @@ from ape_silverback.project.needs import needs_of
 
 GROUP = "settings"
 """Name of the variable group for what the bots' code reads from the environment."""
+
+RESTARTS = {"no": "never", "on-failure": "on-failure", "always": "always", "unless-stopped": "always"}
+"""What compose calls ``restart`` → the policy of the section."""
+
+MOST_RESTARTS = 1000
+"""Most restarts that the section takes."""
 
 _NETWORK = "Where the bots run, as ECOSYSTEM:NETWORK:PROVIDER. Parts left out come from this Ape project."
 _REGISTRY = (
@@ -123,15 +129,42 @@ def section_of_cluster(
             values["environment"] = list(bot.environment)
         if bot.cluster_access:
             values["cluster-access"] = True
-        described[name] = values
+        described[name] = values | _policies_of(bot)
     used = [group for values in described.values() for group in values.get("environment", ())]
     variables = {name: list(groups[name]) for name in dict.fromkeys(used) if name in groups}
     entries = [Entry(key, value) for key, value in (("profile", profile), ("cluster", cluster)) if value]
-    entries += _shared(described, ("network", "credential", "environment"))
+    entries += _shared(described, ("network", "credential", "environment", "restart", "healthy", "heartbeat"))
     if variables:
         entries.append(Entry("variables", variables, _VARIABLES))
     entries.append(Entry("bots", described, "The bots, as they were on the cluster."))
     return InitialSection(tuple(entries), tuple(described), tuple(notes))
+
+
+def _policies_of(bot: BotConfiguration) -> dict[str, Any]:
+    """Return the keys for what a cluster expects of a bot, and does when it ends; none where it has its own default."""
+    values: dict[str, Any] = {}
+    if (restart := bot.restart) is not None:
+        spans = {"window": restart.window, "backoff": restart.backoff, "max-backoff": restart.max_backoff}
+        settings = {"policy": restart.policy, "max-restarts": restart.max_restarts} | _spans(spans)
+        usual = RestartPolicy(policy=restart.policy)
+        values["restart"] = restart.policy if restart == usual else settings
+    if (healthy := bot.healthy) is not None:
+        values["healthy"] = _spans({"silent": healthy.silent}) | {"lag": healthy.lag}
+    if bot.heartbeat:
+        values["heartbeat"] = bot.heartbeat
+    return values
+
+
+def _spans(seconds: Mapping[str, float]) -> dict[str, str | float]:
+    return {key: _span(value) for key, value in seconds.items()}
+
+
+def _span(seconds: float) -> str | float:
+    """Return a time span as people write it; as a number of seconds where it isn't a whole one."""
+    if not float(seconds).is_integer():
+        return seconds
+    units = (("d", 86400), ("h", 3600), ("m", 60), ("s", 1))
+    return next(f"{int(seconds) // size}{unit}" for unit, size in units if int(seconds) % size == 0)
 
 
 def _shared(bots: Mapping[str, dict[str, Any]], keys: Iterable[str]) -> list[Entry]:
@@ -190,7 +223,7 @@ def section_of_compose(
     entries = [Entry("profile", None, "The cluster that takes the place of compose.", "profile: local")]
     if not any("network" in bot for bot in bots.values()):
         entries.append(Entry("network", None, _NETWORK, "network: ethereum:mainnet"))
-    entries += _shared(bots, ("network", "account"))
+    entries += _shared(bots, ("network", "account", "restart"))
     if groups:
         entries.append(Entry("variables", {name: list(names) for names, name in groups.items()}, _VARIABLES))
     entries.append(Entry("bots", bots, f"The bots, as {file} ran them."))
@@ -229,9 +262,22 @@ def _bot_of(
         for variable in environment
         if variable not in SET_BY_CLUSTER and re.fullmatch(r"[A-Za-z_]\w*", variable)
     )
-    if (restart := service.get("restart")) not in (None, "no", False):
-        found.notes.append(f"`restart: {restart}` isn't a key of the section; a cluster has its own restart policy")
+    if (restart := service.get("restart")) is not None:
+        if policy := _restart_of(restart):
+            found.values["restart"] = policy
+        else:
+            found.notes.append(f"its restart is {restart} in compose; set `restart:`")
     return found
+
+
+def _restart_of(restart: Any) -> str | dict[str, Any] | None:
+    """Return what compose calls ``restart`` as the section has it; None for what compose doesn't know either."""
+    if restart is False:  # YAML's `no`
+        return "never"
+    policy, _, most = str(restart).partition(":")
+    if policy == "on-failure" and most.isdecimal() and 1 <= int(most) <= MOST_RESTARTS:
+        return {"policy": policy, "max-restarts": int(most)}
+    return RESTARTS.get(str(restart))
 
 
 def _run_arguments(command: Sequence[str]) -> tuple[str | None, dict[str, str]]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from ape_silverback.project.imports import bot_files
+from ape_silverback.project.imports import bot_code
 
 
 @dataclass(frozen=True)
@@ -35,15 +35,14 @@ def needs_of(folder: Path, module: str) -> BotNeeds:
     required: dict[str, None] = {}
     optional: dict[str, None] = {}
     signs = False
-    for path in sorted(bot_files(folder, module)):
-        for file in sorted(path.rglob("*.py")) if path.is_dir() else [path]:
-            try:
-                tree = ast.parse(file.read_bytes())
-            except (OSError, SyntaxError, ValueError, RecursionError):
-                continue
-            for name, has_default in _variables(tree):
-                (optional if has_default else required)[name] = None
-            signs = signs or any(isinstance(node, ast.Attribute) and node.attr == "signer" for node in ast.walk(tree))
+    for file in bot_code(folder, module):
+        try:
+            tree = ast.parse(file.read_bytes())
+        except (OSError, SyntaxError, ValueError, RecursionError):
+            continue
+        for name, has_default in _variables(tree):
+            (optional if has_default else required)[name] = None
+        signs = signs or any(isinstance(node, ast.Attribute) and node.attr == "signer" for node in ast.walk(tree))
     return BotNeeds(tuple(required), tuple(name for name in optional if name not in required), signs)
 
 

@@ -34,6 +34,7 @@ class Platform:
         managers: StreamManager by chain id.
         written: what was asked of the clusters that isn't reading.
         behind: the cluster that all of its clusters are.
+        down: slugs of the clusters that it can't reach.
     """
 
     workspaces: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -42,6 +43,7 @@ class Platform:
     managers: dict[int, str] = field(default_factory=dict)
     written: list[str] = field(default_factory=list)
     behind: Cluster | None = None
+    down: set[str] = field(default_factory=set)
     changes: list[str] = field(default_factory=list)
     migrations: list[tuple[str, str | None]] = field(default_factory=list)
 
@@ -92,6 +94,8 @@ class Platform:
             one["slug"] == cluster and one["_of"] == mine.get(workspace) for one in self.clusters.values()
         ):
             return answer({"detail": "not found"}, 404)
+        if cluster in self.down:
+            return answer({"detail": "the cluster doesn't answer"}, 502)
         headers = {"X-API-Key": KEY, "Content-Type": request.headers.get("Content-Type", "")}
         found = httpx.request(
             request.method,

@@ -153,8 +153,8 @@ BROKEN: dict[Callable[[Patient], None], tuple[str, str, str]] = {
     a_dead_cluster: ("cluster", "127.0.0.1:9", ""),
     a_wrong_key: ("cluster", "X-API-Key", "correct the key in the profile"),
     a_profile_that_others_read: ("files", "profile.toml", "chmod 600 "),
-    an_ecosystem_without_its_plugin: ("bots", "starknet", ""),
-    an_unknown_provider: ("chain", "foundri", ""),
+    an_ecosystem_without_its_plugin: ("bots", "starknet", "`ape plugins install starknet`"),
+    an_unknown_provider: ("chain", "foundri", "`ape plugins install foundri`"),
     a_dead_node: ("chain", "can't be reached", "set the URL of a node"),
 }
 

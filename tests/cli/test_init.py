@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ import pytest
 import yaml
 
 from ape_silverback.cluster.client import ClusterClient
+from ape_silverback.cluster.types import HealthPolicy, RestartPolicy
+from ape_silverback.config.models import RestartConfig
 from ape_silverback.config.reader import read_section
 from tests.cli.conftest import Run
 from tests.conftest import Ape
@@ -137,14 +140,26 @@ def test_what_a_cluster_runs_is_described_so_that_nothing_is_left_to_change(
     common: dict[str, Any] = {"ecosystem": "ethereum", "network": "mainnet", "provider": "alchemy"}
     client.new_bot("watcher", image="ghcr.io/me/watcher:1", environment=["rpc"], **common)
     client.new_bot("signer", image="ghcr.io/me/signer:1", account="me", credential_name="hub", **common)
+    policies: dict[str, Any] = {
+        "restart": RestartPolicy(policy="always", max_restarts=9, window=3600, backoff=0.5),
+        "healthy": HealthPolicy(silent=7200, lag=3),
+        "heartbeat": "KEY",
+    }
+    client.new_bot("strict", image="ghcr.io/me/strict:1", environment=["rpc"], **common, **policies)
+    client.new_bot("once", image="ghcr.io/me/once:1", restart=RestartPolicy(policy="never"), **common)
     result = ape("silverback", "init", "--from-cluster", **served.environment)
     assert result.returncode == 0, result.stderr
     section = read_section(project).section
     assert section.network == "ethereum:mainnet:alchemy"
     assert section.variables == {"rpc": ("KEY", "URL")}
     assert section.bots["signer"].credential == "hub"
+    assert section.bots["strict"].restart == RestartConfig(
+        policy="always", max_restarts=9, window=timedelta(hours=1), backoff=timedelta(seconds=0.5)
+    )
+    assert "restart: never" in (project / "ape-config.yaml").read_text()
     plan = json.loads(run("plan", "--format", "json").stdout)
     assert {action["kind"] for action in plan["actions"]} <= {"keep", "adopt"}
+    assert "Nothing to change" in run("deploy", "--adopt", "--yes").stdout
 
 
 COMPOSE = """\
@@ -160,6 +175,7 @@ services:
     build: .
     command: ["run", "keeper", "--network", "ethereum:mainnet:alchemy", "--account=me"]
     environment: {LIMIT: "1"}
+    restart: on-failure:7
     env_file: [.env.signer]
   redis:
     image: redis:7
@@ -178,7 +194,8 @@ def test_a_compose_file_becomes_a_section_without_its_secrets(ape: Ape, project:
     assert (signer.image, signer.module, signer.account) == (None, "keeper", "me")
     assert section.variables == {"watcher": ("ALCHEMY_KEY",), "signer": ("LIMIT", "DB_URL")}
     assert "redis: left out, it doesn't run a bot" in result.stderr
-    assert "watcher: `restart: always` isn't a key of the section" in result.stderr
+    assert watcher.restart == RestartConfig(policy="always")
+    assert signer.restart == RestartConfig(policy="on-failure", max_restarts=7)
 
 
 @pytest.mark.parametrize(

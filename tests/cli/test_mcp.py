@@ -117,6 +117,26 @@ def test_a_plan_is_shown_applied_by_its_hash_and_the_bot_stopped(
     ask(talk, "--allow-changes")
 
 
+def test_a_protected_bot_isnt_removed(ask: Callable[..., None], bots: Path, client: ClusterClient) -> None:
+    section = SECTION + "  bots:\n    blocks:\n      protect: true\n"
+    (bots / "ape-config.yaml").write_text(section)
+
+    async def talk(server: Client) -> None:
+        planned = await call(server, "plan")
+        assert (await call(server, "deploy", plan_hash=planned["hash"]))["succeeded"]
+        assert "blocks is protected (silverback.bots.blocks.protect in ape-config.yaml:10)" in await refusal(
+            server, "remove_bot", bot_name="blocks"
+        )
+        (bots / "bots" / "blocks.py").rename(bots / "bots" / "others.py")
+        (bots / "ape-config.yaml").write_text(SECTION)
+        assert "blocks is protected by its last deployment" in await refusal(server, "remove_bot", bot_name="blocks")
+        planned = await call(server, "plan", prune=True)
+        assert "bot 'blocks' is protected" in await refusal(server, "deploy", plan_hash=planned["hash"])
+
+    ask(talk, "--allow-changes")
+    assert set(client.bots) == {"blocks"}
+
+
 def test_without_the_option_nothing_can_be_changed(ask: Callable[..., None], client: ClusterClient) -> None:
     client.new_bot("old", "a/b:1", "ethereum", "mainnet", "node")
 

@@ -200,6 +200,28 @@ def test_a_cluster_of_the_platform_is_used_as_any_other(run: Run, platform: Plat
     assert re.search(r"left", run("status", "-c", "space/prod").stdout)
 
 
+def test_the_status_of_all_clusters_shows_those_that_answer_and_names_the_others(
+    run: Run, platform: Platform, client: ClusterClient
+) -> None:
+    client.new_bot("alpha", "a/b:1", "ethereum", "mainnet", "node")
+    client.new_bot("beta", "a/b:2", "ethereum", "mainnet", "node")
+    client.bots["beta"].stop()
+    wait_for(lambda: client.bots["beta"].status.name == "STOPPED")
+    every = run("status", "--all-clusters", "--filter", "state=stopped", "-o", "wide").stdout
+    assert re.findall(r"^Cluster +(\S+) on", every, re.MULTILINE) == ["space/prod", "space/test"]
+    assert len(re.findall(r"^beta +stopped", every, re.MULTILINE)) == 2
+    assert not re.search(r"^alpha", every, re.MULTILINE)
+
+    platform.down.add("test")
+    some = run("status", "--all-clusters", "--format", "json", code=1)
+    [found] = documents(list[StatusDocument], some.stdout)
+    assert found.cluster.startswith("space/prod")
+    assert [bot.name for bot in found.bots] == ["alpha", "beta"]
+    assert re.search(r"Error: 1 of 2 clusters can't be shown:\n +space/test: .*the cluster doesn.t answer", some.stderr)
+    for option in (["--watch"], ["--cluster", "space/prod"]):
+        assert "--all-clusters can't be combined" in run("status", "--all-clusters", *option, code=2).stderr
+
+
 @pytest.mark.parametrize(
     ("command", "says", "code"),
     [

@@ -16,8 +16,8 @@ import click
 from ape_silverback.cli.shared.bots import FILTERED_BY, SORTED_BY, filter_bots, show_bots
 from ape_silverback.cli.shared.options import cluster_options, connected, format_option, platform, wide_option
 from ape_silverback.cli.shared.output import age, captured, health_text, one_line, show
-from ape_silverback.cli.shared.terminal import complain, echo, note, style
-from ape_silverback.concurrency import CONCURRENCY
+from ape_silverback.cli.shared.terminal import echo, note, style
+from ape_silverback.concurrency import CONCURRENCY, map_threads
 
 if TYPE_CHECKING:
     from ape_silverback.cli.shared.documents import StatusDocument
@@ -28,6 +28,9 @@ MOST_ERRORS = 3
 
 MANY_BOTS = 20
 """With more bots, only errors of those that aren't healthy are asked for."""
+
+MANY_CLUSTERS = 4
+"""Most clusters that are asked at once."""
 
 
 @click.command()
@@ -111,20 +114,22 @@ class Page:
 
 
 def _show_all(page: Page, format_: str, profile: str | None) -> None:
-    """Show every cluster of the platform, one after the other; one that doesn't answer is told of and passed over."""
+    """Show every cluster of the platform, one after the other; those that don't answer are named at the end."""
     from ape_silverback.connect import cluster_paths
     from ape_silverback.exceptions import SilverbackError
 
-    with platform(profile) as above:
-        paths = sorted(cluster_paths(above.client))
-    documents, failed = [], []
-    for path in paths:
+    def ask(path: str) -> StatusDocument | SilverbackError:
         try:
             with connected(profile, path) as connection:
-                documents.append(page.of(connection))
+                return page.of(connection)
         except SilverbackError as error:
-            complain(f"{path}: {error}")
-            failed.append(path)
+            return error
+
+    with platform(profile) as above:
+        paths = sorted(cluster_paths(above.client))
+    answers = dict(zip(paths, map_threads(ask, paths, MANY_CLUSTERS), strict=True))
+    documents = [answer for answer in answers.values() if not isinstance(answer, SilverbackError)]
+    failed = {path: answer for path, answer in answers.items() if isinstance(answer, SilverbackError)}
 
     def text() -> None:
         for number, document in enumerate(documents):
@@ -136,7 +141,8 @@ def _show_all(page: Page, format_: str, profile: str | None) -> None:
 
     show([document.data() for document in documents], format_, text)
     if failed:
-        raise click.ClickException(f"no answer from {', '.join(failed)}")
+        lines = "\n".join(f"{path}: {error}" for path, error in failed.items())
+        raise click.ClickException(f"{len(failed)} of {len(paths)} clusters can't be shown:\n{lines}")
 
 
 def _watch(connection: Connection, interval: float, page: Page) -> None:

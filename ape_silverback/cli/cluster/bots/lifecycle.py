@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from ape_silverback.cli.shared.gate import connected_for_writing, no_verify_option
+from ape_silverback.cli.shared.gate import connected_for_writing, no_verify_option, pass_gate
 from ape_silverback.cli.shared.options import (
     all_option,
     bot_names,
@@ -17,12 +18,10 @@ from ape_silverback.cli.shared.options import (
     yes_option,
 )
 from ape_silverback.cli.shared.selection import choose, each, show_results
-from ape_silverback.cli.shared.terminal import confirm
+from ape_silverback.cli.shared.terminal import confirm, warn
 
 if TYPE_CHECKING:
     from ape_silverback.cli.shared.documents import ResultDocument
-    from ape_silverback.config.models import BotConfig
-    from ape_silverback.config.reader import SectionReading
 
 
 @click.command()
@@ -124,34 +123,24 @@ def remove(
 ) -> None:
     """Remove bots and their logs from the cluster; running bots are stopped first. BOT is a name or a glob.
 
-    If one of them is a bot of the project with `protect: true`, none is removed.
+    If one of them is a bot that the project deployed with `protect: true`, none is removed.
 
     \b
     Example:
         ape silverback cluster bots remove blocks --yes
     """
-    from ape_silverback.connect import read_section_here
+    from ape_silverback.deployment.session import DeployRequest, open_session
 
-    reading = read_section_here()
-    with connected_for_writing(profile, cluster, no_verify, reading) as connection:
+    request = DeployRequest(Path.cwd(), profile=profile, cluster=cluster)
+    with open_session(request, warn) as session:
+        connection = session.connection
+        pass_gate(connection, session.stream, no_verify=no_verify)
         chosen = choose("bot", connection.client.bots, names, every)
-        if protected := [text for name in chosen if (text := _protected(reading, name))]:
-            raise click.ClickException("\n".join(protected))
+        protected = session.protected()
+        if refused := [protected[name] for name in chosen if name in protected]:
+            raise click.ClickException("\n".join(refused))
         if chosen:
             logs = "its logs" if len(chosen) == 1 else "their logs"
             confirm(f"Remove {', '.join(chosen)} and {logs} from {connection.label}?", yes)
         results = each(chosen, lambda bot: bot.remove(), "removed")
     show_results(results, format_)
-
-
-def _protected(reading: SectionReading, name: str) -> str | None:
-    """Return where the project protects a bot, for any target; None if it doesn't."""
-    section = reading.section
-    places: list[tuple[tuple[str, ...], Mapping[str, BotConfig]]] = [(("bots",), section.bots)]
-    places += [(("targets", target, "bots"), wanted.bots) for target, wanted in section.targets.items()]
-    for path, bots in places:
-        if name in bots and bots[name].protect:
-            place = reading.place_of(*path, name, "protect")
-            key = ".".join(("silverback", *path, name, "protect"))
-            return f"{name} is protected ({key} in {place}): remove that key first"
-    return None
