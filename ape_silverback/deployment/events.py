@@ -23,8 +23,8 @@ class Event:
     Attributes:
         kind: ``built`` - the image of a bot was built; ``applied`` - a write was done; ``state`` - a bot is seen in
             another state; ``ready`` - it runs and is healthy; ``failed`` - it isn't what the project wants, and the
-            text tells why; ``skipped`` - it wasn't begun, or not waited for; ``rolled-back`` - after a failure it has
-            what it had before.
+            text is the reason; ``skipped`` - it wasn't begun, or not waited for; ``rolled-back`` - after a failure it
+            has what it had before.
         errors: of a failed bot, what the cluster returns as its errors.
         log: of a failed bot, its last log lines.
         id: of a bot that was created.

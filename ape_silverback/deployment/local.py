@@ -72,7 +72,7 @@ def missing_plugins(project: Path, config: Path | None, bots: Iterable[DesiredBo
     found = {}
     for bot in bots:
         package = packages.get(bot.configuration.account or "")
-        with suppress(BuildError):  # `build` tells
+        with suppress(BuildError):  # `build` reports it
             if package and not is_required(project, config, package):
                 found[bot.name] = package
     return found
@@ -157,7 +157,7 @@ def _code_of(bots: Iterable[DesiredBot]) -> dict[str, Code]:
         project, _ = split
         try:
             contents = [(file.relative_to(project).as_posix(), *read(file)) for file in bot_code(project, bot.module)]
-        except OSError:  # it went away: the bot will tell
+        except OSError:  # it went away: the bot's start will fail with the reason
             continue
         digest = hashlib.sha256(repr([(name, content) for name, content, _ in contents]).encode()).hexdigest()[:32]
         newest = max((modified for _, _, modified in contents), default=0.0)

@@ -1,7 +1,7 @@
 """Waits until bots run and are healthy, or have stopped. Looking isn't judging: a bad answer is looked at again.
 
-``verdict`` decides, and is pure. The cluster's ``/health`` tells in one request which bots are ready; only of the
-others more is asked, and that less and less often.
+``verdict`` decides, and is pure. One request, ``GET /health``, shows which bots are ready; only of the
+others more is read, and that less and less often.
 """
 
 from __future__ import annotations
@@ -97,9 +97,9 @@ class Sight:
 
     Attributes:
         present: whether the cluster has it.
-        status: None where this look doesn't tell.
+        status: None where this look doesn't show it.
         healthy: whether the cluster calls it healthy.
-        is_sure: whether the cluster tells what became of the bot's task, so that a bot that looks stopped is.
+        is_sure: whether the cluster reports what became of the bot's task, so that a bot that looks stopped is.
         reason: why it stopped.
         crash: why it last crashed while it was waited for, on a cluster that has started it again since.
     """
@@ -272,7 +272,7 @@ class _Look:
         if not others:
             return sights
         asked = others if "task" in self._client.extensions else [one for one in others if self._is_due(one, elapsed)]
-        if not asked:  # the list of bots wouldn't tell their states either
+        if not asked:  # the list of bots wouldn't show their states either
             return sights | {name: Sight() for name in others}
         self.bots = self._client.bots
         asked = [name for name in asked if name in self.bots]
@@ -305,8 +305,8 @@ class _Look:
     def _is_due(self, name: str, elapsed: float) -> bool:
         """Return whether to ask for this bot's own status: of one that is unhealthy for long, less and less often.
 
-        Most bots are healthy soon, which the cluster's health tells of all of them at once. When one that still looks
-        stopped would count as failed, it is asked.
+        Most bots are healthy soon, which ``GET /health`` shows of all of them at once. One that still looks stopped is
+        asked at the moment at which it would count as failed.
         """
         first = self._timing.poll * LONGEST_DELAY
         if elapsed < self._due.get(name, first):

@@ -16,7 +16,7 @@ class DesiredBot:
 
     Attributes:
         name: its name on the cluster.
-        origin: what says that the project has this bot.
+        origin: where the project declares this bot.
         module: what ``silverback run`` takes to run it in the project's folder.
         configuration: what is deployed of it.
         origins: field of the configuration → where its value came from.
@@ -61,7 +61,7 @@ class DesiredState:
         selected: names or globs that selected the bots; nothing for all of them.
         names: all bots that the project has for the target, selected or not.
         group_names: all variable groups that it declares for the target, used or not.
-        restores: number of the earlier deployment that this is; None for what the project says now.
+        restores: number of the earlier deployment that this is; None for what the project wants now.
         strict: whether a variable whose value looks like a private key is refused.
         warnings: what is worth knowing but stops nothing, a line each.
     """

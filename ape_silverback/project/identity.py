@@ -1,4 +1,4 @@
-"""What tells a project from others, on every machine that it is checked out on."""
+"""What identifies a project, on every machine that it is checked out on."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ape_silverback.project.git import ask_git
 
 
 def project_identity(folder: Path, explicit: str | None = None) -> str:
-    """Return what tells a project from others.
+    """Return what identifies a project.
 
     Args:
         folder: the project's folder.

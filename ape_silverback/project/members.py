@@ -28,7 +28,7 @@ class Member:
     Attributes:
         name: its name on the cluster.
         bot: its name in the section.
-        origin: what says that the project has it.
+        origin: where the project declares it.
         layers: the places that may give its values.
         network: where it runs, for a bot on several networks; None for one whose network isn't resolved yet.
         earlier: names of it that an earlier name of the bot in the section stands for.

@@ -1,4 +1,4 @@
-"""What a bot's code says that it needs: variables of its environment, and an account. Nothing is executed."""
+"""What a bot needs, as its code shows: variables of its environment, and an account. Nothing is executed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ape_silverback.project.imports import bot_files
 
 @dataclass(frozen=True)
 class BotNeeds:
-    """What a bot needs to run, as far as its code tells.
+    """What a bot needs to run, as far as its code shows.
 
     Attributes:
         variables: names of environment variables without which it fails, in the order in which they appear.

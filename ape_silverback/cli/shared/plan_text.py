@@ -61,7 +61,7 @@ def _text(plan: Plan) -> list[str]:
 
 
 def _is_worth_telling(action: Action) -> bool:
-    """Return whether a plan that changes nothing tells about a bot that it keeps."""
+    """Return whether a plan that changes nothing mentions a bot that it keeps."""
     return bool(getattr(action, "owes", None) or getattr(action, "adopts", False))
 
 

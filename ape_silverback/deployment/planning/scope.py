@@ -1,4 +1,4 @@
-"""What a plan depends on, and the fingerprint of that, which tells whether it has moved."""
+"""What a plan depends on, and its fingerprint, which changes with it."""
 
 from __future__ import annotations
 
