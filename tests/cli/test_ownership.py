@@ -166,6 +166,11 @@ def test_the_project_that_a_bot_belongs_to_is_named(
     taken = run_other("deploy", "--tag", "2", "--adopt", "--yes")
     assert f"taken over from file://{project}" in taken.stdout
     assert "bot alpha is this project's as soon as the deployment begins, even if that fails" in taken.stderr
+    for bots in ([{"id": "nonsense"}, {}, 3], "nothing", None):  # a record is its client's text
+        client.call("POST", "/deployments", params={"project": "odd", "after": 0}, json={"bots": bots})
+        assert len(client.get_as(dict[str, list[str]], "/deployments/owners")[str(client.bots["alpha"].id)]) == 2
+        with served.store.transaction() as db:
+            db.execute("DELETE FROM deployments WHERE project = 'odd'")
 
 
 def test_what_is_left_over_is_said_in_every_plan_and_counts(run: Run, client: ClusterClient, project: Path) -> None:

@@ -6,7 +6,9 @@ To the server a record is text: what is in it is the client's business. Each pro
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from typing import Annotated, Any
+from uuid import UUID
 
 from fastapi import APIRouter, HTTPException, Query, Request
 from pydantic import BaseModel
@@ -71,18 +73,18 @@ def append_line(request: Request, store: TheStore, project: Project, after: Afte
 
 
 @router.get("/owners")
-def read_owners(store: TheStore) -> dict[str, list[str]]:
+def read_owners(store: TheStore) -> dict[UUID, list[str]]:
     """Return which projects have each bot, as the newest line of each names them: id of the bot → the projects."""
     rows = store.rows(
         "SELECT project, line FROM deployments AS one WHERE number = "
         "(SELECT max(number) FROM deployments WHERE project = one.project) ORDER BY project"
     )
-    owners: dict[str, list[str]] = {}
+    owners: dict[UUID, list[str]] = {}
     for row in rows:
         bots = json.loads(row["line"]).get("bots")
         for bot in bots if isinstance(bots, list) else []:
-            if isinstance(bot, dict) and isinstance(bot.get("id"), str):
-                owners.setdefault(bot["id"], []).append(row["project"])
+            with suppress(TypeError, AttributeError, ValueError):  # a client may write anything
+                owners.setdefault(UUID(bot.get("id")), []).append(row["project"])
     return owners
 
 
