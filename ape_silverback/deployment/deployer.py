@@ -181,11 +181,15 @@ class Deployer:
         """
         self.accept(plan, values)
         before = self.records.known()
+        started = {one.name for one in plan.bot_actions if not (isinstance(one, UpdateBot) and one.runs > one.restart)}
         planned = plan.model_copy(
             update={
                 "groups": fingerprints_after(plan, fingerprints or {}),
-                "bots": tuple(
-                    bot.model_copy(update={"digest": source.digests.get(bot.name, bot.digest)}) for bot in plan.bots
+                "bots": tuple(  # the others run on with the image that they were started with
+                    bot.model_copy(update={"digest": source.digests.get(bot.name, bot.digest)})
+                    if bot.name in started
+                    else bot
+                    for bot in plan.bots
                 ),
             }
         )
