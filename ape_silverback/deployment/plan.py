@@ -261,6 +261,22 @@ class PlanScope(Frozen):
     accounts: tuple[str, ...] = ()
 
 
+class Usage(Frozen):
+    """What the bots of a cluster use of what is paid for, all of them, once the plan is carried out."""
+
+    bots: int
+    """Number of bots."""
+
+    bots_paid: int
+    """Bots that are paid for."""
+
+    networks: tuple[str, ...]
+    """Networks that bots use, as `ethereum:mainnet`."""
+
+    networks_paid: int
+    """Networks that are paid for."""
+
+
 class Plan(Frozen):
     """What a deployment does: `plan`, `plan --out`, `deploy`."""
 
@@ -300,6 +316,9 @@ class Plan(Frozen):
 
     warnings: tuple[str, ...] = ()
     """What is worth knowing, but stops nothing, a line each."""
+
+    usage: Usage | None = None
+    """What is used then of what is paid for; null if the cluster doesn't tell that."""
 
     strangers: tuple[str, ...] = ()
     """Bots and groups that it would change, and that this project didn't deploy."""

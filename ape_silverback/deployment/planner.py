@@ -33,6 +33,7 @@ from ape_silverback.deployment.planning.problems import find_conflicts, find_mis
 from ape_silverback.deployment.planning.remarks import find_private_keys, find_unknown, find_warnings
 from ape_silverback.deployment.planning.removals import find_orphans, plan_removals
 from ape_silverback.deployment.planning.scope import fingerprint, scope_of
+from ape_silverback.deployment.planning.usage import usage_after
 from ape_silverback.deployment.signers import (
     PlannedBot,
     handovers,
@@ -109,6 +110,7 @@ def make_plan(
             *without_passphrase(planned, desired, live, local),
             *without_plugin(planned, local),
         ),
+        usage=usage_after(live, actions),
         strangers=tuple(find_strangers(bots, groups, inputs)),
         bots=tuple(bots_after(bots, removed, inputs)),
         leaving=tuple(bot for bot in inputs.recorded.bots if bot.id in removed),

@@ -133,7 +133,7 @@ def make_app(
     app.state.supervisor = supervisor
     app.state.api_key = api_key
     app.state.session = session
-    app.state.configuration = configuration
+    app.state.configuration = supervisor.paid = configuration
     app.state.keys = Keys(supervisor.store)
     app.state.measurements = measurements
     app.state.bot_answers = bots.BotAnswers()

@@ -224,9 +224,10 @@ class NotifySettings(BaseModel):
         """
         environ = os.environ if environ is None else environ
         if missing := [name for name in self.variables if not environ.get(name, "").strip()]:
+            verb = "isn't" if len(missing) == 1 else "aren't"
             raise ConfigurationError(
-                f"{', '.join(missing)} isn't set in the environment, but is to hold an address for notifications "
-                "(`notify.urls` of the section, or --notify); set it to one such as slack://…"
+                f"{', '.join(missing)} {verb} set: `notify.urls` of the section, or --notify, takes the address for "
+                "notifications from the environment; set it to one such as slack://…"
             )
         return {name: environ[name].strip() for name in self.variables}
 

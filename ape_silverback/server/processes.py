@@ -7,10 +7,12 @@ import json
 import os
 import struct
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 PROC = Path("/proc")
 
@@ -121,6 +123,38 @@ def with_variable(assignment: str, besides: Iterable[int] = ()) -> list[int]:
         if wanted in variables.split(b"\0") and pid not in besides:
             found.append(pid)
     return found
+
+
+@contextmanager
+def on_cores(count: int | None, of: str) -> Iterator[None]:
+    """Let what this thread starts run on so many of the machine's cores, which all that it starts shares.
+
+    Only Linux does that; what is started can also undo it.
+
+    Args:
+        count: how many; None for all.
+        of: for whom; the same one gets the same cores, another one may get others.
+    """
+    if count is None or sys.platform != "linux":
+        yield
+        return
+    before = os.sched_getaffinity(0)
+    cores, first = sorted(before), crc32(of.encode()) % len(before)
+    os.sched_setaffinity(0, [*cores[first:], *cores[:first]][:count])
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+def memory_of(pid: int) -> int:
+    """Return the bytes of memory of a process, of shared ones its part where the system tells; 0 if it is gone."""
+    import psutil
+
+    with suppress(psutil.Error):
+        found = psutil.Process(pid).memory_full_info()
+        return int(getattr(found, "pss", found.rss))
+    return 0
 
 
 def _identity_elsewhere(pid: int) -> ProcessIdentity | None:

@@ -17,6 +17,7 @@ from ape_silverback.cluster.types import (
     BotConfiguration,
     BotHealth,
     BotTaskStatus,
+    ClusterConfiguration,
     Crash,
     HealthPolicy,
     ResourceStatus,
@@ -49,6 +50,7 @@ from ape_silverback.server.lifecycle import (
     went_down,
 )
 from ape_silverback.server.logs import LoggedError, errors_of_run, last_lines_of_run
+from ape_silverback.server.quota import limits_of
 from ape_silverback.server.removed import RemovedLogs
 from ape_silverback.server.restarts import CRASHES_SHOWN, GiveUp, Restart, after_crash, after_end
 from ape_silverback.server.runtimes import (
@@ -57,6 +59,7 @@ from ape_silverback.server.runtimes import (
     EngineError,
     ImageError,
     Limits,
+    MeasuringRuntime,
     NodesRuntime,
     Observation,
     Run,
@@ -92,6 +95,7 @@ class Supervisor:
         healthy: what is expected of bots for which nothing else is set.
 
     Attributes:
+        paid: what is paid for; None for a cluster that hosts itself.
         keep_running: whether bots go on when this ends; the next server adopts them.
         listeners: called with each event, from any thread; they must not wait.
     """
@@ -121,6 +125,7 @@ class Supervisor:
         self.restart = restart
         self.work = WorkWatch(runtime, healthy)
         self.removed = RemovedLogs(store, runtime)
+        self.paid: ClusterConfiguration | None = None
         self.keep_running = False
         self.listeners: list[Callable[[Event], None]] = []
         self._lock = threading.RLock()
@@ -320,6 +325,12 @@ class Supervisor:
     def seen(self, bot: BotRecord) -> Observation:
         """Return what the runtime last told of a bot."""
         return self._seen.get(bot.id, GONE)
+
+    def memory(self, bots: Sequence[BotRecord]) -> int | None:
+        """Return how many bytes of memory bots use; None where the runtime holds each of them to an amount."""
+        if not isinstance(self.runtime, MeasuringRuntime):
+            return None
+        return self.runtime.memory([bot.id for bot in bots])
 
     def errors(self, bot: BotRecord) -> list[LoggedError]:
         """Return what went wrong in the latest run of a bot."""
@@ -524,7 +535,8 @@ class Supervisor:
             variables=self.variables_of(bot),
             account=configuration.account,
             credential=credential,
-            limits=self.limits,
+            limits=limits_of(self.limits, self.paid),
+            cores=self.paid.cpu if self.paid else None,
             stop_grace=self.stop_grace,
         )
 

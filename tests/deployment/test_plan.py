@@ -25,6 +25,7 @@ from ape_silverback.deployment.plan import (
     StartBot,
     UpdateBot,
     UpdateGroup,
+    Usage,
 )
 from ape_silverback.deployment.planner import make_plan
 from ape_silverback.deployment.planning.scope import fingerprint
@@ -290,11 +291,20 @@ def test_values_of_variables_that_are_there_are_sent_when_it_is_asked_for() -> N
 
 
 def test_more_bots_than_are_paid_for_is_a_warning() -> None:
-    state = live(there(bot("a")), limit=2)
+    state = live(there(bot("a")), limit=2, network_limit=1)
     known = recorded(bot("a"))
     assert not make_plan(desired(bot("a"), bot("b")), state, known).warnings
     [warning] = make_plan(desired(bot("a"), bot("b"), bot("c")), state, known).warnings
     assert warning.startswith("3 bots would be on the cluster, which is paid for 2")
+
+
+def test_a_plan_tells_what_is_used_then_of_what_is_paid_for() -> None:
+    state = live(there(bot("a")), there(bot("other", network="sepolia")), limit=5, network_limit=3)
+    usage = make_plan(
+        desired(bot("a", network="holesky"), bot("b", network="sepolia")), state, recorded(bot("a"))
+    ).usage
+    assert usage == Usage(bots=3, bots_paid=5, networks=("ethereum:holesky", "ethereum:sepolia"), networks_paid=3)
+    assert make_plan(desired(bot("a")), live(there(bot("a")))).usage is None
 
 
 def test_a_fingerprint_tells_whether_what_a_plan_looked_at_has_moved() -> None:

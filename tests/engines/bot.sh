@@ -60,6 +60,19 @@ case "$BEHAVIOUR" in
         cat .silverback-sessions/one/runs
         beat
         ;;
+    report) # as the bot SDK does that a cluster extended; the time is of TIME, since there is no `date` here
+        trap 'exit 0' TERM
+        [ -f "${PYTHONPATH%%:*}/sitecustomize.py" ] && echo "INFO:     extended"
+        head="\"updated\": \"$TIME\", \"blocks\": true, \"processed\": 7, \"processed_at\": \"$TIME\", \"head\": 9, \"first\": 1"
+        balance="{\"amount\": \"0.25\", \"symbol\": \"ETH\", \"time\": \"$TIME\"}"
+        printf 'half a line \036{"beat": {%s, "under_way": 0, "balance": %s}}\n' "$head" "$balance"
+        for price in 1 2 3; do
+            printf '\036{"task": {"task_name": "watch", "execution_time": 0.5, "completed": "%s", "block_number": %s, "metrics": {"price": {"data": %s}}}}\n' \
+                "$TIME" "$price" "$price"
+        done
+        printf '\036{"of": "nobody"}\n'
+        beat
+        ;;
     long)
         head -c 40000 /dev/zero | tr '\0' x
         echo

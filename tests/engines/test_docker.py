@@ -19,7 +19,7 @@ pytestmark = [pytest.mark.xdist_group("engines"), pytest.mark.parametrize("serve
 
 def test_a_bot_that_takes_too_much_memory_is_ended_and_told_so(client: ClusterClient, server: Server) -> None:
     until(new_bot(client, server, "hungry"), STOPPED)
-    assert client.bots["one"].task.stopped_reason.startswith("out of memory")
+    assert client.bots["one"].task.stopped_reason.startswith("out of memory (it may use 64 MiB): ")
 
 
 def test_what_a_bot_keeps_survives_its_container(client: ClusterClient, server: Server) -> None:

@@ -169,6 +169,7 @@ def serving_cluster(
     alerts: Callable[[Supervisor], Alerts] | None = None,
     expires: Callable[[], float | None] = lambda: None,
     extensions: bool = True,
+    machine: type[Machine] = Machine,
 ) -> Iterator[Cluster]:
     """Serve it for as long as the context lasts. A bot runs a moment after it is started.
 
@@ -178,12 +179,13 @@ def serving_cluster(
         configuration: what is paid for.
         alerts: makes what notifies people of it.
         expires: up to when it is paid for.
+        machine: kind of the machine that it runs bots on.
         extensions: whether it has what this package's cluster serves beyond the API of every cluster.
     """
     store = Store(folder / "cluster")
     (folder / "logs").mkdir()
-    machine = Machine(folder / "logs")
-    machine.ready_at_once = True
+    runtime = machine(folder / "logs")
+    runtime.ready_at_once = True
 
     def variables_of(bot: BotRecord) -> dict[str, str]:
         values = {
@@ -191,7 +193,7 @@ def serving_cluster(
         }
         return {"configuration": bot.configuration.model_dump_json(), **values}
 
-    supervisor = Supervisor(store, machine, variables_of, poll=0.02, stop_grace=0.2, remove_grace=0.2, restart=NEVER)
+    supervisor = Supervisor(store, runtime, variables_of, poll=0.02, stop_grace=0.2, remove_grace=0.2, restart=NEVER)
     app, requests = (
         make_app(
             supervisor,
@@ -223,7 +225,7 @@ def serving_cluster(
     while not server.started:
         time.sleep(0.01)
     port = server.servers[0].sockets[0].getsockname()[1]
-    yield Cluster(f"http://127.0.0.1:{port}", machine, store, requests, faults)
+    yield Cluster(f"http://127.0.0.1:{port}", runtime, store, requests, faults)
     server.should_exit = True
     server.force_exit = True  # followed logs are open requests
     thread.join()

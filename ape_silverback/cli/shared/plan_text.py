@@ -51,7 +51,7 @@ def _text(plan: Plan) -> list[str]:
     lines += [f"  {line}" for line in _left_over(plan)]
     lines += [f"  not known: {text}" for text in plan.unknown]
     if plan.writes:
-        return [f"Plan for {plan.cluster}:", *lines, summary(plan)]
+        return [f"Plan for {plan.cluster}:", *lines, *usage(plan), summary(plan)]
     names = list(plan.watched)
     if not names:
         return [f"Nothing to change on {plan.cluster}.", *lines]
@@ -123,6 +123,14 @@ def summary(plan: Plan) -> str:
         "left over": len(plan.orphans),
     }
     return f"{', '.join(f'{count} {what}' for what, count in counts.items() if count)}."
+
+
+def usage(plan: Plan) -> list[str]:
+    """Return how much is used then of what is paid for: a line, or none if the cluster doesn't tell."""
+    if (found := plan.usage) is None:
+        return []
+    networks = f"{len(found.networks)} of {found.networks_paid} networks"
+    return [f"Used of what is paid for: {found.bots} of {found.bots_paid} bots, {networks}."]
 
 
 AUTHORS = {
@@ -201,7 +209,7 @@ def markdown(plan: Plan) -> list[str]:
     if not plan.writes:
         lines.append("Nothing to change.")
     else:
-        lines += [summary(plan).capitalize(), "", "```diff"]
+        lines += [" ".join([summary(plan).capitalize(), *usage(plan)]), "", "```diff"]
         for action in plan.actions:
             first, *details = (plain(safe_line(line)).replace("```", "'''") for line in _lines(action, plan))
             lines += [f"{DIFF.get(first[0], first[0])}{first[1:]}", *(f" {line}" for line in details)]

@@ -4,20 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from ape_silverback.deployment.plan import (
-    Action,
-    CreateBot,
-    CreateGroup,
-    KeepBot,
-    RemoveBot,
-    RestartBot,
-    StartBot,
-    UpdateBot,
-    UpdateGroup,
-)
+from ape_silverback.deployment.plan import Action, CreateGroup, KeepBot, RestartBot, StartBot, UpdateBot, UpdateGroup
 from ape_silverback.deployment.planning.groups import is_comparable, sent_variables, shared_variables
 from ape_silverback.deployment.planning.inputs import Inputs, Match
-from ape_silverback.deployment.state import LiveState
+from ape_silverback.deployment.planning.usage import too_much, usage_after
 from ape_silverback.project.desired import DesiredBot
 
 KEEP_A_HISTORY = "keep ~/.silverback/deployments from run to run, or name a folder with `history:` of the section"
@@ -73,16 +63,8 @@ def find_warnings(matches: Iterable[Match], actions: Iterable[Action], inputs: I
     """Name what is worth knowing but stops nothing."""
     live, recorded = inputs.live, inputs.recorded
     actions = list(actions)
-    more = sum(isinstance(action, CreateBot) - isinstance(action, RemoveBot) for action in actions)
-    after = len(live.bots) + more
-    if live.limit is not None and more > 0 and after > live.limit:
-        yield f"{after} bots would be on the cluster, which is paid for {live.limit}: some may not run"
-    networks = _networks_after(live, actions)
-    if live.network_limit is not None and len(networks) > live.network_limit:
-        yield (
-            f"bots would use {len(networks)} networks ({', '.join(sorted(networks))}), and the cluster is paid for "
-            f"{live.network_limit}: some may not run"
-        )
+    if usage := usage_after(live, actions):
+        yield from too_much(usage, live)
     adopted = [
         f"variable group {action.name}" if isinstance(action, UpdateGroup) else f"bot {action.name}"
         for action in actions
@@ -129,27 +111,6 @@ def find_private_keys(groups: Iterable[CreateGroup | UpdateGroup], inputs: Input
                     f"the value of {name} in {action.name} looks like a private key, which every bot with this group "
                     "can read: let the bot sign with an `account:` instead"
                 )
-
-
-def _networks_after(live: LiveState, actions: Iterable[Action]) -> set[str]:
-    """Return the networks that the bots of the cluster use once a plan is carried out."""
-    used = {bot.id: (bot.configuration.ecosystem, bot.configuration.network) for bot in live.bots.values()}
-    created = set()
-    for action in actions:
-        match action:
-            case CreateBot():
-                created.add((action.configuration.ecosystem, action.configuration.network))
-            case UpdateBot():
-                ecosystem, network = used[action.id]
-                used[action.id] = (
-                    str(action.new.get("ecosystem", ecosystem)),
-                    str(action.new.get("network", network)),
-                )
-            case RemoveBot():
-                used.pop(action.id, None)
-            case _:
-                pass
-    return {f"{ecosystem}:{network}" for ecosystem, network in {*used.values(), *created}}
 
 
 def _target(name: str | None) -> str:

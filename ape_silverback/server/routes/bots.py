@@ -27,6 +27,7 @@ from ape_silverback.cluster.types import (
     RestartPolicy,
 )
 from ape_silverback.server.logs import Filter, stream
+from ape_silverback.server.quota import refusal
 from ape_silverback.server.routes import TheStore, TheSupervisor, WhatIsPaid, check_room, invalid, problem
 from ape_silverback.server.routes.names import LongText, Name, Text, Variable
 from ape_silverback.server.runtimes import ImageError
@@ -161,7 +162,7 @@ def new_bot(supervisor: TheSupervisor, store: TheStore, paid: WhatIsPaid, body: 
         _check(configuration, supervisor)
         if any(bot.name == body.name for bot in store.bots()):
             raise HTTPException(409, f"there is a bot '{body.name}' already")
-        _check_paid(paid, [bot.configuration for bot in store.bots() if bot.wanted], configuration)
+        _check_paid(paid, [bot for bot in store.bots() if bot.wanted], configuration, supervisor)
         return None
 
     return _info(supervisor.create(body.name, configuration, check, body.id), _credential_ids(store), supervisor)
@@ -182,9 +183,7 @@ def update_bot(supervisor: TheSupervisor, store: TheStore, paid: WhatIsPaid, bot
         configuration = BotConfiguration.model_validate({**bot.configuration.model_dump(), **changes})
         _check(configuration, supervisor)
         if bot.wanted:
-            _check_paid(
-                paid, [one.configuration for one in store.bots() if one.wanted and one.id != bot.id], configuration
-            )
+            _check_paid(paid, [one for one in store.bots() if one.wanted and one.id != bot.id], configuration)
         store.change_bot(bot.id, body.name or bot.name, configuration)
         return _info(_found(bot.id, store), _credential_ids(store), supervisor)
 
@@ -215,7 +214,7 @@ def health(supervisor: TheSupervisor, bot: Bot) -> BotHealth:
 def start(supervisor: TheSupervisor, store: TheStore, paid: WhatIsPaid, bot: Bot) -> Response:
     """Start a bot."""
     if not bot.wanted:
-        _check_paid(paid, [one.configuration for one in store.bots() if one.wanted], bot.configuration)
+        _check_paid(paid, [one for one in store.bots() if one.wanted], bot.configuration, supervisor)
     supervisor.start(bot)
     return Response()
 
@@ -316,25 +315,25 @@ def _check(configuration: BotConfiguration, supervisor: Supervisor) -> None:
         raise HTTPException(422, problems)
 
 
-def _check_paid(paid: ClusterConfiguration | None, others: Sequence[BotConfiguration], new: BotConfiguration) -> None:
+def _check_paid(
+    paid: ClusterConfiguration | None,
+    others: Sequence[BotRecord],
+    new: BotConfiguration,
+    supervisor: Supervisor | None = None,
+) -> None:
     """Refuse a bot that would be more than is paid for, beside the others that should run.
+
+    Args:
+        supervisor: knows how much memory the others use; None for a bot that runs already.
 
     Raises:
         HTTPException: 402, with what is used and what is paid for.
     """
     if paid is None:
         return
-    if len(others) >= paid.bots:
-        raise HTTPException(
-            402, f"{paid.bots} bots are paid for, and {len(others)} are used; stop or remove one, or pay for more"
-        )
-    networks = sorted({f"{one.ecosystem}:{one.network}" for one in others})
-    if f"{new.ecosystem}:{new.network}" not in networks and len(networks) >= paid.networks:
-        raise HTTPException(
-            402,
-            f"{paid.networks} networks are paid for, and bots use {', '.join(networks)}; "
-            f"{new.ecosystem}:{new.network} would be one more",
-        )
+    memory = supervisor.memory(others) if supervisor else None
+    if why := refusal(paid, [bot.configuration for bot in others], new, memory):
+        raise HTTPException(402, why)
 
 
 def _credential_ids(store: Store) -> dict[str, str]:

@@ -8,7 +8,7 @@ Runtimes are found through the entry point group ``ape_silverback.runtimes``; se
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -79,6 +79,7 @@ class Run:
         variables: the bot's environment, the contract's own variables included.
         account: alias of the account that the bot signs with, if it has one.
         credential: for the registry of the image.
+        cores: CPU cores that all bots of the cluster share, where the runtime has no limits of its own for each.
         stop_grace: seconds to end after being asked to, where the engine enforces it.
     """
 
@@ -89,6 +90,7 @@ class Run:
     account: str | None = None
     credential: Credential | None = None
     limits: Limits = Limits()
+    cores: int | None = None
     stop_grace: float = 20.0
 
 
@@ -258,6 +260,14 @@ class NodesRuntime(Runtime, Protocol):
             PlacementError: there is no such machine, or it can't take a bot.
             EngineError: the engine doesn't answer.
         """
+
+
+@runtime_checkable
+class MeasuringRuntime(Protocol):
+    """What a runtime has besides that can't hold each bot to an amount: it measures what they use."""
+
+    def memory(self, bots: Iterable[UUID]) -> int:
+        """Return how many bytes of memory bots use, with all that they started."""
 
 
 @dataclass(frozen=True)

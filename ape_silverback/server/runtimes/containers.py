@@ -6,10 +6,10 @@ import io
 import tarfile
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any
 
-from ape_silverback.server.runtimes import Run, RuntimeSettings
+from ape_silverback.server.runtimes import Run, RuntimeSettings, sdk
 from ape_silverback.server.runtimes.engine import TIMEOUT, Engine
 
 LABEL = "io.ape-silverback"
@@ -31,6 +31,10 @@ TMP = "/tmp"  # noqa: S108 - of the container
 NO_USER = "65534:65534"
 """Who a bot is whose image names no user, or root."""
 
+EXTENSION_FOLDER, EXTENSION = ".cluster", "sitecustomize.py"
+"""Where ``sdk.py`` is in ``SESSIONS``, the one place that can be written before a container starts, and its name there:
+Python imports a module of this name first."""
+
 MOST_PROCESSES = 512
 LOG_OPTIONS = {"max-size": "10m", "max-file": "3"}
 """The engine's own copy of a log is only on the way to the cluster's."""
@@ -45,12 +49,14 @@ class Layout:
         command: what it is run with; None for the image's own.
         folder: where it runs.
         there: which of the folders that the bot SDK writes to the image has, ``SESSIONS`` included.
+        python_path: where its Python looks for modules first; None where that isn't known.
     """
 
     user: str | None
     command: list[str] | None
     folder: str = "/"
     there: frozenset[str] = frozenset()
+    python_path: str | None = None
 
     @property
     def sessions(self) -> str:
@@ -90,7 +96,12 @@ def layout_of(config: Mapping[str, Any], there: frozenset[str] = frozenset()) ->
         command=["run"] if is_plain else None,
         folder=config.get("WorkingDir") or "/",
         there=there,
+        python_path=_environment_of_image(config).get("PYTHONPATH", ""),
     )
+
+
+def _environment_of_image(config: Mapping[str, Any]) -> dict[str, str]:
+    return dict(one.split("=", 1) for one in config.get("Env") or () if "=" in one)
 
 
 class Layouts:
@@ -132,17 +143,34 @@ def labels_of(settings: RuntimeSettings, run: Run) -> dict[str, str]:
     return {CLUSTER_LABEL: settings.cluster, BOT_LABEL: str(run.bot), NAME_LABEL: run.name}
 
 
-def environment_of(run: Run, layout: Layout) -> dict[str, str]:
-    """Return a bot's environment."""
+def environment_of(run: Run, layout: Layout, extension: str) -> dict[str, str]:
+    """Return a bot's environment.
+
+    Args:
+        extension: folder in the container with what extends the bot SDK, from where Python takes it.
+    """
     home = {"HOME": TMP} if layout.user == NO_USER else {}
-    return {"PYTHONUNBUFFERED": "1", **home, **run.variables}
+    variables = {"PYTHONUNBUFFERED": "1", **home, **run.variables}
+    if layout.python_path is not None:
+        places = (extension, run.variables.get("PYTHONPATH", layout.python_path))
+        variables["PYTHONPATH"] = ":".join(filter(None, places))
+    return variables
 
 
-def open_folder(name: str) -> bytes:
-    """Return an archive with a folder that everybody in the container may write to."""
-    buffer = io.BytesIO()
+def extension_text() -> bytes:
+    """Return the module that extends the bot SDK."""
+    return Path(sdk.__file__).read_bytes()
+
+
+def sessions_archive(name: str) -> bytes:
+    """Return an archive with a folder that everybody in the container may write to, and what extends the bot SDK."""
+    buffer, text = io.BytesIO(), extension_text()
     with tarfile.open(fileobj=buffer, mode="w") as archive:
-        folder = tarfile.TarInfo(name)
-        folder.type, folder.mode = tarfile.DIRTYPE, 0o1777
-        archive.addfile(folder)
+        for folder, mode in ((name, 0o1777), (EXTENSION_FOLDER, 0o755)):
+            member = tarfile.TarInfo(folder)
+            member.type, member.mode = tarfile.DIRTYPE, mode
+            archive.addfile(member)
+        member = tarfile.TarInfo(f"{EXTENSION_FOLDER}/{EXTENSION}")
+        member.size, member.mode = len(text), 0o644
+        archive.addfile(member, io.BytesIO(text))
     return buffer.getvalue()

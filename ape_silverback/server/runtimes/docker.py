@@ -22,6 +22,7 @@ from docker.errors import APIError, DockerException, NotFound
 from docker.types import LogConfig
 from requests.exceptions import RequestException
 
+from ape_silverback.server.health import HEARTBEAT
 from ape_silverback.server.runtimes import (
     GONE,
     Capabilities,
@@ -35,13 +36,14 @@ from ape_silverback.server.runtimes import (
 from ape_silverback.server.runtimes.containers import (
     BOT_LABEL,
     CLUSTER_LABEL,
+    EXTENSION_FOLDER,
     LOG_OPTIONS,
     MOST_PROCESSES,
     SESSIONS,
     Layouts,
     environment_of,
     labels_of,
-    open_folder,
+    sessions_archive,
 )
 from ape_silverback.server.runtimes.engine import (
     TIMEOUT,
@@ -161,8 +163,10 @@ class DockerRuntime:
         return self._folder(bot) / "log"
 
     def work_folder(self, bot: UUID) -> Path:
-        """Return a copy of what the SDK keeps of a bot, at most some seconds old."""
+        """Return what a bot reports, else a copy of what the SDK keeps of it, at most some seconds old."""
         folder = self._folder(bot) / "work"
+        if (folder / HEARTBEAT).exists():
+            return folder
         if time.monotonic() - self._copied.get(bot, -REFRESH) >= REFRESH:
             self._copied[bot] = time.monotonic()
             with suppress(DockerException, RequestException, OSError, tarfile.TarError):
@@ -218,14 +222,14 @@ class DockerRuntime:
             run.image,
             command=layout.command,
             name=f"silverback-{run.name}-{str(run.bot)[:8]}",
-            environment=environment_of(run, layout),
+            environment=environment_of(run, layout, f"{layout.sessions}/{EXTENSION_FOLDER}"),
             volumes=[layout.sessions, *layout.brought],
             host_config=host,
             labels=labels_of(self.settings, run),
             user=layout.user,
         )
         container = str(created["Id"])
-        engine.put_archive(container, layout.sessions, open_folder(run.name))
+        engine.put_archive(container, layout.sessions, sessions_archive(run.name))
         return container
 
     def _observe(self, bot: UUID, container: Mapping[str, Any] | None, *, starting: bool) -> Observation:
@@ -250,16 +254,18 @@ class DockerRuntime:
         if not self._is_drained(container, since):
             return Observation(True, self._is_ready(bot, container), self._start_of(container))
         try:
-            state = self.engine.inspect_container(container)["State"]
+            found = self.engine.inspect_container(container)
         except NotFound:
             return GONE
+        state, memory = found["State"], found["HostConfig"]["Memory"]
+        bound = f" (it may use {memory / 2**20:.0f} MiB)" if memory else ""
         end = Observation(
             alive=False,
             ready=self._is_ready(bot, container),
             started_at=moment(state["StartedAt"]),
             exit_code=state["ExitCode"],
             stopped_at=moment(state["FinishedAt"]),
-            note="out of memory" if state["OOMKilled"] else None,
+            note=f"out of memory{bound}" if state["OOMKilled"] else None,
         )
         self._ends[container] = end
         return end

@@ -17,6 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, Protocol
 
+from ape_silverback.server.runtimes.reports import Reports
 from ape_silverback.server.runtimes.shim import LogWriter, numbers_of
 
 STARTED = b"Startup complete"
@@ -136,14 +137,19 @@ class Writer:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._there = _lines_after(folder / "log", self.mark)
         self._log = LogWriter(str(folder / "log"), size)
+        self._reports = Reports(folder / "work", source)
         self._last = self.mark
         self._unmarked = 0
         self._marked_at = time.monotonic()
 
     def write(self, stamp: str, line: bytes) -> None:
-        """Write a line, unless it is there."""
-        entry = stamp.encode() + b" " + line + b"\n"
-        if entry not in self._there:
+        """Write a line, unless it is there or is a report."""
+        try:
+            kept = self._reports.take(line)
+        except OSError:  # a full disk, which costs reports
+            kept = None
+        entry = stamp.encode() + b" " + (kept or b"") + b"\n"
+        if kept is not None and entry not in self._there:
             self._log.write_stamped(entry)
             self._unmarked += len(entry)
             if STARTED in line:

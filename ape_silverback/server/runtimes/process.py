@@ -11,7 +11,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime, timezone
 from pathlib import Path
@@ -19,7 +19,7 @@ from typing import IO
 from uuid import UUID
 
 from ape_silverback.project.discovery import find_bot_module, split_project_image
-from ape_silverback.server.processes import boot_id, lock_holder, read_json, with_variable
+from ape_silverback.server.processes import boot_id, lock_holder, memory_of, on_cores, read_json, with_variable
 from ape_silverback.server.runtimes import (
     GONE,
     Capabilities,
@@ -135,14 +135,15 @@ class ProcessRuntime:
         if any("\0" in part for part in order):
             raise ImageError("a value for its environment contains a NUL character")
         order = [str(run.stop_grace), str(self.log_bound), str(self._make_group(run.bot) or ""), *order]
-        with _handed(b"\0".join([*map(os.fsencode, order), END_OF_ORDER])) as content:
+        content = b"\0".join([*map(os.fsencode, order), END_OF_ORDER])
+        with _handed(content) as handed, on_cores(run.cores, of=str(self.folder)):
             # The shim gets the bot's variables as data: none of them, such as LD_PRELOAD, applies to itself. A locale
             # would only take memory.
             self._children[run.bot] = subprocess.Popen(
                 [sys.executable, "-I", "-S", "-E", SHIM, folder],
                 cwd="/",
                 env={"LC_ALL": "C"},
-                stdin=content,
+                stdin=handed,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
                 start_new_session=True,
@@ -181,6 +182,10 @@ class ProcessRuntime:
     def work_folder(self, bot: UUID) -> Path:
         """Return the bot's work folder."""
         return self._folder(bot) / "work"
+
+    def memory(self, bots: Iterable[UUID]) -> int:
+        """Return how many bytes of memory bots use, with all that they started; what processes share counts once."""
+        return sum(memory_of(pid) for bot in bots for pid in self._left(bot))
 
     def listen(self, changed: Callable[[], None]) -> bool:
         """Call a function whenever a shim has written down something new; True, since that can be relied on.

@@ -9,22 +9,29 @@
 - Every few seconds the bot writes that it works, and how far it is; every minute the balance of its account.
 - A bot that ends because something failed, such as its connection, exits with 1. The SDK exits with 0, as it does when
   its circuit breaker stops it.
+
+A process runs this file. A container gets it as ``sitecustomize.py``, which Python imports before anything else: there
+it waits for the SDK's command, and prints what it records, since an engine brings a bot's output from any node. Hence
+it imports nothing but Python and the SDK. ``reports.py`` takes what is printed out of the log.
 """
 
 from __future__ import annotations
 
 import asyncio
 import gc
+import importlib.machinery
+import importlib.util
 import json
 import os
 import signal
 import sys
 import time
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from contextlib import suppress
 from datetime import datetime, timezone
 from decimal import Decimal
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 WORK_VARIABLE = "_SILVERBACK_WORK"
@@ -38,6 +45,19 @@ HEAD_TIMEOUT = 8.0
 
 BALANCE_EVERY = 60.0
 """Seconds between two looks at the balance of the bot's account."""
+
+
+COMMAND = "silverback._cli"
+"""Module of the SDK's command."""
+
+MARK = "\x1e"
+"""Begins a report among the lines that a bot prints."""
+
+LONGEST_REPORT = 48 * 1024
+"""Bytes of a report; an engine splits lines that are longer than 64 KiB."""
+
+LONGEST_ERROR = 2000
+"""Characters of an error in a report."""
 
 
 class WakefulPolicy(asyncio.DefaultEventLoopPolicy):
@@ -59,11 +79,65 @@ def main() -> None:
     gc.disable()  # what is imported stays: looking through it again and again is a fifth of what a bot's start costs
     from silverback._cli import cli
 
-    _extend_sdk(Path(os.environ.get(WORK_VARIABLE) or Path.cwd()))
+    _extend_sdk(Path(os.environ.get(WORK_VARIABLE) or Path.cwd()), reports=False)
     gc.freeze()
     gc.enable()
-    asyncio.set_event_loop_policy(WakefulPolicy())
     cli([*arguments, *sys.argv[1:]], prog_name="silverback")
+
+
+def wait_for_command() -> None:
+    """Extend the SDK once its command is imported, in whatever program this process runs."""
+    sys.meta_path.insert(0, _CommandFinder())
+    _import_hidden()
+
+
+class _CommandFinder(importlib.machinery.PathFinder):
+    """Finds the SDK's command, and extends the SDK when that is imported."""
+
+    @classmethod
+    def find_spec(
+        cls, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> importlib.machinery.ModuleSpec | None:
+        """Return how the SDK's command is loaded; None for any other module."""
+        if fullname != COMMAND or (spec := super().find_spec(fullname, path, target)) is None or spec.loader is None:
+            return None
+        load = spec.loader.exec_module
+
+        def load_and_extend(module: ModuleType) -> None:
+            _settle_in_container()
+            load(module)
+            try:
+                _extend_sdk(Path.cwd(), reports=True)
+            except Exception as error:  # noqa: BLE001 - of a version of the SDK that isn't known: the bot goes on
+                os.write(2, f"WARNING:  the cluster can't measure this bot: {error!r}\n".encode())
+
+        setattr(spec.loader, "exec_module", load_and_extend)  # noqa: B010 - a method
+        return spec
+
+
+def _settle_in_container() -> None:
+    choice = os.environ.get("SILVERBACK_NETWORK_CHOICE")
+    if choice and sys.argv[1:2] == ["run"] and "--network" not in sys.argv:
+        del os.environ["SILVERBACK_NETWORK_CHOICE"]
+        sys.argv[2:2] = ["--network", choice]
+    _direct_loopback()
+
+
+def _import_hidden() -> None:
+    """Import the ``sitecustomize`` that this one hides, if there is one."""
+    here = Path(__file__).parent
+    others = [place for place in sys.path if place and Path(place) != here]
+    spec = importlib.machinery.PathFinder.find_spec("sitecustomize", others)
+    if spec and spec.loader:
+        spec.loader.exec_module(importlib.util.module_from_spec(spec))
+
+
+def _report(**content: object) -> None:
+    """Print a report, in one piece."""
+    line = f"{MARK}{json.dumps(content)}\n".encode()
+    if len(line) <= LONGEST_REPORT:
+        with suppress(OSError):
+            os.write(1, line)
 
 
 def _direct_loopback() -> None:
@@ -73,14 +147,19 @@ def _direct_loopback() -> None:
         os.environ[name] = ",".join([*given, *{"127.0.0.1", "localhost", "::1"}.difference(given)])
 
 
-def _extend_sdk(work: Path) -> None:
-    """Replace what the SDK's command makes its runner of."""
+def _extend_sdk(work: Path, *, reports: bool) -> None:
+    """Replace what the SDK's command makes its runner of.
+
+    Args:
+        work: the bot's work folder.
+        reports: whether what it records is printed, not kept there.
+    """
     import silverback._cli as command
     import silverback.runner as runners
     from ape import chain
     from ape.logging import logger
     from silverback.exceptions import Halt
-    from silverback.recorder import JSONLineRecorder, TaskResult
+    from silverback.recorder import BaseRecorder, JSONLineRecorder, TaskResult
     from silverback.state import Datastore, StateSnapshot
     from silverback.types import SilverbackID, TaskType
 
@@ -120,11 +199,33 @@ def _extend_sdk(work: Path) -> None:
             with suppress(OSError):
                 await super().add_result(result)
 
+    class ReportingRecorder(BaseRecorder):
+        """Reports each task, and hands it on to the recorder that the image chose, if any."""
+
+        def __init__(self, other: BaseRecorder | None) -> None:
+            self.other = None if isinstance(other, JSONLineRecorder) else other
+
+        async def init(self, bot_id: SilverbackID) -> None:
+            if self.other:
+                await self.other.init(bot_id)
+
+        async def add_result(self, result: TaskResult) -> None:
+            content = json.loads(result.model_dump_json())
+            if content.get("error"):
+                content["error"] = content["error"][:LONGEST_ERROR]
+            _report(task=content)
+            if self.other:
+                await self.other.add_result(result)
+
     class Working:
         """Records that it works, and how it ended."""
 
+        recorder: BaseRecorder | None
+
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             super().__init__(*args, **kwargs)
+            if reports:
+                self.recorder = ReportingRecorder(self.recorder)
             self._block_tasks: set[str] = set()
             self._under_way = 0
             self._halted = False
@@ -199,7 +300,10 @@ def _extend_sdk(work: Path) -> None:
                 "first": self._first_head,
                 "balance": self._balance,
             }
-            _replace(work / "heartbeat.json", json.dumps(content))
+            if reports:
+                _report(beat=content)
+            else:
+                _replace(work / "heartbeat.json", json.dumps(content))
 
         async def run(self) -> None:
             await super().run()  # type: ignore[misc]
@@ -212,13 +316,17 @@ def _extend_sdk(work: Path) -> None:
     class WorkingPollingRunner(Working, runners.PollingRunner):
         pass
 
+    for needed in ("_block_task", "_daemon_tasks", "run_task", "run_system_task"):
+        getattr(runners.BaseRunner, needed)  # which other versions of the SDK may not have
     for name, replaced in {
         "Datastore": WorkDatastore,
         "WebsocketRunner": WorkingWebsocketRunner,
         "PollingRunner": WorkingPollingRunner,
     }.items():
         setattr(runners, name, replaced)
-    setattr(command, "JSONLineRecorder", WorkRecorder)  # noqa: B010 - not exported, but what `run --record` makes
+    if not reports:
+        setattr(command, "JSONLineRecorder", WorkRecorder)  # noqa: B010 - not exported, but what `run --record` makes
+    asyncio.set_event_loop_policy(WakefulPolicy())
 
 
 def _balance_of(signer: Any, chain: Any) -> dict[str, str]:
@@ -271,3 +379,7 @@ def _replace(file: Path, text: str) -> None:
     except OSError:
         with suppress(OSError):
             draft.unlink(missing_ok=True)
+
+
+if __name__ == "sitecustomize":
+    wait_for_command()

@@ -8,6 +8,7 @@ that the node is off moves it.
 
 from __future__ import annotations
 
+import hashlib
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,6 +20,7 @@ from uuid import UUID
 
 from docker.errors import APIError, DockerException, ImageNotFound
 from docker.types import (
+    ConfigReference,
     ContainerSpec,
     DriverConfig,
     Mount,
@@ -34,11 +36,13 @@ from ape_silverback.server.runtimes import Capabilities, EngineError, Node, Obse
 from ape_silverback.server.runtimes.containers import (
     BOT_LABEL,
     CLUSTER_LABEL,
+    EXTENSION,
     LOG_OPTIONS,
     MOST_PROCESSES,
     UNKNOWN,
     Layout,
     environment_of,
+    extension_text,
     labels_of,
 )
 from ape_silverback.server.runtimes.docker import DockerRuntime
@@ -49,6 +53,9 @@ from ape_silverback.server.runtimes.tasks import BEFORE, ENDED, Task, judge, kep
 RESTART_DELAY = 10_000_000_000
 """Nanoseconds after which the engine starts a bot again that crashed, if no server did something about it before. It
 doesn't wait when a node is lost."""
+
+EXTENSION_PLACE = "/opt/ape-silverback"
+"""Folder in a container for what extends the bot SDK."""
 
 REMOVE_AFTER = 2.0
 """Seconds after which the service of a bot that ended is removed: by then its end is in the store."""
@@ -114,6 +121,8 @@ class SwarmRuntime(DockerRuntime):
         with suppress(DockerException, RequestException):  # those that lie on other nodes stay there
             for volume in self.engine.volumes(filters={"label": [f"{BOT_LABEL}={bot}"]})["Volumes"] or ():
                 self.engine.remove_volume(volume["Name"])
+            for config in self.engine.configs(filters={"label": [f"{BOT_LABEL}={bot}"]}):
+                self.engine.remove_config(config["ID"])
 
     def nodes(self) -> list[Node]:
         """Return the nodes of the swarm.
@@ -224,7 +233,8 @@ class SwarmRuntime(DockerRuntime):
         container = ContainerSpec(
             run.image,
             args=layout.command,
-            env=environment_of(run, layout),
+            env=environment_of(run, layout, EXTENSION_PLACE),
+            configs=[self._extension(run)] if layout.python_path is not None else None,
             labels=labels,
             user=layout.user,
             init=True,
@@ -251,6 +261,16 @@ class SwarmRuntime(DockerRuntime):
             "mode": ServiceMode("replicated", replicas=1),
             "update_config": UpdateConfig(parallelism=1, order="stop-first"),
         }
+
+    def _extension(self, run: Run) -> ConfigReference:
+        """Return what the engine puts into the bot's container, on whatever node: the extension of the bot SDK."""
+        text = extension_text()
+        name = f"silverback-{run.bot}-{hashlib.sha256(text).hexdigest()[:8]}"
+        if found := self.engine.configs(filters={"name": [name]}):
+            identity = found[0]["ID"]
+        else:
+            identity = self.engine.create_config(name, text, labels=labels_of(self.settings, run))["ID"]
+        return ConfigReference(identity, name, filename=f"{EXTENSION_PLACE}/{EXTENSION}", mode=0o444)
 
     def _mounts(self, run: Run, state: State, layout: Layout) -> list[Mount]:
         """Return where a bot may write.
