@@ -91,7 +91,7 @@ class Connection:
         """Return the platform's record of the cluster.
 
         Raises:
-            ProfileError: there is no such workspace or cluster.
+            ProfileError: the workspace or cluster doesn't exist.
         """
         assert self.platform is not None  # noqa: S101 - for a cluster of the platform only
         assert self.path is not None  # noqa: S101
@@ -222,7 +222,7 @@ def find_cluster(client: PlatformClient, workspace: str, name: str) -> tuple[Wor
     """Return a cluster of the platform, with its workspace, by their slugs.
 
     Raises:
-        ProfileError: there is no such workspace or cluster; names those that there are.
+        ProfileError: the workspace or cluster doesn't exist; names those that do.
     """
     space = client.workspace(workspace)
     return space, space.cluster_named(name)

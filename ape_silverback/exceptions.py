@@ -107,7 +107,7 @@ class LocalClusterError(SilverbackError):
 
 
 class BuildError(SilverbackError):
-    """A bot's image can't be described, built or pushed, or there is no engine for it."""
+    """A bot's image can't be described, built or pushed, or no engine is available."""
 
 
 class DeployError(SilverbackError):
@@ -147,7 +147,7 @@ class TransactionRefused(StreamError):
 
 
 class StreamNotVerified(StreamError):
-    """A payment stream couldn't be verified, which says nothing about it: a node or the platform didn't answer."""
+    """A payment stream couldn't be verified, since a node or the platform didn't answer. It may well be right."""
 
 
 class ClusterError(SilverbackError):

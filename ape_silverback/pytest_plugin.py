@@ -56,7 +56,7 @@ def deployed_bots(silverback_cluster: ClusterClient, silverback_deploy_options: 
     Every test that asks for them finds them so: what an earlier test changed or stopped is put right.
 
     Raises:
-        DeployFailed: one doesn't get there; says why.
+        DeployFailed: one doesn't get there; has the reason.
     """
     from ape_silverback.api import deploy
 

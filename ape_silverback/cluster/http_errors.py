@@ -239,7 +239,7 @@ def public_url(url: httpx.URL) -> str:
 
 
 def where_of(response: httpx.Response) -> dict[str, Any]:
-    """Return what an error says about its request."""
+    """Return the part of an error that describes its request."""
     request = response.request
     return {"method": request.method, "url": public_url(request.url), "status": response.status_code}
 

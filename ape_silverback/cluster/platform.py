@@ -153,7 +153,7 @@ class PlatformClient(ApiClient):
         """Return a client for a cluster, by the slugs of its workspace and its own.
 
         Raises:
-            ProfileError: there is no such workspace or cluster.
+            ProfileError: the workspace or cluster doesn't exist.
         """
         return self.workspace(workspace_name).get_cluster_client(cluster_name)
 
@@ -161,7 +161,7 @@ class PlatformClient(ApiClient):
         """Return one of the user's workspaces, by slug.
 
         Raises:
-            ProfileError: there is no such workspace.
+            ProfileError: the workspace doesn't exist.
         """
         workspaces = self.workspaces
         if slug not in workspaces:

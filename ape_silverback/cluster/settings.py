@@ -314,7 +314,7 @@ def _named(name: str, origin: str) -> Choice:
     if profile := settings.profile.get(name):
         return Choice(name, profile, origin)
     if name == LOCAL_PROFILE:
-        raise ProfileError(f"there is no local cluster ({origin}); start one with `ape silverback cluster up`")
+        raise ProfileError(f"the local cluster isn't running ({origin}); start one with `ape silverback cluster up`")
     known = ", ".join(sorted(settings.profile)) or "none"
     raise ProfileError(f"no profile '{name}' ({origin}) in {profile_path()}; it has: {known}")
 

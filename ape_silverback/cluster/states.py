@@ -33,7 +33,7 @@ class BotState:
 
 
 def read_states(client: ClusterClient, ask: Callable[[Bot], bool] = lambda _: True) -> list[BotState]:
-    """Read every bot of a cluster with its state: two requests, and one for each bot that neither of them tells of.
+    """Read every bot of a cluster with its state: two requests, and one for each bot whose state neither of them shows.
 
     Args:
         client: of the cluster.

@@ -120,7 +120,7 @@ def toml_section(entries: Iterable[Entry]) -> str:
     for entry in entries:
         comment = [f"# {line}" for line in entry.comment.splitlines()]
         if isinstance(entry.value, Mapping):
-            # An inline table would be one line; keys below the section are tables of their own.
+            # An inline table would be one line; keys below the section are tables themselves.
             nested = {"tool": {"ape": {KEY: {entry.key: entry.value}}}}
             dumped = tomlkit.dumps(nested).strip()
             tables.append("\n".join([*comment, dumped]))

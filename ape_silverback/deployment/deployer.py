@@ -226,7 +226,7 @@ class Deployer:
             found = next((record for record in of_target if record.id == to), None)
             if found is None:
                 numbers = ", ".join(str(record.id) for record in of_target[-20:])
-                raise DeployError(f"there is no deployment {to}; there are: {numbers}")
+                raise DeployError(f"no deployment {to}; the history has: {numbers}")
         else:
             # What a rollback of all bots restored was undone already; one of some bots is undone like a deployment.
             before = now.restores if now.restores and not now.selected else now.id

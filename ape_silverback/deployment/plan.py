@@ -39,7 +39,7 @@ class PlanOptions:
         push_variables: send the values of variables that are there already, too.
         restart: restart bots that need it; else they are left as they run.
         force: restart bots that need nothing, too.
-        adopt: take over bots and variable groups that this project didn't deploy, and whose names it uses.
+        adopt: take over bots and variable groups that this project didn't deploy, where they have one of its names.
         keep_drift: leave what was changed on the cluster and not in the project.
     """
 

@@ -1,7 +1,7 @@
 """Waits until bots run and are healthy, or have stopped. Looking isn't judging: a bad answer is looked at again.
 
-``verdict`` decides, and is pure. One request, ``GET /health``, shows which bots are ready; only of the
-others more is read, and that less and less often.
+``verdict`` decides, and is pure. The cluster's ``/health`` shows in one request which bots are ready; only of the
+others more is asked, and that less and less often.
 """
 
 from __future__ import annotations
@@ -305,8 +305,8 @@ class _Look:
     def _is_due(self, name: str, elapsed: float) -> bool:
         """Return whether to ask for this bot's own status: of one that is unhealthy for long, less and less often.
 
-        Most bots are healthy soon, which ``GET /health`` shows of all of them at once. One that still looks stopped is
-        asked at the moment at which it would count as failed.
+        Most bots are healthy soon, which the cluster's health shows for all of them at once. When one that still looks
+        stopped would count as failed, it is asked.
         """
         first = self._timing.poll * LONGEST_DELAY
         if elapsed < self._due.get(name, first):

@@ -155,7 +155,7 @@ def _base(base: str, python: str | None) -> _Layer:
         python: versions of Python that the project requires.
 
     Raises:
-        BuildError: the base's tag tells that its Python isn't one of them.
+        BuildError: the base's tag names another Python.
     """
     if python and (tagged := _PYTHON_TAG.search(base)) and not _accepts(python, tagged["version"]):
         raise BuildError(
@@ -192,7 +192,7 @@ def _accepts(python: str, version: str) -> bool:
 
 
 def _check(python: str | None, *, foreign: bool) -> str:
-    """Return a command that fails on a base that lacks what a bot needs, and says what that is."""
+    """Return a command that fails on a base that lacks what a bot needs, and names it."""
     code = ["import sys, importlib.util as u"]
     if foreign:
         code += [
@@ -266,7 +266,7 @@ def _contracts(project: Path, config: Path | None, settings: Mapping[str, Any]) 
 
 
 def _code(project: Path, bot: DesiredBot) -> Iterator[_Layer]:
-    """Copy the bot, what it imports of the project, and whatever in ``bots/`` isn't Python."""
+    """Copy the bot, what it imports of the project, and everything in ``bots/`` that isn't Python."""
     module = find_bot_module(project, bot.module)
     if module is None:
         raise BuildError(

@@ -87,7 +87,7 @@ def declared_dependencies(project: Path) -> list[str]:
     """Return the dependencies that ``pyproject.toml`` declares.
 
     Raises:
-        BuildError: they are dynamic or Poetry's, which only a build of the package tells.
+        BuildError: they are dynamic or Poetry's, and only known once the package is built.
     """
     data = read_settings(project / "pyproject.toml")
     about = data.get("project", {})

@@ -47,7 +47,7 @@ def project_folder() -> Path:
 
 
 def find_bot_module(folder: Path, module: str) -> BotModule | None:
-    """Find a bot's module where ``silverback run`` imports it from; None when there is no such module.
+    """Find a bot's module where ``silverback run`` imports it from; None if it doesn't exist.
 
     With a folder ``bots/``, ``NAME`` is a module or package in it, except ``bot``, which is first looked for in the
     project's folder. Everything else is imported as it is written.

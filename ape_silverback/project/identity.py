@@ -1,4 +1,4 @@
-"""What identifies a project, on every machine that it is checked out on."""
+"""The identity of a project, the same on every machine that it is checked out on."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ape_silverback.project.git import ask_git
 
 
 def project_identity(folder: Path, explicit: str | None = None) -> str:
-    """Return what identifies a project.
+    """Return the identity of a project, which no other project has.
 
     Args:
         folder: the project's folder.

@@ -1,4 +1,4 @@
-"""What a bot needs, as its code shows: variables of its environment, and an account. Nothing is executed."""
+"""What a bot's code needs: environment variables and an account. Nothing is executed."""
 
 from __future__ import annotations
 

@@ -191,7 +191,7 @@ def alerts_of(
     environ: Mapping[str, str],
     expires: Callable[[], float | None] = lambda: None,
 ) -> Alerts | None:
-    """Return what notifies people of one cluster; None where nobody is to be told.
+    """Return what notifies people of one cluster; None if notifications aren't configured.
 
     Args:
         settings: whom, and of what.

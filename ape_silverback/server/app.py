@@ -59,7 +59,7 @@ REFUSALS: dict[int | str, dict[str, Any]] = {
     401: {"description": "No or a wrong X-API-Key"},
     402: {"description": "More than is paid for"},
     403: {"description": "A key that may only read, or a page of another site"},
-    404: {"description": "There is no such thing"},
+    404: {"description": "Not found"},
     408: {"description": "The body didn't arrive in time"},
     409: {"description": "The name is taken, the thing is in use, or it is being removed"},
     413: {"description": "The body is too long"},
@@ -102,7 +102,7 @@ def make_app(
         api_key: what a request has to bring as ``X-API-Key``.
         on_start: called when the bots of the last server were adopted.
         beside: what begins after the bots and ends before them, likewise.
-        alerts: notifies people; None for nobody.
+        alerts: notifies people; None for no notifications.
         expires: returns the Unix time up to which the cluster is paid for; None for one that hosts itself.
         session: what a request may bring instead of the key, as the cookie ``session``.
         configuration: what is paid for; None for a cluster that hosts itself.

@@ -1,6 +1,6 @@
 """Copies of a cluster: its database as it is at one moment, while its server runs.
 
-Values of variables and passwords stay encrypted in a copy. The key that decrypts them is a file of its own, and goes
+Values of variables and passwords stay encrypted in a copy. The key that decrypts them is in a separate file, and goes
 into the copy only on request.
 """
 
@@ -35,10 +35,10 @@ def back_up(folder: Path, file: Path, *, with_key: bool = False) -> None:
         with_key: whether the copy holds the key that decrypts its values.
 
     Raises:
-        LocalClusterError: there is no cluster, or the file can't be written.
+        LocalClusterError: no cluster is there, or the file can't be written.
     """
     if not (folder / DATABASE).exists():
-        raise LocalClusterError(f"there is no cluster in {folder}")
+        raise LocalClusterError(f"no cluster in {folder}")
     try:
         with tempfile.TemporaryDirectory(dir=file.parent, prefix=".backup-") as name:
             copy, draft = Path(name, DATABASE), Path(name, "draft")

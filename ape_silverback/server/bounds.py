@@ -33,7 +33,7 @@ class BoundedBodies:
     Args:
         app: what gets the request.
         is_known: whether a request brings something that opens the server.
-        elsewhere: beginnings of paths whose application has bounds of its own.
+        elsewhere: beginnings of paths whose application sets its own bounds.
     """
 
     def __init__(

@@ -125,11 +125,11 @@ class LocalCluster:
             runtime: where bots run, by its name; None for what the cluster has, at first processes.
             runtime_options: of that runtime.
             log_size: bytes of a bot's log; None for what the cluster has, at first 50 MiB.
-            notify: who is told when something breaks; None for nobody. A server that runs keeps what it has.
+            notify: where notifications go; None for nowhere. A running server keeps what it has.
 
         Raises:
             ConfigurationError: a variable that should hold an address isn't set, or holds none.
-            LocalClusterError: it can't be started, or runs with another platform or runtime; says why.
+            LocalClusterError: it can't be started, or runs with another platform or runtime; the text is the reason.
             ChainError: the chain that should pay doesn't answer, or refuses.
         """
         if missing := [name for name in NEEDED if find_spec(name) is None]:
@@ -248,7 +248,7 @@ class LocalCluster:
         """Set what pays for clusters, for the server that is started next."""
         if wanted is None:
             payments_file(self.folder).unlink(missing_ok=True)
-            self._end_orphans_of_clusters()  # nobody would look after them
+            self._end_orphans_of_clusters()  # otherwise they would run unattended
             return None
         from ape_silverback.server.platform.payments import settle, write_payments
 
@@ -358,7 +358,7 @@ def session_file(folder: Path) -> Path:
 
 
 def payments_file(folder: Path) -> Path:
-    """Return the file that says what pays for clusters; without it the server has no platform."""
+    """Return the file with what pays for clusters; without it the server has no platform."""
     return platform_folder(folder) / "payments.json"
 
 

@@ -67,7 +67,7 @@ class ServeOptions:
 
 
 class _AnnouncedServer(uvicorn.Server):
-    """A server that tells when it listens: its application starts before its sockets do."""
+    """A server that reports when it listens: its application starts before its sockets do."""
 
     def __init__(self, config: uvicorn.Config, ready: Callable[[], None]) -> None:
         super().__init__(config)
@@ -88,7 +88,7 @@ def serve(options: ServeOptions, ready: Callable[[str], None]) -> None:
 
     Raises:
         ConfigurationError: a variable that should hold an address for notifications isn't set, or holds none.
-        LocalClusterError: it can't be served so; the text tells why.
+        LocalClusterError: it can't be served so; the text is the reason.
     """
     _check(options)
     apprise_sender(options.notify.addresses())

@@ -1,4 +1,4 @@
-"""Heartbeats of bots: while a bot is healthy an address of its own is requested, so that silence is noticed elsewhere.
+"""Heartbeats of bots: while a bot is healthy its address is requested, so that silence is noticed elsewhere.
 
 Whoever watches from another machine also notices when this one is gone, which no message of the cluster could tell.
 The address may hold a secret: it is the value of a variable of the bot's groups, and never shows in a log.
@@ -31,7 +31,7 @@ TIMEOUT = 10.0
 """Seconds that a service has to answer."""
 
 MOST_ANSWER = 1 << 16
-"""Bytes of an answer, which nobody reads."""
+"""Bytes read of an answer; the rest is ignored."""
 
 
 class Heartbeats:

@@ -54,7 +54,7 @@ class Keys:
         return bool(self.database.rows("SELECT 1 FROM api_keys WHERE id = ?", str(key)))
 
     def add(self, name: str, role: KeyRole) -> tuple[Key, str]:
-        """Make a key, and return it with what opens the cluster, which nobody can tell again.
+        """Make a key, and return it with its secret, which can't be recovered later.
 
         Raises:
             NameTakenError: there is one of this name.

@@ -72,7 +72,7 @@ class Message:
 
 @dataclass
 class Digest:
-    """Collects events into messages. Times are seconds of any clock that only goes forward; it has none of its own.
+    """Collects events into messages. Times are seconds of any clock that only goes forward; it doesn't read one itself.
 
     Attributes:
         kinds: events that are told; all others are dropped.

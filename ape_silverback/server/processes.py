@@ -22,7 +22,7 @@ _LOCK_LAYOUT = "hhqqi" if sys.platform == "linux" else "qqihh"
 
 @dataclass(frozen=True)
 class ProcessIdentity:
-    """What tells a process from all others, of other boots of the machine too.
+    """The identity of a process, which no other has, not even after another boot.
 
     Never a time of day, which moves when the clock is set.
 
@@ -66,7 +66,7 @@ class ProcessIdentity:
 
 
 def boot_id() -> str:
-    """Return what tells this start of the machine from others; nothing where the system doesn't tell."""
+    """Return the id of this boot of the machine; empty where the system has none."""
     try:
         return PROC.joinpath("sys/kernel/random/boot_id").read_text().strip()
     except OSError:

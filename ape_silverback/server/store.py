@@ -317,7 +317,7 @@ class Store(Database):
         """Return the values of the group of a name.
 
         Raises:
-            LookupError: there is no such group.
+            LookupError: the group doesn't exist.
             UnreadableError: they can't be decrypted.
         """
         rows = self.rows("SELECT content FROM groups WHERE name = ?", group)

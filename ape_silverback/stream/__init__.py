@@ -1,1 +1,1 @@
-"""Payment streams: whether they are what a platform says, and how they are made, extended and cancelled."""
+"""Payment streams: whether they are what a platform claims, and how they are made, extended and cancelled."""

@@ -1,7 +1,7 @@
 """Payments that were signed and not yet seen mined, kept on this machine so that none is made twice.
 
 A payment is written down before it is sent, and forgotten when its end is known. Each holds a signed transaction, which
-anybody could send, but only to the same end: the files are their owner's alone.
+anyone could send, but only to the same end: only their owner can read the files.
 """
 
 from __future__ import annotations

@@ -125,7 +125,7 @@ def quote_stream(
 def quote_extension(
     node: Node, payer: str, state: StreamState, *, amount: str | None = None, seconds: int | None = None
 ) -> Quote:
-    """Return the quote for an extension of a stream, which may be anybody's.
+    """Return the quote for an extension of a stream, which may belong to anyone.
 
     Args:
         node: of the chain.

@@ -70,14 +70,14 @@ def read_stream(node: Node, manager: str, number: int) -> StreamState:
 
     Raises:
         ChainError: the node refuses.
-        StreamError: there is no such stream.
+        StreamError: the stream doesn't exist.
     """
     block, now = _latest(node)
     first, *rest = calls = _calls_about(manager, number)
     values, *others = node.batch([call.at(block) for call in calls])
     stream = Stream.of(first.read(values))
     if stream.owner == ZERO_ADDRESS:
-        raise StreamError(f"there is no stream {number} of {manager}")
+        raise StreamError(f"{manager} has no stream {number}")
     left, claimable, cancelable, controller, life = (call.read(one) for call, one in zip(rest, others, strict=True))
     return StreamState(
         manager=manager,

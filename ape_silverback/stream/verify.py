@@ -214,7 +214,7 @@ class _Checker:
         expected = f"StreamManager of apepay {published_version()}, {len(published)} bytes followed by MIN_STREAM_LIFE"
         if not code:
             return Check(
-                name="code", outcome="fail", text="there is no code at the address", expected=expected, found="no code"
+                name="code", outcome="fail", text="no contract at the address", expected=expected, found="no code"
             )
         alike = takewhile(lambda pair: pair[0] == pair[1], zip(code, published, strict=False))
         same = sum(1 for _ in alike)

@@ -161,7 +161,7 @@ def test_going_back_restores_the_deployment_before_and_history_knows_all(run: Ru
     assert {bot.image.rpartition(":")[2] for bot in client.bots.values()} == {"1"}
     run("rollback", "blocks", "--to", "2", "--yes")
     assert {name: bot.image.rpartition(":")[2] for name, bot in client.bots.items()} == {"blocks": "2", "prices": "1"}
-    assert "there is no deployment 9" in run("rollback", "--to", "9", "--yes", code=1).stderr
+    assert "no deployment 9; the history has:" in run("rollback", "--to", "9", "--yes", code=1).stderr
     found = documents(list[Record], run("history", "--format", "json").stdout)
     assert [(one.id, one.what) for one in found] == [
         (1, "deploy"),

@@ -245,7 +245,7 @@ def test_an_interrupt_closes_the_connection() -> None:
 
 
 class Watched:
-    """Says when the server can't send any more."""
+    """Reports when the server can't send any more."""
 
     def __init__(self, inner: Iterator[bytes], closed: threading.Event) -> None:
         self.inner, self.closed = inner, closed

@@ -234,7 +234,7 @@ def test_who_may_cancel_when(provider: ProviderAPI, priced: Payments, account: A
 
 
 def test_there_is_no_stream_beyond_the_last_one(priced: Payments) -> None:
-    with pytest.raises(StreamError, match="there is no stream 7"):
+    with pytest.raises(StreamError, match="has no stream 7"):
         read_stream(priced.node, priced.manager, 7)
 
 

@@ -14,7 +14,7 @@ from ape_silverback.cli.shared.terminal import echo, note
 def open_(only_print: bool, profile: str | None, cluster: str | None) -> None:
     """Open the cluster's dashboard in a browser, logged in by a link that works once, for a minute.
 
-    The hosted platform has a dashboard of its own; this one belongs to the cluster that `up` or `serve` starts.
+    The hosted platform has its own dashboard; this one belongs to the cluster that `up` or `serve` starts.
 
     \b
     Example:

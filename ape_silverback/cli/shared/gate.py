@@ -94,7 +94,7 @@ def pass_gate(connection: Connection, trust: StreamConfig, *, no_verify: bool, n
 
 def warn_unverified(cluster: str, what: str) -> None:
     """Warn loudly that a stream isn't verified, and what others may get."""
-    warn(f"the payment stream of {cluster} is NOT verified (--no-verify): whoever answers there gets {what}")
+    warn(f"the payment stream of {cluster} is NOT verified (--no-verify): {what} will be sent to it anyway")
 
 
 def show_verified(report: Report) -> None:

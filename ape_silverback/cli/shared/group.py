@@ -61,7 +61,7 @@ class LazyGroup(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Return the command that the arguments name; an error suggests the nearest of this group.
 
-        Ape would suggest commands of its own root group here.
+        Ape would suggest commands of its root group here.
         """
         name = args[0]
         if not ctx.resilient_parsing and name not in self.list_commands(ctx) and not name.startswith("-"):

@@ -150,7 +150,7 @@ class PaymentSession:
         """Read the stream. Not from other code than the StreamManager's, whose answers would mean nothing.
 
         Raises:
-            StreamError: the code isn't the StreamManager's, or there is no such stream.
+            StreamError: the code isn't the StreamManager's, or the stream doesn't exist.
         """
         from ape_silverback.stream.gate import require_trust
         from ape_silverback.stream.state import read_stream
@@ -334,7 +334,7 @@ def _signer(alias: str | None, yes: bool) -> AccountAPI:
     """Return the account that signs: the one of an alias, or the one that is chosen at a prompt.
 
     Raises:
-        click.UsageError: there is no alias and no terminal, or --yes would have to ask for a passphrase.
+        click.UsageError: no alias and no terminal to ask at, or --yes would have to ask for a passphrase.
     """
     from ape.cli import AccountAliasPromptChoice
     from ape.logging import LogLevel, logger

@@ -1,4 +1,4 @@
-"""What a plan reports besides: what can't be known, and what is worth knowing but stops nothing."""
+"""A plan's remarks: what can't be known, and what is worth knowing but stops nothing."""
 
 from __future__ import annotations
 

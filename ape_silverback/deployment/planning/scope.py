@@ -1,4 +1,4 @@
-"""What a plan depends on, and its fingerprint, which changes with it."""
+"""What a plan depends on, and its fingerprint, which shows whether any of it has changed."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """The dashboard as part of a cluster's application, and its smaller pages.
 
-Pages show what the API tells, and do nothing that the API doesn't do.
+Pages show what the API returns, and do nothing that the API doesn't do.
 """
 
 from __future__ import annotations

@@ -59,7 +59,7 @@ class ClusterRecord:
 
     Attributes:
         workspace: id of its workspace.
-        info: what the platform tells of it.
+        info: what the platform returns of it.
         stream: what pays or paid for it.
         product: the code in that stream which does.
         expires: end of what is paid for, in seconds since 1970.
@@ -269,7 +269,7 @@ def _cluster(row: sqlite3.Row) -> ClusterRecord:
         **{name: row[name] for name in columns},
         configuration=json.loads(row["configuration"]) if row["configuration"] else None,
         expiration=None if expires is None else datetime.fromtimestamp(expires, timezone.utc),
-        # A platform has ids of its own for streams; what names one here gives the id.
+        # A platform has its own ids for streams; here the id is derived from what identifies one.
         stream_id=uuid.uuid5(uuid.NAMESPACE_URL, str(stream)) if stream else None,
     )
     return ClusterRecord(uuid.UUID(row["workspace"]), info, stream, row["product"], expires)

@@ -54,7 +54,7 @@ bots_router = APIRouter(prefix="/bots")
 
 
 class BotEvent(BaseModel):
-    """Something that happened to a bot, as ``GET /bots/{id}/events`` tells it."""
+    """Something that happened to a bot, as ``GET /bots/{id}/events`` returns it."""
 
     time: datetime
     kind: str

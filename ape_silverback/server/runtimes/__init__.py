@@ -104,7 +104,7 @@ class Observation:
         exit_code: as a shell shows it, 128 + n for signal n; None while it runs, and when its end wasn't seen.
         note: what there is to know beyond that: how far a pull is, or that it ran out of memory.
         failure: why it couldn't be started.
-        interrupted: the engine ended it, not the bot itself nor anybody who asked for that.
+        interrupted: the engine ended it; neither the bot itself nor a request did.
         unreachable_since: since when its node hasn't answered, so that it may or may not run.
         node: name of the machine that it runs on, where there are several.
         state: what to keep in place of the state that was given; None to keep that.
@@ -124,7 +124,7 @@ class Observation:
 
 
 GONE = Observation(alive=False)
-"""There is no run, or nothing is known of one."""
+"""No run exists, or none is known."""
 
 
 @dataclass(frozen=True)
@@ -257,7 +257,7 @@ class NodesRuntime(Runtime, Protocol):
         """Bind a bot that doesn't run to another machine, by its name or id, and return what to remember of it.
 
         Raises:
-            PlacementError: there is no such machine, or it can't take a bot.
+            PlacementError: the machine doesn't exist, or can't take a bot.
             EngineError: the engine doesn't answer.
         """
 

@@ -117,7 +117,7 @@ class Layouts:
         self._there: dict[str, frozenset[str]] = {}
 
     def of(self, image: Mapping[str, Any]) -> Layout:
-        """Return how an image is run, of what the engine tells of it."""
+        """Return how an image is run, from what the engine knows of it."""
         config = image["Config"] or {}
         if config.get("WorkingDir") != SDK_FOLDER:
             return layout_of(config)

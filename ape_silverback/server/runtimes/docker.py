@@ -191,7 +191,7 @@ class DockerRuntime:
         return f"silverback-{bot}"
 
     def remove_containers(self, bot: UUID) -> None:
-        """Remove a bot's containers, whatever their state, and the volumes that only they have."""
+        """Remove a bot's containers in any state, and the volumes that only they have."""
         for container in self._list({"label": [f"{BOT_LABEL}={bot}"]}):
             if log := self._logs.pop(container["Id"], None):
                 log.close()

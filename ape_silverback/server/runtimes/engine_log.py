@@ -1,4 +1,4 @@
-"""Copies what an engine keeps of a container's output into a bot's log, each line once, whatever is killed meanwhile.
+"""Copies what an engine keeps of a container's output into a bot's log, each line once, also after kills.
 
 An engine stamps each line with nanoseconds, which makes a line unique. How far the copy is gets written down now and
 then; reading goes on from there and skips the lines that are in the log already.
@@ -87,7 +87,7 @@ class EngineLog:
     def finish(self) -> None:
         """Ask the engine anew: an answer that follows a container that has ended may never end itself."""
         if answer := self._answer:
-            with suppress(Exception):  # whatever state it is in
+            with suppress(Exception):  # in any state
                 answer.close()
 
     def close(self) -> None:

@@ -228,7 +228,7 @@ class ProcessRuntime:
         folder, module = parts
         try:
             if not folder.is_dir():
-                raise ImageError(f"{cant}: there is no folder {folder}")
+                raise ImageError(f"{cant}: no folder {folder}")
             if self.allowed:
                 folder = folder.resolve()  # run what was looked at: a link can be changed meanwhile
                 if not any(folder.is_relative_to(one) for one in self.allowed):

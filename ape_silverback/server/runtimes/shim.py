@@ -46,7 +46,7 @@ END_OF_ORDER = b"end of order"
 class LogWriter:
     """Appends to the log of a bot, in files of bounded size: ``log.1``, ``log.2`` and so on.
 
-    A line is written as a whole or not at all. When there is no room, lines are dropped and counted; the count is
+    A line is written as a whole or not at all. When the disk is full, lines are dropped and counted; the count is
     logged once there is room again.
 
     Args:

@@ -140,7 +140,7 @@ class SwarmRuntime(DockerRuntime):
             node: its name or id.
 
         Raises:
-            PlacementError: there is no such node, or it can't take a bot.
+            PlacementError: the node doesn't exist, or can't take a bot.
             EngineError: the engine doesn't answer.
         """
         found = [one for one in self.nodes() if node in (one.id, one.name)]
