@@ -1,6 +1,6 @@
 """Creations whose answer isn't known: what of the cluster is what a deployment that was cut off has made.
 
-A name proves nothing: in the meantime somebody else may have made the same. On a cluster that lets its clients choose
+A name proves nothing: someone else may have made the same in the meantime. On a cluster that lets its clients choose
 ids, what is to be made has its id in the record before the first request. On all others what counts is what wasn't
 there before, is as it was to be, and came into being just after the creation was begun, by the cluster's own clock.
 """
@@ -27,8 +27,8 @@ more arrives after that."""
 def identify(recorded: RecordedState, live: LiveState) -> RecordedState:
     """Return the record with what has become of creations whose answer isn't known.
 
-    Variable groups that turned out to be somebody else's are left out. A bot of a history of an earlier version, which
-    knew no ids, is the one of its name.
+    Variable groups that turned out to belong to someone else are left out. A bot of a history of an earlier version,
+    which knew no ids, is the one of its name.
     """
     known = {bot.id for bot in recorded.bots if not bot.creating}
 

@@ -1,8 +1,8 @@
 """What was begun and what was ended of the last deployment, action by action.
 
 A bot that was changed, or whose variables were, runs on with what it had until it is restarted, and most clusters don't
-tell. So every restart that an action makes necessary is written down before the action, and crossed out after the
-restart. A kill at any moment loses none.
+report that. So every restart that an action makes necessary is written down before the action, and crossed out after
+the restart. A kill at any moment loses none.
 """
 
 from __future__ import annotations

@@ -157,7 +157,7 @@ def _code_of(bots: Iterable[DesiredBot]) -> dict[str, Code]:
         project, _ = split
         try:
             contents = [(file.relative_to(project).as_posix(), *read(file)) for file in bot_code(project, bot.module)]
-        except OSError:  # it went away: the bot will tell
+        except OSError:  # it went away: the bot's start will fail with the reason
             continue
         digest = hashlib.sha256(repr([(name, content) for name, content, _ in contents]).encode()).hexdigest()[:32]
         newest = max((modified for _, _, modified in contents), default=0.0)

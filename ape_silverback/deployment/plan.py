@@ -323,6 +323,9 @@ class Plan(Frozen):
     strangers: tuple[str, ...] = ()
     """Bots and groups that it would change, and that this project didn't deploy."""
 
+    owners: dict[str, str] = Field(default_factory=dict)
+    """Bot that this project didn't deploy → the project that did, where the cluster keeps records of both."""
+
     bots: tuple[RecordedBot, ...] = ()
     """The project's bots on the cluster after it, of all targets."""
 
@@ -430,10 +433,11 @@ class Plan(Frozen):
             if action.protected
         ]
         if self.strangers:
-            names = ", ".join(self.strangers)
+            names, them = ", ".join(self.strangers), "it" if len(self.strangers) == 1 else "them"
+            owners = [f"{name} belongs to {self.owners[name]}" for name in self.strangers if name in self.owners]
             lines.append(
-                f"{names}: on the cluster, but not deployed by this project ({self.identity or self.project}); pass "
-                f"--adopt to take {'it' if len(self.strangers) == 1 else 'them'} over, or choose other names"
+                f"{names}: on the cluster, but not deployed by this project ({self.identity or self.project}); "
+                f"{''.join(f'{owner}; ' for owner in owners)}pass --adopt to take {them} over, or choose other names"
             )
         return tuple(lines)
 

@@ -21,7 +21,7 @@ class PlannedBot:
 
     Attributes:
         live: None for a bot that isn't there.
-        action: None for one that is left as somebody on the cluster wants it.
+        action: None for one that keeps what was changed on the cluster.
     """
 
     bot: DesiredBot

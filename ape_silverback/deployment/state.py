@@ -37,7 +37,7 @@ class LiveBot:
     Attributes:
         status: None for a bot whose status wasn't asked for.
         configuration: as it is deployed, with the name of a registry credential.
-        started_at: when its task started; None where the cluster doesn't tell.
+        started_at: when its task started; None where the cluster doesn't report it.
     """
 
     id: UUID
@@ -72,7 +72,7 @@ class LiveState:
         identity: identifies the cluster, on every run and under every profile.
         bots: all of them, by name.
         credentials: names of the registry credentials.
-        limit: most bots that are paid for; None when the cluster doesn't tell.
+        limit: most bots that are paid for; None when the cluster doesn't report it.
         extensions: what it offers beyond the API that every cluster has.
         network_limit: likewise for the networks that they use.
     """

@@ -97,7 +97,7 @@ class Sight:
 
     Attributes:
         present: whether the cluster has it.
-        status: None where this look doesn't tell.
+        status: None where this look doesn't show it.
         healthy: whether the cluster calls it healthy.
         is_sure: whether the cluster reports what became of the bot's task, so that a bot that looks stopped is.
         reason: why it stopped.
@@ -272,7 +272,7 @@ class _Look:
         if not others:
             return sights
         asked = others if "task" in self._client.extensions else [one for one in others if self._is_due(one, elapsed)]
-        if not asked:  # the list of bots wouldn't tell their states either
+        if not asked:  # the list of bots wouldn't show their states either
             return sights | {name: Sight() for name in others}
         self.bots = self._client.bots
         asked = [name for name in asked if name in self.bots]

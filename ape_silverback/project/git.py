@@ -57,7 +57,7 @@ def read_git_state(folder: Path) -> GitState:
     """Return the state of a folder.
 
     Raises:
-        ResolutionError: git isn't installed, or can't tell, in its own words: the folder isn't in a repository, has no
+        ResolutionError: git isn't installed, or fails, in its own words: the folder isn't in a repository, has no
             commit yet, or belongs to another user.
     """
     commit = ask_git(folder, "rev-parse", "--verify", "HEAD^{commit}")

@@ -57,7 +57,7 @@ class ResolvedNetwork:
 
 @dataclass(frozen=True)
 class ConfigurationFiles:
-    """What Ape's configuration files declare, to tell a declared default from Ape's own.
+    """What Ape's configuration files declare, to distinguish a declared default from Ape's own.
 
     Attributes:
         contents: (name to show, parsed content) of each file, the one that wins first.

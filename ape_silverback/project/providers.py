@@ -17,7 +17,7 @@ _TEST = "ape_test"
 
 
 def is_installed(network: NetworkAPI, provider: str) -> bool:
-    """Return whether a provider of this name serves a network here, as ``network.providers`` would tell."""
+    """Return whether a provider of this name serves a network here, as ``network.providers`` would list it."""
     if network.is_custom or network.is_adhoc:
         return provider in network.providers
     plugin = f"ape_{provider.replace('-', '_')}"

@@ -239,7 +239,7 @@ case "$1 $*" in
     build*) echo "built it"; for tag; do test "$before" = --tag && touch "$BUILT/$(echo $tag | sed 's|/|_|g;s|:|=|g')"
             before=$tag; done;;
     push*) echo "pushed it";;
-    image*inspect*) echo '[{"Id": "1d", "RepoDigests": []}]';;
+    image*inspect*) echo '[{"Id": "'$(cat "$LOG.id" 2> /dev/null || echo 1d)'", "RepoDigests": []}]';;
 esac
 """
 
@@ -291,6 +291,21 @@ def test_images_of_what_is_deployed_are_built_and_pushed_first(
     assert [line for line in engine() if not line.startswith("image")] == ["build ghcr.io/me/first-blocks:2"]
     last = documents(list[Record], run("history", "--format", "json").stdout)[-1]
     assert last.digests == {"blocks": "sha256:1d", "prices": "sha256:1d"}, "prices is of an image that the engine has"
+
+
+def test_a_tag_that_was_moved_restarts_the_bots_where_an_engine_has_its_digest(
+    run: Run, client: ClusterClient, engine: Callable[[], list[str]], tmp_path: Path
+) -> None:
+    run("deploy", "--build", "--yes")
+    same = run("plan", "--detailed-exitcode")
+    assert "image tags" not in same.stdout, "nothing is unknown of them"
+    (tmp_path / "log.id").write_text("2e")
+    moved = run("plan", "--detailed-exitcode", code=2)
+    assert "~ restart bot blocks: the tag of ghcr.io/me/first-blocks:1 was moved" in moved.stdout
+    run("deploy", "blocks", "--yes")
+    left = run("plan").stdout
+    assert "= keep bot blocks\n" in left
+    assert "~ restart bot prices: the tag of ghcr.io/me/first-prices:1 was moved" in left
 
 
 def test_a_bot_on_several_networks_is_built_once(

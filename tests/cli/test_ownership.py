@@ -150,6 +150,29 @@ def test_projects_of_one_name_in_different_folders_are_told_apart(
     assert "bot beta was deployed before and isn't in the project any more" in run("plan").stdout
 
 
+@ours
+def test_the_project_that_a_bot_belongs_to_is_named(
+    run: Run, client: ClusterClient, project: Path, home: Path, served: Cluster, tmp_path: Path
+) -> None:
+    from tests.cli.conftest import runner
+
+    (tmp_path / "other").mkdir()
+    for folder in (project, tmp_path / "other"):
+        write(folder, f"{BASE}  bots: {{alpha: {{}}}}\n")
+    run("deploy", "--yes")
+    run_other = runner(home, tmp_path / "other", **served.environment)
+    refused = run_other("deploy", "--tag", "2", "--yes", code=1)
+    assert f"alpha belongs to file://{project}; pass --adopt to take it over" in refused.stderr
+    taken = run_other("deploy", "--tag", "2", "--adopt", "--yes")
+    assert f"taken over from file://{project}" in taken.stdout
+    assert "bot alpha is this project's as soon as the deployment begins, even if that fails" in taken.stderr
+    for bots in ([{"id": "nonsense"}, {}, 3], "nothing", None):  # a record is its client's text
+        client.call("POST", "/deployments", params={"project": "odd", "after": 0}, json={"bots": bots})
+        assert len(client.get_as(dict[str, list[str]], "/deployments/owners")[str(client.bots["alpha"].id)]) == 2
+        with served.store.transaction() as db:
+            db.execute("DELETE FROM deployments WHERE project = 'odd'")
+
+
 def test_what_is_left_over_is_said_in_every_plan_and_counts(run: Run, client: ClusterClient, project: Path) -> None:
     write(project, PAIR)
     run("deploy", "--yes")

@@ -8,17 +8,21 @@ import sys
 import threading
 from dataclasses import replace
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 
 from ape_silverback.cluster.client import ClusterClient
-from ape_silverback.deployment.apply import ApplyOptions
+from ape_silverback.cluster.types import ResourceStatus
+from ape_silverback.deployment.apply import ApplyOptions, apply_plan
 from ape_silverback.deployment.deployer import Deployer
 from ape_silverback.deployment.events import Event
-from ape_silverback.deployment.plan import Plan, PlanOptions, RemoveBot, RestartBot, UpdateBot
+from ape_silverback.deployment.journal import ActionJournal
+from ape_silverback.deployment.plan import Plan, PlanOptions, RemoveBot, RestartBot, StartBot, UpdateBot
 from ape_silverback.deployment.state import LocalState
 from ape_silverback.deployment.wait import Timing
 from ape_silverback.exceptions import DeployError
+from tests.cluster.server import BOT, Reply, Request, answer, serving
 from tests.deployment.conftest import QUICK, VALUES, Deploy, bot, wanted
 from tests.server.machine import Cluster
 
@@ -223,6 +227,31 @@ def test_a_bot_has_to_stay_healthy_while_it_settles(deploy: Deploy, served: Clus
     result = deploy(wanted(bot("a")), on_event=die, timing=replace(QUICK, settle=0.6))
     [failure] = result.failures
     assert "exited with code 7" in failure.text
+
+
+def test_a_start_is_posted_only_once_the_bot_has_stopped(tmp_path: Path) -> None:
+    looks = 0
+
+    def behave(request: Request) -> Reply:
+        nonlocal looks
+        if request.path == "/bots":
+            return answer([BOT])
+        if request.path.endswith("/status"):
+            looks += 1
+            return answer(int(ResourceStatus.SHUTDOWN if looks < 4 else ResourceStatus.STOPPED))
+        strict = request.path.endswith("/start") and looks < 4
+        return answer({"detail": "it is about to stop"}, 409) if strict else answer([])
+
+    plan = Plan(
+        project="app",
+        cluster="here",
+        actions=(StartBot(id=UUID(str(BOT["id"])), name=str(BOT["name"]), stopping=True),),
+    )
+    options = ApplyOptions(wait=False, timing=QUICK)
+    with serving(behave) as server, ClusterClient(base_url=server.url) as client:
+        events = list(apply_plan(plan, client, {}, options, ActionJournal(tmp_path / "journal")))
+        assert server.lines.count(f"POST /bots/{BOT['id']}/start") == 1
+    assert [event.kind for event in events] == ["state", "applied"]
 
 
 def test_not_waiting_is_over_with_the_writes(deploy: Deploy, client: ClusterClient) -> None:

@@ -127,6 +127,18 @@ def test_a_stopped_bot_that_is_as_it_should_be_is_started() -> None:
     assert plan.actions == (StartBot(id=uuid5(SPACE, "a"), name="a"),)
 
 
+@pytest.mark.parametrize("status", [ResourceStatus.CREATED, ResourceStatus.PROVISIONING, ResourceStatus.STARTUP])
+def test_a_bot_on_its_way_isnt_started_again(status: ResourceStatus) -> None:
+    assert not make_plan(desired(bot()), live(there(bot(), status))).writes
+
+
+def test_a_bot_that_is_about_to_stop_is_started_once_it_has() -> None:
+    stopping = live(there(bot(), ResourceStatus.SHUTDOWN))
+    assert make_plan(desired(bot()), stopping).actions == (StartBot(id=uuid5(SPACE, "a"), name="a", stopping=True),)
+    [action] = make_plan(desired(bot(network="mainnet")), stopping).of(UpdateBot)
+    assert (action.runs, action.stopping) == (False, True)
+
+
 def test_taking_an_account_away_is_a_change_to_nothing() -> None:
     [action] = make_plan(desired(bot(account=None)), live(there(bot(), account="deployer"))).actions
     assert isinstance(action, UpdateBot)

@@ -157,7 +157,8 @@ def _adopting(session: DeploySession, desired: DesiredState, plan: Plan, plan_op
     if not plan.strangers or yes or not sys.stdin.isatty():
         return plan
     them = "it" if len(plan.strangers) == 1 else "them"
-    confirm(f"{', '.join(plan.strangers)}: on {plan.cluster}, not deployed by this project. Take {them} over?", yes)
+    names = [f"{name} ({plan.owners[name]})" if name in plan.owners else name for name in plan.strangers]
+    confirm(f"{', '.join(names)}: on {plan.cluster}, not deployed by this project. Take {them} over?", yes)
     return session.plan(desired, replace(plan_options, adopt=True))
 
 

@@ -30,7 +30,10 @@ env_files_option = click.option(
 prune_option = click.option("--prune", is_flag=True, help="Remove what this project deployed before and no longer has.")
 
 adopt_option = click.option(
-    "--adopt", is_flag=True, help="Take over bots and groups of these names that this project didn't deploy."
+    "--adopt",
+    is_flag=True,
+    help="Take over bots and groups of these names that this project didn't deploy. They are its own as soon as the "
+    "deployment begins, even if that fails.",
 )
 
 project_options = together(

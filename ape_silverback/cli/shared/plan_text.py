@@ -47,7 +47,7 @@ def show_plan(plan: Plan, format_: str = "text") -> None:
 
 def _text(plan: Plan) -> list[str]:
     shown = [action for action in plan.actions if plan.writes or _is_worth_telling(action)]
-    lines = [f"  {line}" for action in shown for line in _lines(action, plan.restores)]
+    lines = [f"  {line}" for action in shown for line in _lines(action, plan)]
     lines += [f"  {line}" for line in _left_over(plan)]
     lines += [f"  not known: {text}" for text in plan.unknown]
     if plan.writes:
@@ -142,17 +142,13 @@ AUTHORS = {
 """Who made a difference, in words."""
 
 
-def _lines(action: Action, restores: int | None) -> list[str]:
-    """Return one action of a plan: a sign, what is done and to what; below, what changes and who changed it.
-
-    Args:
-        action: the action.
-        restores: the deployment that the plan goes back to; None for one to what the project wants now.
-    """
+def _lines(action: Action, plan: Plan) -> list[str]:
+    """Return one action of a plan: a sign, what is done and to what; below, what changes and who changed it."""
     sign, what, colour = SIGNS[action.kind]
-    details = _details(action, restores)
+    details = _details(action, plan.restores)
     if getattr(action, "adopts", False):
-        details.append("taken over: this project didn't deploy it")
+        owner = plan.owners.get(action.name)
+        details.append(f"taken over from {owner}" if owner else "taken over: this project didn't deploy it")
     return [style(f"{sign} {what} {action.name}{_remark(action)}", fg=colour), *(f"      {line}" for line in details)]
 
 
@@ -215,7 +211,7 @@ def markdown(plan: Plan) -> list[str]:
     else:
         lines += [" ".join([summary(plan).capitalize(), *usage(plan)]), "", "```diff"]
         for action in plan.actions:
-            first, *details = (plain(safe_line(line)).replace("```", "'''") for line in _lines(action, plan.restores))
+            first, *details = (plain(safe_line(line)).replace("```", "'''") for line in _lines(action, plan))
             lines += [f"{DIFF.get(first[0], first[0])}{first[1:]}", *(f" {line}" for line in details)]
         lines.append("```")
     notes = [f"- {plain(safe_line(line))[2:]}" for line in _left_over(plan)]

@@ -21,7 +21,7 @@ def bots_after(
     for recorded in inputs.recorded.bots:
         if recorded.id is not None and recorded.id in inputs.live.by_id:
             stays = recorded.id not in matched | removed
-        else:  # one that was removed elsewhere stays for as long as the project has it, so that the next plan can tell
+        else:  # one that was removed elsewhere stays for as long as the project has it, for the next plan to report
             is_kept = not inputs.in_scope(recorded) or recorded.name in inputs.desired.every_name
             stays = is_kept and recorded.name not in wanted
         if stays:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from ape_silverback.deployment.plan import Action, CreateGroup, UpdateGroup
+from ape_silverback.deployment.plan import Action, CreateGroup, KeepBot, RestartBot, StartBot, UpdateBot, UpdateGroup
 from ape_silverback.deployment.planning.groups import is_comparable, sent_variables, shared_variables
 from ape_silverback.deployment.planning.inputs import Inputs, Match
 from ape_silverback.deployment.planning.usage import too_much, usage_after
@@ -65,6 +65,17 @@ def find_warnings(matches: Iterable[Match], actions: Iterable[Action], inputs: I
     actions = list(actions)
     if usage := usage_after(live, actions):
         yield from too_much(usage, live)
+    adopted = [
+        f"variable group {action.name}" if isinstance(action, UpdateGroup) else f"bot {action.name}"
+        for action in actions
+        if isinstance(action, UpdateGroup | UpdateBot | RestartBot | StartBot | KeepBot) and action.adopts
+    ]
+    if adopted:
+        be = "is" if len(adopted) == 1 else "are"
+        yield (
+            f"{', '.join(adopted)} {be} this project's as soon as the deployment begins, even if that fails: a later "
+            "`--prune` may remove what the project no longer has"
+        )
     if recorded.last == 0 and (live.bots or inputs.options.prune):
         yield (
             f"nothing is recorded here of earlier deployments of this project to {live.cluster}: bots that it deployed "

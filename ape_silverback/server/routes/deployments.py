@@ -6,7 +6,9 @@ To the server a record is text: what is in it is the client's business. Each pro
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from typing import Annotated, Any
+from uuid import UUID
 
 from fastapi import APIRouter, HTTPException, Query, Request
 from pydantic import BaseModel
@@ -14,7 +16,7 @@ from pydantic import BaseModel
 from ape_silverback.server.routes import TheStore
 from ape_silverback.server.store import Store
 
-EXTENSIONS = ("deployments",)
+EXTENSIONS = ("deployments", "deployment-owners")
 
 MOST_BYTES = 4_000_000
 """Bytes of the newest lines that are returned."""
@@ -68,6 +70,22 @@ def append_line(request: Request, store: TheStore, project: Project, after: Afte
     if request.app.state.alerts and "outcome" in line:
         request.app.state.alerts.hear_outcome(project, line, _who(store, project, line.get("id")))
     return after + 1
+
+
+@router.get("/owners")
+def read_owners(store: TheStore) -> dict[UUID, list[str]]:
+    """Return which projects have each bot, as the newest line of each names them: id of the bot → the projects."""
+    rows = store.rows(
+        "SELECT project, line FROM deployments AS one WHERE number = "
+        "(SELECT max(number) FROM deployments WHERE project = one.project) ORDER BY project"
+    )
+    owners: dict[UUID, list[str]] = {}
+    for row in rows:
+        bots = json.loads(row["line"]).get("bots")
+        for bot in bots if isinstance(bots, list) else []:
+            with suppress(TypeError, AttributeError, ValueError):  # a client may write anything
+                owners.setdefault(UUID(bot.get("id")), []).append(row["project"])
+    return owners
 
 
 def _who(store: Store, project: str, deployment: Any) -> str | None:
