@@ -99,7 +99,12 @@ class Connection:
 
     @property
     def identity(self) -> str:
-        """Identity of the cluster, the same on every run although the local one changes its port."""
+        """What identifies the cluster under every profile and address: its id, where it announces one."""
+        return str(self.client.cluster_id or self.address)
+
+    @property
+    def address(self) -> str:
+        """Address of the cluster as records name it, the same on every run although the local one changes its port."""
         if self.path is not None:
             return f"{self.host.rstrip('/')}/c/{'/'.join(self.path)}"
         return "local" if self.kind() in ("local", "engine") else self.host.rstrip("/")

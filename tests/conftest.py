@@ -184,6 +184,7 @@ def client(served: Cluster) -> Iterator[ClusterClient]:
     with served.client() as client:
         yield client
         served.machine.crashing = set()
+        served.faults.clear()
         for bot in client.bots.values():
             bot.remove()
         for group in client.variable_groups.values():

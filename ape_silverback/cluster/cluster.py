@@ -342,6 +342,14 @@ class ClusterClient(ApiClient):
         return runtime if isinstance(runtime, str) else None
 
     @property
+    def cluster_id(self) -> UUID | None:
+        """The cluster's id, the same at every address; None for a cluster that doesn't announce one."""
+        try:
+            return UUID(str(self._info.get("x-cluster-id")))
+        except ValueError:
+            return None
+
+    @property
     def extensions(self) -> frozenset[str]:
         """What the cluster offers beyond the API that every cluster has, by name."""
         names = self._info.get("x-extensions")

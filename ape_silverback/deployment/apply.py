@@ -6,17 +6,17 @@ What happens is an event while it happens. A bot that fails doesn't stop the oth
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import datetime
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from ape_silverback.cluster.types import ResourceStatus
 from ape_silverback.concurrency import CONCURRENCY
-from ape_silverback.deployment.events import NOT_STARTED, Event
+from ape_silverback.deployment.events import AGAIN, NOT_STARTED, Event
+from ape_silverback.deployment.journal import ActionJournal
 from ape_silverback.deployment.plan import (
     Action,
     CreateBot,
@@ -31,14 +31,14 @@ from ape_silverback.deployment.plan import (
     UpdateGroup,
     Value,
     field_of,
+    started_after,
 )
+from ape_silverback.deployment.rollback import Rollback, find_group
 from ape_silverback.deployment.wait import Timing, wait_until_ready, wait_until_stopped
 from ape_silverback.exceptions import ClientError, DeployError, SilverbackError
 
 if TYPE_CHECKING:
-    from ape_silverback.cluster.client import Bot, ClusterClient, VariableGroup
-
-AGAIN = "run deploy again"
+    from ape_silverback.cluster.client import Bot, ClusterClient
 
 
 @dataclass(frozen=True)
@@ -71,25 +71,6 @@ class ApplyOptions:
 DEFAULT_APPLY_OPTIONS = ApplyOptions()
 
 
-class Journal(Protocol):
-    """Is told of every action before it is done and after."""
-
-    def begin_action(self, kind: str, name: str, owes: Mapping[UUID, str], time: datetime | None = None) -> None:
-        """Record that an action is about to be done; see ``ActionJournal``."""
-
-    def end_action(
-        self,
-        kind: str,
-        name: str,
-        *,
-        settles: UUID | None = None,
-        made: UUID | None = None,
-        failed: bool = False,
-        refused: bool = False,
-    ) -> None:
-        """Record how an action ended; see ``ActionJournal``."""
-
-
 @dataclass(frozen=True)
 class _Done:
     """What was written.
@@ -120,7 +101,7 @@ def apply_plan(
     client: ClusterClient,
     values: Mapping[str, str],
     apply_options: ApplyOptions,
-    journal: Journal,
+    journal: ActionJournal,
     stop: threading.Event | None = None,
 ) -> Iterator[Event]:
     """Carry a plan out.
@@ -156,7 +137,7 @@ class _Application:
     client: ClusterClient
     values: Mapping[str, str]
     options: ApplyOptions
-    journal: Journal
+    journal: ActionJournal
     stop: threading.Event
     failed: set[str] = field(default_factory=set)
     skipped: set[str] = field(default_factory=set)
@@ -178,7 +159,7 @@ class _Application:
                 self.live = {bot.id: bot for bot in self.client.bots.values()}
             yield from self._deploy_bots(pool)
             if self.options.rollback:
-                yield from self._roll_back(pool)
+                yield from self._rollback().run(pool)
             yield from self._do(pool, plan.of(RemoveBot))
             yield from self._do(pool, plan.of(RemoveGroup))
 
@@ -189,7 +170,7 @@ class _Application:
         yield from self._do(pool, [one for one in bots if one not in slow])
         yield from self._wait([*(bot.name for bot in kept), *(bot.name for bot in bots if bot not in slow)])
         while most is not None and slow:
-            down = sorted(self.failed.intersection(one.name for one in bots if _is_restarted(one)))
+            down = sorted(self.failed.intersection(one.name for one in (*bots, *kept)))
             if len(down) >= most:
                 verb = "is" if len(down) == 1 else "are"
                 yield from self._skip(slow, f"{', '.join(down)} {verb} down, and no more than {most} may be at once")
@@ -271,11 +252,11 @@ class _Application:
 
     def _may_start(self, action: Action) -> bool:
         """Return whether no other bot runs any more with the account that a bot is started with."""
-        return self.stopped.issuperset(_after(action))
+        return self.stopped.issuperset(started_after(action))
 
     def _former_signers(self, action: Action) -> str:
         """Return which bots still sign with the account of one."""
-        names = [self.live[one].name if one in self.live else str(one) for one in _after(action)]
+        names = [self.live[one].name if one in self.live else str(one) for one in started_after(action)]
         return f"{', '.join(names)} may still sign with its account"
 
     def _start_held(self, action: Action) -> Event:
@@ -335,10 +316,10 @@ class _Application:
                 return _Done(f"created variable group ({', '.join(action.variables)})", made=group.id)
             case UpdateGroup():
                 values = {variable: self.values[variable] for variable in (*action.add, *action.push)}
-                self._group(action.name).update(**values, **dict.fromkeys(action.remove))
+                find_group(self.client, action.name).update(**values, **dict.fromkeys(action.remove))
                 return _Done("updated variable group")
             case RemoveGroup():
-                self._group(action.name).remove()
+                find_group(self.client, action.name).remove()
                 return _Done("removed variable group")
             case CreateBot():
                 configuration = dict(action.configuration)
@@ -365,12 +346,6 @@ class _Application:
         if identity not in self.live:
             raise DeployError(f"it was removed from the cluster in the meantime; {AGAIN}")
         return self.live[identity]
-
-    def _group(self, name: str) -> VariableGroup:
-        groups = self.client.variable_groups
-        if name not in groups:
-            raise DeployError(f"it was removed from the cluster in the meantime; {AGAIN}")
-        return groups[name]
 
     def _remove(self, action: RemoveBot) -> _Done:
         if (bot := self.live.get(action.id)) is None:
@@ -403,7 +378,19 @@ class _Application:
             now = bot.credential.name
         return now in (action.old[name], action.new[name])
 
-    # Waiting
+    # Waiting and going back
+
+    def _rollback(self) -> Rollback:
+        return Rollback(
+            plan=self.plan,
+            client=self.client,
+            values=self.values,
+            journal=self.journal,
+            timing=self.options.timing,
+            failed=self.failed,
+            skipped=self.skipped,
+            ready=self.ready,
+        )
 
     def _wait(self, names: Iterable[str]) -> Iterator[Event]:
         if not self.options.wait:
@@ -414,82 +401,6 @@ class _Application:
             return
         kept = frozenset(bot.name for bot in self.plan.of(KeepBot))
         yield from map(self._noted, wait_until_ready(self.client, begun, self.options.timing, self._halted, kept))
-
-    # Going back
-
-    def _roll_back(self, pool: ThreadPoolExecutor) -> Iterator[Event]:
-        """Restore what failed bots had before a change, groups first; then wait for them."""
-        bots = [one for one in self.plan.of(UpdateBot, RestartBot) if one.name in self.failed]
-        if not bots:
-            return
-        try:
-            there = {bot.id: bot for bot in self.client.bots.values()}
-        except SilverbackError as error:
-            yield from (Event("failed", one.name, f"can't be rolled back: {error}") for one in bots)
-            return
-        users = {bot.name: set(bot.environment) for bot in there.values()}
-        for group in self.plan.of(UpdateGroup):
-            if any(group.name in users.get(bot.name, ()) for bot in bots):
-                happy = sorted(name for name in self.ready if group.name in users.get(name, ()))
-                yield self._roll_group_back(group, happy)
-        stopping: dict[str, Bot] = {}
-        for event, bot in pool.map(lambda action: self._give_back(action, there.get(action.id)), bots):
-            if bot is not None:
-                stopping[bot.name] = bot
-            else:
-                yield event
-        back = []
-        for event in wait_until_stopped(self.client, list(stopping), self.options.timing):
-            if event.kind == "state":
-                continue
-            bot = stopping[event.name]
-            event = self._started_again(bot) if event.kind == "applied" else event
-            if event.kind == "applied":
-                back.append(bot.name)
-            yield event
-        for event in wait_until_ready(self.client, back, self.options.timing):
-            if event.kind == "ready":
-                yield Event("rolled-back", event.name, "it has what it had before, and is running and healthy")
-            else:
-                yield event
-
-    def _give_back(self, action: UpdateBot | RestartBot, bot: Bot | None) -> tuple[Event, Bot | None]:
-        """Restore the configuration that a bot had, and stop it."""
-        heirs = [one.name for one in self.plan.bot_actions if action.id in _after(one) and one.name not in self.skipped]
-        if heirs:
-            return Event("failed", action.name, f"can't be rolled back: {', '.join(heirs)} took over its account"), None
-        if bot is None:
-            return Event("failed", action.name, "can't be rolled back: it is no longer on the cluster"), None
-        try:
-            if isinstance(action, UpdateBot):
-                old: dict[str, Any] = action.old
-                bot = bot.update(**old)
-            if bot.status is not ResourceStatus.STOPPED:
-                bot.stop()
-        except SilverbackError as error:
-            return Event("failed", action.name, f"can't be rolled back: {error}"), None
-        return Event("applied", bot.name, "gets back what it had"), bot
-
-    def _started_again(self, bot: Bot) -> Event:
-        try:
-            bot.start()
-        except SilverbackError as error:
-            return Event("failed", bot.name, f"can't be rolled back: {error}")
-        self.journal.end_action("rollback", bot.name, settles=bot.id)
-        return Event("applied", bot.name, "gets back what it had")
-
-    def _roll_group_back(self, action: UpdateGroup, happy: Sequence[str]) -> Event:
-        if happy:
-            verb = "runs" if len(happy) == 1 else "run"
-            return Event("skipped", action.name, f"keeps its new variables: {', '.join(happy)} {verb} well with them")
-        known = [name for name in action.remove if name in self.values]
-        lost = [*(name for name in action.remove if name not in self.values), *action.push]
-        try:
-            self._group(action.name).update(**dict.fromkeys(action.add), **{name: self.values[name] for name in known})
-        except SilverbackError as error:
-            return Event("failed", action.name, f"can't be rolled back: {error}")
-        text = f"; the old values of {', '.join(lost)} aren't known" if lost else ""
-        return Event("rolled-back", action.name, f"has the variables that it had{text}")
 
 
 def owed_restarts(plan: Plan, action: Action) -> dict[UUID, str]:
@@ -504,11 +415,6 @@ def owed_restarts(plan: Plan, action: Action) -> dict[UUID, str]:
             return {action.id: action.reason}
         case KeepBot() | CreateGroup() | RemoveGroup() | CreateBot() | StartBot() | RemoveBot():
             return {}
-
-
-def _after(action: Action) -> tuple[UUID, ...]:
-    """Return the bots that have to have stopped before an action starts its bot."""
-    return action.after if isinstance(action, BotWrite) else ()
 
 
 def _starts_at_once(action: Action) -> bool:
@@ -550,34 +456,3 @@ def _next_wave(slow: Sequence[BotWrite], room: int) -> list[BotWrite]:
 def _is_restarted(action: BotWrite) -> bool:
     """Return whether an action takes a running bot down for a while."""
     return isinstance(action, RestartBot) or (isinstance(action, UpdateBot) and action.restart)
-
-
-def restart_bots(client: ClusterClient, bots: Sequence[Bot], timing: Timing) -> Iterator[Event]:
-    """Stop running bots all at once, and start each as soon as it has stopped.
-
-    Yields:
-        ``state`` events, and at last ``applied`` or ``failed`` for each. To wait until they are healthy is up to the
-        caller.
-    """
-    by_name = {bot.name: bot for bot in bots}
-
-    def attempt(bot: Bot, do: Callable[[], None], done: str) -> Event:
-        try:
-            do()
-        except SilverbackError as error:
-            return Event("failed", bot.name, str(error))
-        return Event("applied", bot.name, done)
-
-    with ThreadPoolExecutor(CONCURRENCY) as pool:
-        asked = list(pool.map(lambda bot: attempt(bot, bot.stop, "asked to stop"), bots))
-        yield from (event for event in asked if event.kind == "failed")
-        stopping = [event.name for event in asked if event.kind == "applied"]
-        starting = []
-        for event in wait_until_stopped(client, stopping, timing):
-            if event.kind == "applied" and event.status is not None:
-                bot = by_name[event.name]
-                starting.append(pool.submit(attempt, bot, bot.start, "restarted"))
-            else:
-                yield event
-        for future in as_completed(starting):
-            yield future.result()

@@ -13,10 +13,14 @@ from ape_silverback.cluster.types import BotConfiguration
 from ape_silverback.deployment.apply import DEFAULT_APPLY_OPTIONS, ApplyOptions, apply_plan
 from ape_silverback.deployment.creation import with_creations
 from ape_silverback.deployment.events import Event
-from ape_silverback.deployment.history import UNKNOWN_SOURCE, ClusterLines, Record, Records, Source
+from ape_silverback.deployment.history import Records
+from ape_silverback.deployment.lines import ClusterLines
 from ape_silverback.deployment.observed import read_live_state
 from ape_silverback.deployment.plan import DEFAULT_PLAN_OPTIONS, Plan, PlanOptions
-from ape_silverback.deployment.planner import fingerprint, fingerprints_after, make_plan
+from ape_silverback.deployment.planner import make_plan
+from ape_silverback.deployment.planning.outcome import fingerprints_after
+from ape_silverback.deployment.planning.scope import fingerprint
+from ape_silverback.deployment.record import UNKNOWN_SOURCE, Record, Source
 from ape_silverback.deployment.result import DeployResult
 from ape_silverback.deployment.state import NOTHING_LOCAL, LiveState, LocalState
 from ape_silverback.exceptions import DeployError
@@ -33,10 +37,11 @@ class Deployer:
     Attributes:
         client: client of the cluster.
         cluster: label of the cluster in messages.
-        cluster_identity: identifies the cluster, on every run and under every profile.
+        cluster_identity: identifies the cluster, on every run and under every profile: its id, or its address.
         project: name of the Ape project.
         identity: identifies the project; names needn't be unique.
         records: what is recorded of its deployments.
+        address: address of the cluster; it identified the cluster in plans before clusters had ids.
     """
 
     client: ClusterClient
@@ -45,15 +50,23 @@ class Deployer:
     project: str
     identity: str
     records: Records
+    address: str | None = None
 
     @classmethod
     def of(
-        cls, client: ClusterClient, cluster: str, cluster_identity: str, project: str, identity: str, root: Path
+        cls,
+        client: ClusterClient,
+        cluster: str,
+        cluster_identity: str,
+        project: str,
+        identity: str,
+        root: Path,
+        address: str | None = None,
     ) -> Deployer:
         """Return the deployer of a project; see ``Records.of``. A cluster that keeps records keeps its history."""
         kept = ClusterLines(client, identity) if "deployments" in client.extensions else None
-        records = Records.of(root, project, identity, cluster_identity, kept)
-        return cls(client, cluster, cluster_identity, project, identity, records)
+        records = Records.of(root, project, identity, cluster_identity, kept, address)
+        return cls(client, cluster, cluster_identity, project, identity, records, address)
 
     def lock(self) -> AbstractContextManager[None]:
         """Hold the right to deploy, from before the plan is made to after it is applied.
@@ -97,7 +110,7 @@ class Deployer:
                 f"the plan is of another project: {plan.project} ({plan.identity}), not {self.project} "
                 f"({self.identity})"
             )
-        if plan.cluster_identity != self.cluster_identity:
+        if plan.cluster_identity not in (self.cluster_identity, self.address):
             raise DeployError(f"the plan is for {plan.cluster}, not for {self.cluster}")
         live = self._live_state(plan.looked_at.bots, plan.looked_at.accounts)
         if fingerprint(live, plan.looked_at, self.records.known().last) != plan.state:

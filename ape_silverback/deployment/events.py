@@ -10,6 +10,9 @@ from ape_silverback.cluster.types import ResourceStatus
 
 Kind = Literal["built", "applied", "state", "ready", "failed", "skipped", "rolled-back"]
 
+AGAIN = "run deploy again"
+"""What to do about what changed while a plan was carried out."""
+
 NOT_STARTED = "not started"
 
 

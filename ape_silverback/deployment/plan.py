@@ -280,6 +280,9 @@ class Plan(Frozen):
     cluster_identity: str = ""
     """Identity of the cluster, the same under every profile."""
 
+    restores: int | None = None
+    """Number of the earlier deployment that it goes back to; None for one to what the project wants now."""
+
     actions: tuple[Annotated[Action, Field(discriminator="kind")], ...]
     """In order: groups, since bots need them; the bots of the project; removals."""
 
@@ -420,3 +423,8 @@ def field_of(configuration: BotConfiguration, name: str, field: str) -> Value:
     """Return a field of a bot as a plan names it: one of its configuration, or its name."""
     value: Any = name if field == "name" else getattr(configuration, field)
     return tuple(value) if isinstance(value, list | tuple) else value
+
+
+def started_after(action: Action) -> tuple[UUID, ...]:
+    """Return the bots that have to have stopped before an action starts its bot."""
+    return action.after if isinstance(action, CreateBot | UpdateBot | RestartBot | StartBot) else ()

@@ -22,9 +22,9 @@ from ape_silverback.connect import Connection, connected
 from ape_silverback.deployment.apply import DEFAULT_APPLY_OPTIONS, ApplyOptions
 from ape_silverback.deployment.deployer import Deployer
 from ape_silverback.deployment.events import Event
-from ape_silverback.deployment.history import Record, Source
 from ape_silverback.deployment.local import fingerprints_of, missing_plugins, read_local_state
 from ape_silverback.deployment.plan import DEFAULT_PLAN_OPTIONS, Plan, PlanOptions
+from ape_silverback.deployment.record import Record, Source
 from ape_silverback.exceptions import BuildError, ConfigurationError, DeployError
 from ape_silverback.files import silverback_folder
 from ape_silverback.images.build import Build, BuiltImage, build_image, one_per_image
@@ -284,7 +284,15 @@ def open_session(request: DeployRequest, warn: Callable[[str], None] = logger.wa
                 connected(request.profile, request.cluster, reading, request.target, warn=warn)
             )
         identity = project_identity(request.folder, reading.section.project)
-        deployer = Deployer.of(connection.client, connection.label, connection.identity, project_name(), identity, root)
+        deployer = Deployer.of(
+            connection.client,
+            connection.label,
+            connection.identity,
+            project_name(),
+            identity,
+            root,
+            connection.address,
+        )
         yield DeploySession(request, reading, connection, deployer, warn)
 
 

@@ -197,7 +197,7 @@ def wait_until_ready(
         each. No error is raised: an answer that makes no sense is asked for again until the time-out.
     """
     watched = {name: Watched(0.0 if name in kept else timing.settle) for name in names}
-    look = _Look(client, timing.poll, kept)
+    look = _Look(client, timing, kept)
     started = time.monotonic()
     for delay in timing.delays():
         if not watched:
@@ -251,9 +251,9 @@ class _Look:
         bots: as the cluster listed them last.
     """
 
-    def __init__(self, client: ClusterClient, poll: float, kept: frozenset[str]) -> None:
+    def __init__(self, client: ClusterClient, timing: Timing, kept: frozenset[str]) -> None:
         self._client = client
-        self._poll = poll
+        self._timing = timing
         self._kept = kept
         self._crashed_before: dict[str, datetime | None] = {}
         self._due: dict[str, float] = {}
@@ -271,9 +271,11 @@ class _Look:
         others = [name for name in watched if name not in healthy]
         if not others:
             return sights
+        asked = others if "task" in self._client.extensions else [one for one in others if self._is_due(one, elapsed)]
+        if not asked:  # the list of bots wouldn't tell their states either
+            return sights | {name: Sight() for name in others}
         self.bots = self._client.bots
-        present = [name for name in others if name in self.bots]
-        asked = [name for name in present if self.bots[name].task is not None or self._is_due(name, elapsed)]
+        asked = [name for name in asked if name in self.bots]
         statuses = status_or_error([self.bots[name] for name in asked])
         for name in others:
             if name not in self.bots:
@@ -303,12 +305,15 @@ class _Look:
     def _is_due(self, name: str, elapsed: float) -> bool:
         """Return whether to ask for this bot's own status: of one that is unhealthy for long, less and less often.
 
-        Most bots are healthy soon, which the cluster's health tells of all of them at once.
+        Most bots are healthy soon, which the cluster's health tells of all of them at once. When one that still looks
+        stopped would count as failed, it is asked.
         """
-        first = self._poll * LONGEST_DELAY
+        first = self._timing.poll * LONGEST_DELAY
         if elapsed < self._due.get(name, first):
             return False
-        self._due[name] = elapsed + max(first, elapsed / 2)
+        start = min(self._timing.start, self._timing.timeout)
+        later = elapsed + max(first, elapsed / 2)
+        self._due[name] = start if elapsed < start < later else later
         return True
 
 

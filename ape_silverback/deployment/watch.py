@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 
 from ape_silverback.cluster.types import ResourceStatus
 from ape_silverback.concurrency import CONCURRENCY
-from ape_silverback.deployment.apply import AGAIN, restart_bots
-from ape_silverback.deployment.events import Event
+from ape_silverback.deployment.events import AGAIN, Event
+from ape_silverback.deployment.restart import restart_bots
 from ape_silverback.deployment.wait import Timing, wait_until_ready
 from ape_silverback.exceptions import SilverbackError
 from ape_silverback.project.discovery import split_project_image

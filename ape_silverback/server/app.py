@@ -156,7 +156,7 @@ def make_app(
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(sqlite3.Error, _unwritable)
     app.add_exception_handler(UnreadableError, _answer(409))
-    _describe(app, supervisor.runtime.name, configuration)
+    _describe(app, supervisor, configuration)
     return app
 
 
@@ -232,12 +232,13 @@ def _answer(status: int, text: str | None = None) -> Callable[[Request, Exceptio
     return answer
 
 
-def _describe(app: FastAPI, runtime: str, configuration: ClusterConfiguration | None) -> None:
+def _describe(app: FastAPI, supervisor: Supervisor, configuration: ClusterConfiguration | None) -> None:
     """Announce in ``/openapi.json`` what is paid for, what runs the bots, and what is served beyond the common API."""
     described = app.openapi
     extra = {
         "x-config": configuration.model_dump() if configuration else None,
-        "x-runtime": runtime,
+        "x-cluster-id": str(supervisor.store.id),
+        "x-runtime": supervisor.runtime.name,
         "x-extensions": [*(name for module in ROUTES for name in module.EXTENSIONS), "dashboard"],
     }
 

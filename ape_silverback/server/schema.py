@@ -47,5 +47,10 @@ MIGRATIONS = (
         project TEXT NOT NULL, number INTEGER NOT NULL, line TEXT NOT NULL, PRIMARY KEY (project, number)
     );
     """,
+    # 7: the id of the cluster, by which clients know it under every address
+    """
+    CREATE TABLE cluster (id TEXT NOT NULL);
+    INSERT INTO cluster (id) VALUES (lower(hex(randomblob(16))));
+    """,
 )
 """Append one for a change; never edit one that was released. Each has to lead from any database of its version."""

@@ -112,6 +112,9 @@ class Store(Database):
 
     Raises:
         LocalClusterError: the database can't be opened, or was made by a newer version of this package.
+
+    Attributes:
+        id: identifies the cluster, at every address and in every copy of it.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -120,6 +123,7 @@ class Store(Database):
         self._known: dict[uuid.UUID, BotRecord] | None = None
         self._known_states: dict[uuid.UUID, dict[str, Any]] | None = None
         self._secret = _secret_key(folder / "secret.key")
+        self.id = uuid.UUID(self.rows("SELECT id FROM cluster")[0]["id"])
 
     # Bots
 

@@ -1,4 +1,7 @@
-"""What a deployment knows to be its own, who changed what, and what it owes, through the real `ape` command."""
+"""What a deployment knows to be its own, who changed what, and what it owes, through the real `ape` command.
+
+The cluster has only what every cluster has, unless a test is about what ours has beyond that.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from subprocess import CompletedProcess
 
 import httpx
 import pytest
@@ -15,13 +19,24 @@ from ape_silverback.cluster.client import ClusterClient
 from ape_silverback.deployment.plan import Drift
 from tests.cli.conftest import AtTerminal, Run, documents
 from tests.conftest import ape_command, environment_of
-from tests.server.machine import Cluster
+from tests.server.machine import KEY, Cluster, serving_cluster
 
 pytestmark = pytest.mark.xdist_group("ownership")
 
 BASE = 'name: shop\nsilverback:\n  network: "ethereum:mainnet:node"\n  registry: ghcr.io/me\n  tag: "1"\n'
 TARGETS = f"{BASE}  targets: {{main: {{bots: {{alpha: {{}}}}}}, side: {{bots: {{beta: {{}}}}}}}}\n"
 PAIR = f"{BASE}  bots: {{alpha: {{}}, beta: {{}}}}\n"
+
+
+ours = pytest.mark.parametrize("served", [True], ids=["ours"], indirect=True)
+
+
+@pytest.fixture(scope="module")
+def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """A cluster without extensions, or ours."""
+    extensions = getattr(request, "param", False)
+    with serving_cluster(tmp_path_factory.mktemp("cluster"), extensions=extensions) as cluster:
+        yield cluster
 
 
 @pytest.fixture(autouse=True)
@@ -86,16 +101,22 @@ def test_a_bot_that_somebody_else_made_is_taken_over_only_when_told(
     assert names(client) == {"beta"}, "what was taken over is the project's"
 
 
-def test_a_lost_history_is_said_and_removes_nothing(
-    run: Run, client: ClusterClient, project: Path, home: Path, served: Cluster
+@ours
+def test_a_cluster_that_keeps_the_record_knows_it_on_every_machine(
+    run: Run, client: ClusterClient, project: Path, home: Path
 ) -> None:
     write(project, PAIR)
     run("deploy", "--yes")
     (home / ".silverback" / "deployments").rename(home / "elsewhere")
     write(project, f"{BASE}  bots: {{alpha: {{}}}}\n")
-    assert "? bot beta was deployed before" in run("plan").stdout, "the cluster keeps the record for every machine"
-    with served.store.transaction() as db:
-        db.execute("DELETE FROM deployments")
+    assert "? bot beta was deployed before" in run("plan").stdout
+
+
+def test_a_lost_history_is_said_and_removes_nothing(run: Run, client: ClusterClient, project: Path, home: Path) -> None:
+    write(project, PAIR)
+    run("deploy", "--yes")
+    (home / ".silverback" / "deployments").rename(home / "elsewhere")
+    write(project, f"{BASE}  bots: {{alpha: {{}}}}\n")
     plan = run("plan", "--prune")
     assert "nothing is recorded here of earlier deployments of this project" in plan.stderr
     assert "--prune removes nothing" in plan.stderr
@@ -249,8 +270,10 @@ def test_a_rollback_is_the_inverse_of_renames(run: Run, client: ClusterClient, p
         write(project, f"{BASE}  bots: {{{new}: {{account: me, renamed-from: {old}}}}}\n")
         run("deploy", "--yes")
     assert {name: bot.id for name, bot in client.bots.items()} == {"c": identity}
-    run("rollback", "--yes")
+    back = run("rollback", "--yes").stdout
+    assert "name: c -> b (as deployment 2 had it)" in back
     assert {name: bot.id for name, bot in client.bots.items()} == {"b": identity}
+    assert "b is as deployment 2 had it." in run("rollback", "--to", "2", "--yes").stdout
     run("rollback", "--to", "1", "--yes")
     assert {name: bot.id for name, bot in client.bots.items()} == {"a": identity}
     write(project, f"{BASE}  bots: {{c: {{account: me, renamed-from: [b, a]}}}}\n")
@@ -278,8 +301,8 @@ def test_a_rollback_of_some_bots_takes_nothing_from_the_others(
 def test_a_failure_isnt_called_cut_off(run: Run, client: ClusterClient, project: Path, served: Cluster) -> None:
     write(project, PAIR)
     served.machine.crashing = {"ghcr.io/me/shop-beta:1"}
-    run("deploy", "--yes", code=1)
-    assert "cut off" not in run("deploy", "--yes", code=1).stderr
+    run("deploy", "--yes", "--timeout", "1", code=1)
+    assert "cut off" not in run("deploy", "--yes", "--timeout", "1", code=1).stderr
 
 
 # What can't be known
@@ -316,6 +339,34 @@ def test_a_saved_plan_is_the_whole_truth(run: Run, client: ClusterClient, projec
     run("deploy", "--plan", "plan.json", "--yes")
     assert names(client) == {"beta"}
     assert "--target side" in run("history", "--target", "side").stdout
+
+
+@pytest.mark.parametrize("served", [False, True], ids=["by address", "by id"], indirect=True)
+def test_a_plan_is_for_its_cluster_under_every_profile_that_leads_there(
+    run: Run, client: ClusterClient, project: Path, home: Path, served: Cluster
+) -> None:
+    """A cluster of ours has an id; any other is known by its address only."""
+    hosts = {"one": served.url, "again": served.url, "renamed": served.url.replace("127.0.0.1", "localhost")}
+    profiles = [f'[profile.{name}]\nhost = "{host}"\napi-key = "{KEY}"\n' for name, host in hosts.items()]
+    (home / ".silverback").mkdir()
+    (home / ".silverback" / "profile.toml").write_text("\n".join(profiles))
+    write(project, PAIR)
+
+    def with_profile(name: str, *arguments: str, code: int = 0) -> CompletedProcess[str]:
+        return run(*arguments, "--profile", name, code=code, SILVERBACK_CLUSTER_URI="", SILVERBACK_CLUSTER_API_KEY="")
+
+    has_id = client.cluster_id is not None
+    with_profile("one", "plan", "--out", "plan.json")
+    if not has_id:
+        refused = with_profile("renamed", "deploy", "--plan", "plan.json", "--yes", code=1)
+        assert "the plan is for one (http://127" in refused.stderr
+        assert ", not for renamed (http://localhost" in refused.stderr
+    with_profile("renamed" if has_id else "again", "deploy", "--plan", "plan.json", "--yes")
+    assert names(client) == {"alpha", "beta"}
+    recorded = ["succeeded" in with_profile(name, "history").stdout for name in hosts]
+    assert recorded == [True, True, has_id]
+    folders = [file.parent for file in (home / ".silverback" / "deployments").rglob("project.json")]
+    assert len(folders) == 1
 
 
 # Who signs
@@ -399,6 +450,7 @@ def test_an_account_whose_plugin_the_image_lacks_is_warned_of(
     assert not warned()
 
 
+@ours
 def test_a_new_bot_is_deployed_with_its_policies_and_a_change_of_them_restarts_nothing(
     run: Run, client: ClusterClient, project: Path
 ) -> None:
@@ -417,6 +469,7 @@ def test_a_new_bot_is_deployed_with_its_policies_and_a_change_of_them_restarts_n
     assert {name: bot.task.started_at for name, bot in client.bots.items() if bot.task} == started
 
 
+@ours
 def test_a_deployment_records_where_each_value_came_from(run: Run, client: ClusterClient, project: Path) -> None:
     write(project, f"{BASE}  bots:\n    alpha:\n      account: deployer\n")
     run("deploy", "--tag", "7", "--yes")
@@ -429,3 +482,30 @@ def test_a_deployment_records_where_each_value_came_from(run: Run, client: Clust
         browser.get(link)
         page = browser.get(f"{str(client.base_url).rstrip(chr(47))}/ui/bots/{client.bots['alpha'].id}").text
     assert "bots.alpha.account (ape-config.yaml:8)" in page
+
+
+# Waiting
+
+
+def test_bad_answers_while_waiting_end_nothing_and_done_is_the_last_event(
+    run: Run, client: ClusterClient, project: Path, served: Cluster
+) -> None:
+    bots = ("a", "b", "c")
+    write(project, f"{BASE}  bots: {{{', '.join(f'{name}: {{}}' for name in bots)}}}\n")
+    run("deploy", "--yes")
+    served.machine.crashing = {"ghcr.io/me/shop-b:2"}
+    # What is looked at first, for the plan and before the first write, has to be right; the rest is waiting.
+    served.faults["GET /health"] = [200, 500, 500, 200, 500]
+    served.faults["GET /bots"] = [200, 200, 500, 200, 500]
+    served.faults["GET /bots/ID/status"] = [500, 200, 500]
+    options = ("--strategy", "rolling", "--rollback", "--timeout", "4", "--format", "json")
+    result = run("deploy", "--tag", "2", "--yes", *options, code=1)
+    assert not any(served.faults.values()), "the faults were met"
+    events = [json.loads(line) for line in result.stdout.splitlines()]
+    assert events[-1]["event"] == "done"
+    last = {event["name"]: event["event"] for event in events if event.get("name")}
+    assert last == {"a": "ready", "b": "rolled-back", "c": "skipped"}
+    images = {name: bot.image.rpartition(":")[2] for name, bot in client.bots.items()}
+    assert images == {"a": "2", "b": "1", "c": "1"}
+    assert served.machine.processes[client.bots["b"].id].alive
+    assert "with the change: a; as before: c, b" in result.stderr

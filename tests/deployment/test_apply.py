@@ -420,5 +420,8 @@ def test_a_rolling_restart_stops_when_no_more_bots_may_be_down(deploy: Deploy, s
     assert result.outcome["c"].text == "not started: b is down, and no more than 1 may be at once"
     assert result.versions == "with the change: a, b; as before: c, d, e, f"
     assert runs(served, "f")["image"] == "registry.example/app:1"
+    again = deploy(changed, max_unavailable=1)
+    assert again.outcome["c"].text == "not started: b is down, and no more than 1 may be at once", "as b was before"
+    assert runs(served, "c")["image"] == "registry.example/app:1"
     served.machine.crashing = set()
     assert deploy(changed, max_unavailable=1).succeeded

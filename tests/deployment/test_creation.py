@@ -12,8 +12,8 @@ from ape_silverback.cluster.client import ClusterClient
 from ape_silverback.cluster.types import ResourceStatus, RestartPolicy
 from ape_silverback.deployment.creation import identify, with_creations
 from ape_silverback.deployment.deployer import Deployer
-from ape_silverback.deployment.history import UNKNOWN_SOURCE
 from ape_silverback.deployment.plan import CreateBot, CreateGroup, KeepBot, Plan, PlanOptions
+from ape_silverback.deployment.record import UNKNOWN_SOURCE
 from ape_silverback.deployment.state import (
     LiveBot,
     LiveGroup,

@@ -10,9 +10,10 @@ from uuid import UUID
 import pytest
 
 from ape_silverback.cluster.types import BotConfiguration, ResourceStatus
-from ape_silverback.deployment.history import IDENTITY, Records, Source
+from ape_silverback.deployment.history import IDENTITY, Records
 from ape_silverback.deployment.plan import KeepBot, Orphan, PlanOptions, RemoveBot, RestartBot
 from ape_silverback.deployment.planner import make_plan
+from ape_silverback.deployment.record import Source
 from ape_silverback.deployment.state import LiveBot, LiveState, LocalState
 from tests.deployment.conftest import bot, wanted
 
@@ -87,6 +88,21 @@ def test_a_project_that_moved_finds_its_record_by_the_file_that_names_it(root: P
     found = Records.of(root, "shop", "file:///home/me/new", "https://cluster.example")
     assert found.folder == records.folder
     assert found.known().last == 4
+
+
+def test_a_cluster_that_gets_an_id_keeps_the_record_of_its_address(root: Path, live: LiveState) -> None:
+    address, identity = "https://cluster.example", "5864ea85-e645-4b9c-b4dd-43b81a42516c"
+    before = Records.of(root, "shop", "git:example.org/shop", address)
+    plan = make_plan(wanted(ALPHA, rpc=("X", "Y")), live, before.known(), LOCAL)
+    before.end(before.begin(Source(), plan), plan, {}, before.known())
+    now = Records.of(root, "shop", "git:example.org/shop", identity, address=address)
+    assert (now.folder, now.known().last) == (before.folder, 4)
+    again = make_plan(wanted(ALPHA, rpc=("X", "Y")), live, now.known(), LOCAL)
+    now.end(now.begin(Source(), again), again, {}, now.known())
+    elsewhere = Records.of(root, "shop", "git:example.org/shop", identity, address="http://10.0.0.7:8000")
+    assert (elsewhere.folder, [one.id for one in elsewhere.history()]) == (before.folder, [1, 2, 3, 4, 5])
+    another = Records.of(root, "shop", "git:example.org/shop", str(UUID(int=7)), address=address)
+    assert another.folder != before.folder, "another cluster at that address"
 
 
 def test_what_another_machine_left_cut_off_is_owed_whole(tmp_path: Path, live: LiveState) -> None:

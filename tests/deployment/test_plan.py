@@ -26,7 +26,8 @@ from ape_silverback.deployment.plan import (
     UpdateBot,
     UpdateGroup,
 )
-from ape_silverback.deployment.planner import fingerprint, make_plan
+from ape_silverback.deployment.planner import make_plan
+from ape_silverback.deployment.planning.scope import fingerprint
 from ape_silverback.deployment.state import (
     Code,
     LiveBot,

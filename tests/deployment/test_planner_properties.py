@@ -22,7 +22,7 @@ from ape_silverback.cluster.types import BotConfiguration, ResourceStatus
 from ape_silverback.deployment.apply import owed_restarts
 from ape_silverback.deployment.creation import identify, with_creations
 from ape_silverback.deployment.events import Event
-from ape_silverback.deployment.history import UNKNOWN_SOURCE, Records
+from ape_silverback.deployment.history import Records
 from ape_silverback.deployment.plan import (
     Action,
     CreateBot,
@@ -37,7 +37,9 @@ from ape_silverback.deployment.plan import (
     UpdateBot,
     UpdateGroup,
 )
-from ape_silverback.deployment.planner import fingerprint, make_plan
+from ape_silverback.deployment.planner import make_plan
+from ape_silverback.deployment.planning.scope import fingerprint
+from ape_silverback.deployment.record import UNKNOWN_SOURCE
 from ape_silverback.deployment.state import LiveBot, LiveGroup, LiveState, LocalState, RecordedState
 from ape_silverback.exceptions import DeployError
 from ape_silverback.project.desired import DesiredBot, DesiredState

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import threading
 import time
 import uuid
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import uvicorn
+from starlette.responses import JSONResponse
 
 from ape_silverback.cluster.client import ClusterClient
 from ape_silverback.cluster.types import ClusterConfiguration, RestartPolicy
@@ -24,6 +26,7 @@ from ape_silverback.server.bounds import BoundedConnections
 from ape_silverback.server.runtimes import GONE, Capabilities, ImageError, Observation, Run, State
 from ape_silverback.server.store import BotRecord, Store
 from ape_silverback.server.supervisor import Supervisor
+from tests.server.without_extensions import WithoutExtensions
 
 KEY = "the-key"
 
@@ -124,6 +127,9 @@ class Cluster:
     requests: list[str]
     """What came, as ``GET /bots``."""
 
+    faults: dict[str, list[int]]
+    """Request, as ``GET /bots/ID/status`` → statuses of the next answers to it; 200 for what the cluster answers."""
+
     @property
     def environment(self) -> dict[str, str]:
         """What leads a command to it."""
@@ -162,6 +168,7 @@ def serving_cluster(
     configuration: ClusterConfiguration | None = None,
     alerts: Callable[[Supervisor], Alerts] | None = None,
     expires: Callable[[], float | None] = lambda: None,
+    extensions: bool = True,
 ) -> Iterator[Cluster]:
     """Serve it for as long as the context lasts. A bot runs a moment after it is started.
 
@@ -171,6 +178,7 @@ def serving_cluster(
         configuration: what is paid for.
         alerts: makes what notifies people of it.
         expires: up to when it is paid for.
+        extensions: whether it has what this package's cluster serves beyond the API of every cluster.
     """
     store = Store(folder / "cluster")
     (folder / "logs").mkdir()
@@ -195,11 +203,19 @@ def serving_cluster(
         [],
     )
 
+    served = app if extensions else WithoutExtensions(app)
+    faults: dict[str, list[int]] = {}
+
     async def counted(scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == "http":
-            requests.append(f"{scope['method']} {scope['path']}")
+            request = f"{scope['method']} {scope['path']}"
+            requests.append(request)
             await asyncio.sleep(delay)
-        await app(scope, receive, send)
+            left = faults.get(re.sub("/[0-9a-f-]{36}", "/ID", request))
+            if left and (status := left.pop(0)) != 200:
+                await JSONResponse({"detail": "oops"}, status)(scope, receive, send)
+                return
+        await served(scope, receive, send)
 
     server = uvicorn.Server(uvicorn.Config(counted, port=0, http=BoundedConnections, log_level="critical", ws="none"))
     thread = threading.Thread(target=server.run, daemon=True)
@@ -207,7 +223,7 @@ def serving_cluster(
     while not server.started:
         time.sleep(0.01)
     port = server.servers[0].sockets[0].getsockname()[1]
-    yield Cluster(f"http://127.0.0.1:{port}", machine, store, requests)
+    yield Cluster(f"http://127.0.0.1:{port}", machine, store, requests, faults)
     server.should_exit = True
     server.force_exit = True  # followed logs are open requests
     thread.join()

@@ -44,6 +44,10 @@ def test_a_database_of_an_older_version_opens_with_everything_in_it(version: str
     ]
     assert store.values_of("rpc") == {"RPC_KEY": "kept-through-versions", "THIRD": "3"}
     assert [(one.name, one.hostname, one.username) for one in store.credentials()] == [("registry", "ghcr.io", "me")]
+    identity = store.id
+    store.close()
+    store = Store(tmp_path / "kept")
+    assert store.id == identity, "it gets an id once"
     store.close()
     with sqlite3.connect(tmp_path / "kept" / "cluster.db") as db:
         assert db.execute("PRAGMA user_version").fetchone() == (len(MIGRATIONS),)

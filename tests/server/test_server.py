@@ -60,6 +60,8 @@ def test_the_description_needs_no_key_and_names_version_and_runtime(started: Sta
     assert info["version"].startswith("0.8")
     assert (info["x-config"], info["x-runtime"]) == (None, "process")
     assert "task" in info["x-extensions"]
+    with ClusterClient(base_url=started.running.host) as client:
+        assert str(client.cluster_id) == info["x-cluster-id"]
 
 
 def test_a_page_whose_name_was_pointed_at_loopback_is_refused(started: Started) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from ape_silverback.cluster.client import ClusterClient
 from ape_silverback.cluster.types import ResourceStatus
-from ape_silverback.deployment.apply import restart_bots
+from ape_silverback.deployment.restart import restart_bots
 from ape_silverback.deployment.wait import Timing, wait_until_ready
 from tests.cluster.server import BOT, Reply, Request, answer, serving
 
@@ -46,6 +46,8 @@ class Slow:
             self.asked[f"{request.method} {'/'.join(['bots', 'ID', *parts[2:]]) if len(parts) > 1 else parts[0]}"] += 1
             if request.path == "/bots":
                 return answer([{**BOT, "id": one, "name": name} for one, name in self.bots.items()])
+            if request.path == "/openapi.json":
+                return answer({"info": {}})
             if request.path == "/health":
                 healthy = {
                     name: {"healthy": self.status(one) is ResourceStatus.RUNNING} for one, name in self.bots.items()

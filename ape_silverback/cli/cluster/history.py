@@ -22,7 +22,7 @@ from ape_silverback.cli.shared.terminal import note, style, warn
 
 if TYPE_CHECKING:
     from ape_silverback.config.env_file import Commands
-    from ape_silverback.deployment.history import Record
+    from ape_silverback.deployment.record import Record
 
 target_option = click.option("--target", metavar="NAME", help="Target of the section.")
 
@@ -106,8 +106,8 @@ def rollback(
         ape silverback cluster rollback
         ape silverback cluster rollback liquidator --to 7 --yes
     """
-    from ape_silverback.deployment.history import Source
     from ape_silverback.deployment.plan import PlanOptions
+    from ape_silverback.deployment.record import Source
     from ape_silverback.deployment.session import DeployRequest, open_session
 
     apply_options = apply_options_of(options)

@@ -16,8 +16,8 @@ from ape_silverback.cli.shared.terminal import INTERRUPTED, confirm, echo, echo_
 if TYPE_CHECKING:
     from ape_silverback.deployment.apply import ApplyOptions
     from ape_silverback.deployment.events import Event
-    from ape_silverback.deployment.history import Source
     from ape_silverback.deployment.plan import Plan
+    from ape_silverback.deployment.record import Source
     from ape_silverback.deployment.result import DeployResult
     from ape_silverback.deployment.session import DeploySession
     from ape_silverback.images.build import Build

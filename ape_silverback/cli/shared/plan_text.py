@@ -46,9 +46,8 @@ def show_plan(plan: Plan, format_: str = "text") -> None:
 
 
 def _text(plan: Plan) -> list[str]:
-    lines = [f"  {line}" for action in plan.actions for line in _lines(action)] if plan.writes else []
-    if not plan.writes:
-        lines = [f"  {line}" for action in plan.actions if _is_worth_telling(action) for line in _lines(action)]
+    shown = [action for action in plan.actions if plan.writes or _is_worth_telling(action)]
+    lines = [f"  {line}" for action in shown for line in _lines(action, plan.restores)]
     lines += [f"  {line}" for line in _left_over(plan)]
     lines += [f"  not known: {text}" for text in plan.unknown]
     if plan.writes:
@@ -56,8 +55,9 @@ def _text(plan: Plan) -> list[str]:
     names = list(plan.watched)
     if not names:
         return [f"Nothing to change on {plan.cluster}.", *lines]
-    be = "is" if len(names) == 1 else "are"
-    return [f"Nothing to change on {plan.cluster}: {', '.join(names)} {be} as the project says.", *lines]
+    be, them = ("is", "it") if len(names) == 1 else ("are", "them")
+    wanted = "the project says" if plan.restores is None else f"deployment {plan.restores} had {them}"
+    return [f"Nothing to change on {plan.cluster}: {', '.join(names)} {be} as {wanted}.", *lines]
 
 
 def _is_worth_telling(action: Action) -> bool:
@@ -134,10 +134,15 @@ AUTHORS = {
 """Who made a difference, in words."""
 
 
-def _lines(action: Action) -> list[str]:
-    """Return one action of a plan: a sign, what is done and to what; below, what changes and who changed it."""
+def _lines(action: Action, restores: int | None) -> list[str]:
+    """Return one action of a plan: a sign, what is done and to what; below, what changes and who changed it.
+
+    Args:
+        action: the action.
+        restores: the deployment that the plan goes back to; None for one to what the project wants now.
+    """
     sign, what, colour = SIGNS[action.kind]
-    details = _details(action)
+    details = _details(action, restores)
     if getattr(action, "adopts", False):
         details.append("taken over: this project didn't deploy it")
     return [style(f"{sign} {what} {action.name}{_remark(action)}", fg=colour), *(f"      {line}" for line in details)]
@@ -167,14 +172,14 @@ def _remark(action: Action) -> str:
             return ""
 
 
-def _details(action: Action) -> list[str]:
+def _details(action: Action, restores: int | None) -> list[str]:
     """Return the lines below the first one of an action."""
     match action.kind:
         case "create":
             return [f"{key_text(key)}: {value_text(value)}" for key, value in action.configuration if value]
         case "update":
             keeps = action.runs and not action.restart
-            changes = [_change_text(change) for change in action.changes]
+            changes = [_change_text(change, restores) for change in action.changes]
             return [*changes, "it keeps its old configuration until it restarts"] if keeps else changes
         case "update-group":
             return [f"{', '.join(action.drift)}: {AUTHORS['cluster']}"] if action.drift else []
@@ -186,9 +191,12 @@ def _by_sign(group: UpdateGroup) -> tuple[tuple[str, Sequence[str]], ...]:
     return ("+", group.add), ("*", group.push), ("-", group.remove)
 
 
-def _change_text(change: Change) -> str:
+def _change_text(change: Change, restores: int | None) -> str:
+    by = AUTHORS[change.by]
+    if restores is not None and change.by in ("project", "both"):
+        by = f"as deployment {restores} had it" + (f"; {AUTHORS['cluster']}" if change.by == "both" else "")
     was = f", where {value_text(change.recorded)} was deployed" if change.by == "both" else ""
-    return f"{key_text(change.field)}: {value_text(change.old)} -> {value_text(change.new)} ({AUTHORS[change.by]}{was})"
+    return f"{key_text(change.field)}: {value_text(change.old)} -> {value_text(change.new)} ({by}{was})"
 
 
 def markdown(plan: Plan) -> list[str]:
@@ -199,7 +207,7 @@ def markdown(plan: Plan) -> list[str]:
     else:
         lines += [summary(plan).capitalize(), "", "```diff"]
         for action in plan.actions:
-            first, *details = (plain(safe_line(line)).replace("```", "'''") for line in _lines(action))
+            first, *details = (plain(safe_line(line)).replace("```", "'''") for line in _lines(action, plan.restores))
             lines += [f"{DIFF.get(first[0], first[0])}{first[1:]}", *(f" {line}" for line in details)]
         lines.append("```")
     notes = [f"- {plain(safe_line(line))[2:]}" for line in _left_over(plan)]

@@ -113,7 +113,7 @@ def show_until_stopped(client: ClusterClient, names: Sequence[str], timing: Timi
 
 def show_restart(client: ClusterClient, bots: Sequence[Bot], timing: Timing) -> dict[str, str]:
     """Restart bots, and wait until they run and are healthy, with progress; return those that failed, and why."""
-    from ape_silverback.deployment.apply import restart_bots
+    from ape_silverback.deployment.restart import restart_bots
 
     failed: dict[str, str] = {}
     names = [bot.name for bot in bots]

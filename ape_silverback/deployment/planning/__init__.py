@@ -1,0 +1,1 @@
+"""How a plan is made, a file for each question: pure functions, which ``planner`` puts together."""
