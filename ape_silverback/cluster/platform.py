@@ -15,7 +15,7 @@ from ape_silverback.cluster.base_client import SLOW_TIMEOUT, ApiClient
 from ape_silverback.cluster.cluster import ClusterClient
 from ape_silverback.cluster.http_errors import read_answer
 from ape_silverback.cluster.resource import Resource
-from ape_silverback.cluster.types import ClusterInfo, StreamClaim, StreamInfo, WireModel, WorkspaceInfo
+from ape_silverback.cluster.types import ClusterInfo, ResourceStatus, StreamClaim, StreamInfo, WireModel, WorkspaceInfo
 from ape_silverback.exceptions import ProfileError
 
 if TYPE_CHECKING:
@@ -76,11 +76,16 @@ class Workspace(WorkspaceInfo, Resource):
         Raises:
             Conflict: there is one of this slug or name.
         """
+
+        def find() -> ClusterInfo | None:
+            there = [cluster for cluster in self.clusters.values() if cluster.status is not ResourceStatus.REMOVED]
+            return find_named(there, cluster_slug, cluster_name)
+
         return self.client.create(
             ClusterInfo,
             "/clusters/",
             f"cluster '{cluster_slug or cluster_name}'",
-            lambda: find_named(self.clusters.values(), cluster_slug, cluster_name),
+            find,
             given(slug=cluster_slug, name=cluster_name),
             params=self._of_this(),
             data=given(name=cluster_name, slug=cluster_slug),
