@@ -18,7 +18,7 @@ from packaging.utils import canonicalize_name
 
 from tests.conftest import ROOT, Ape
 
-EXTRAS = ("server/", "pytest_plugin.py", "cli/cluster/bots/metrics.py", "mcp_server.py")
+EXTRAS = ("server/", "pytest_plugin.py", "cli/cluster/bots/metrics.py", "deployment/watch.py", "mcp_server.py")
 """Files, or folders, that take an extra to be used."""
 
 

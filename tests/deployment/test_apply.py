@@ -303,7 +303,7 @@ def test_earlier_deployments_are_found_one_after_the_other(deploy: Deploy, deplo
     assert (record.id, state.bots[0].configuration.network) == (2, "sepolia")
     assert deployer.earlier(to=1)[1].bots[0].configuration.network == "mainnet"
     assert [one.name for one in deployer.earlier(["a"], 1)[1].bots] == ["a"]
-    with pytest.raises(DeployError, match="no deployment 9; there are: 1, 2, 3"):
+    with pytest.raises(DeployError, match="no deployment 9; the history has: 1, 2, 3"):
         deployer.earlier(to=9)
     with pytest.raises(DeployError, match="deployment 1 has no bot c; it has: a, b"):
         deployer.earlier(["c"], 1)

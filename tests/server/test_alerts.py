@@ -125,7 +125,7 @@ def test_a_cluster_doesnt_start_while_an_address_is_missing(ape: Ape, home: Path
 def test_variables_for_notifications_are_named_on_the_command_line(ape: Ape, home: Path) -> None:
     for command in ("up", "serve"):
         unset = ape("silverback", "cluster", command, "--notify", "SLACK_URL")
-        assert (unset.returncode, "SLACK_URL isn't set in the environment" in unset.stderr) == (1, True)
+        assert (unset.returncode, "SLACK_URL isn't set: `notify.urls`" in unset.stderr) == (1, True)
         shown = ape("silverback", "cluster", command, "--notify", "slack://hunter2")
         assert (shown.returncode, "expected the name of a variable" in shown.stderr) == (2, True)
         assert "hunter2" not in shown.stderr

@@ -86,7 +86,7 @@ def test_the_command_sends_a_test_message_to_what_the_section_names(ape: Ape, pr
     assert "names no variable" in ape(*command).stderr
     (project / "ape-config.yaml").write_text("silverback:\n  notify: {urls: [SLACK_URL]}\n")
     unset = ape(*command)
-    assert (unset.returncode, "SLACK_URL isn't set in the environment" in unset.stderr) == (1, True)
+    assert (unset.returncode, "SLACK_URL isn't set: `notify.urls`" in unset.stderr) == (1, True)
     with running_sink() as sink:
         sent = ape(*command, SLACK_URL=sink.address)
         assert (sent.returncode, sent.stdout) == (0, "Sent a message to SLACK_URL.\n")

@@ -15,7 +15,7 @@ import pytest
 from demo.chain import free_port, running_anvil
 from tests.conftest import anvil_binary
 from tests.place import Place
-from tests.trials.test_split_brain import rpc
+from tests.engines.split_brain import rpc
 
 pytestmark = [pytest.mark.trial, pytest.mark.xdist_group("staying-up")]
 
