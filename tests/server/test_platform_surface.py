@@ -111,7 +111,7 @@ def test_a_slug_is_taken_once(client: PlatformClient) -> None:
         lambda: client.create_workspace(workspace_name="ONE!"),
         lambda: other.update(slug="one"),
     ):
-        with pytest.raises(Conflict, match="workspace 'one' (exists )?already"):
+        with pytest.raises(Conflict, match=r"workspace 'one' (exists )?already"):
             attempt()
     assert set(client.workspaces) == {"one", "other"}
     # In another workspace a cluster may have the same.

@@ -14,8 +14,8 @@ import pytest
 
 from demo.chain import free_port, running_anvil
 from tests.conftest import anvil_binary
-from tests.place import Place
 from tests.engines.split_brain import rpc
+from tests.place import Place
 
 pytestmark = [pytest.mark.trial, pytest.mark.xdist_group("staying-up")]
 
