@@ -38,7 +38,7 @@ def usage_after(live: LiveState, actions: Iterable[Action]) -> Usage | None:
 
 
 def too_much(usage: Usage, live: LiveState) -> Iterator[str]:
-    """Tell what would be used beyond what is paid for; not of bots that are there already."""
+    """Yield a warning for what would be used beyond what is paid for; not of bots that are there already."""
     if usage.bots > usage.bots_paid and usage.bots > len(live.bots):
         yield f"{usage.bots} bots would be on the cluster, which is paid for {usage.bots_paid}: some may not run"
     if len(usage.networks) > usage.networks_paid:
