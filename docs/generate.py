@@ -386,8 +386,8 @@ def runtimes() -> str:
             GENERATED,
             "# What each runtime does",
             "",
-            "One suite runs on all runtimes, with real processes and real engines. Each line is one of its tests, and where it "
-            "runs.",
+            "One suite runs on all runtimes, with real processes and real engines. Each line is one of its tests, and "
+            "where it runs.",
             "",
             f"| | {' | '.join(RUNTIMES)} |",
             f"|---{'|---' * len(RUNTIMES)}|",
