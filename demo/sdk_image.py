@@ -40,8 +40,13 @@ sys.exit(cli())
 """
 
 
-def sdk_archive() -> bytes:
-    """Return a file system in which the bot SDK runs as the user ``harambe``."""
+def sdk_archive(unused: re.Pattern[str] = UNUSED, *besides: Path) -> bytes:
+    """Return a file system in which the bot SDK runs as the user ``harambe``.
+
+    Args:
+        unused: packages of this environment that are left out.
+        besides: packages elsewhere that are put in.
+    """
     python = Path(sys.executable).resolve()
     stdlib = Path(sysconfig.get_paths()["stdlib"])
     packages = Path(sysconfig.get_paths()["purelib"])
@@ -59,8 +64,8 @@ def sdk_archive() -> bytes:
             folders.add(name)
         add(python, python)
         add(stdlib, stdlib)
-        for one in packages.iterdir():
-            if not UNUSED.fullmatch(one.name):
+        for one in (*packages.iterdir(), *besides):
+            if not unused.fullmatch(one.name):
                 add(one, SITE / one.name)
         for library in _libraries([python, *(stdlib / "lib-dynload").glob("*.so")]):
             add(library.resolve(), library)

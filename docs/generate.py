@@ -3,6 +3,7 @@
 - ``commands/``: a page for each group of commands, with the help of each.
 - ``userguides/from-silverback.md``: what each command and option of the public ``silverback cluster`` is here.
 - ``userguides/output.md``: what ``--format json`` and ``yaml`` hold.
+- ``userguides/runtimes.md``: what is tested of each runtime.
 
 Some more are written when the site is built, and not kept: ``userguides/architecture.md``, the rooms of the package and
 which of them import which, and the pages that are in the repository's own folder.
@@ -365,10 +366,54 @@ def first_line(path: Path) -> str:
     return re.sub(r"``", "`", re.split(r"(?<=\.)\s", first)[0].rstrip("."))
 
 
+RUNTIMES = ("process", "docker", "swarm")
+TESTS = HERE.parent / "tests" / "engines"
+ENGINE_TESTS = ("conformance", "public_command", "pull", "docker", "swarm")
+
+
+def runtimes() -> str:
+    """Return the page about what every runtime does: each line is a test that runs on the runtimes that it names."""
+    tested: dict[str, list[str]] = {}
+    for name in ENGINE_TESTS:
+        tree = ast.parse((TESTS / f"test_{name}.py").read_text(encoding="utf8"))
+        on = next((found for node in tree.body if (found := _runtimes_of(node))), RUNTIMES)
+        for node in tree.body:
+            if isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):
+                tested.setdefault(node.name.removeprefix("test_").replace("_", " ").capitalize(), []).extend(on)
+    rows = [f"| {what} | {' | '.join('yes' if one in on else '' for one in RUNTIMES)} |" for what, on in tested.items()]
+    return "\n".join(
+        [
+            GENERATED,
+            "# What each runtime does",
+            "",
+            "One suite runs on all runtimes, with real processes and real engines. Each line is one of its tests, and "
+            "where it runs.",
+            "",
+            f"| | {' | '.join(RUNTIMES)} |",
+            f"|---{'|---' * len(RUNTIMES)}|",
+            *rows,
+            "",
+        ]
+    )
+
+
+def _runtimes_of(node: ast.stmt) -> tuple[str, ...]:
+    """Return the runtimes that a module's mark confines its tests to."""
+    for call in ast.walk(node):
+        if (
+            isinstance(node, ast.Assign)
+            and isinstance(call, ast.Call)
+            and ast.unparse(call.func).endswith("parametrize")
+        ):
+            return tuple(ast.literal_eval(call.args[1]))
+    return ()
+
+
 PAGES: dict[str, Callable[[], str]] = {
     **{f"commands/{'-'.join(path) or 'silverback'}.md": partial(command_page, path) for path, _ in groups(ours())},
     "userguides/from-silverback.md": from_silverback,
     "userguides/output.md": output,
+    "userguides/runtimes.md": runtimes,
 }
 
 UNKEPT: dict[str, Callable[[], str]] = {
