@@ -8,13 +8,14 @@ import re
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+import httpx
 import uvicorn
 from starlette.responses import JSONResponse
 
@@ -144,6 +145,17 @@ class Cluster:
         [found] = [one for one in self.store.bots() if one.name == bot]
         with self.machine.log_file(found.id).open("a") as file:
             file.writelines(f"{line}\n" for line in lines)
+
+    def record_deployments(self, project: str, lines: Sequence[Mapping[str, Any]]) -> None:
+        """Let the cluster keep lines of a project's deployments, as `deploy` writes them."""
+        for number, line in enumerate(lines):
+            httpx.post(
+                f"{self.url}/deployments",
+                params={"project": project, "after": number},
+                json=line,
+                headers={"X-API-Key": KEY},
+                trust_env=False,
+            ).raise_for_status()
 
     def bot(self, name: str) -> BotRecord:
         """Return what the cluster has of a bot."""

@@ -7,15 +7,13 @@ import time
 from datetime import datetime, timezone
 from pathlib import Path
 
-import httpx
-
 from ape_silverback.cluster.types import BotConfiguration, RestartPolicy
 from ape_silverback.server.alerts import Alerts
 from ape_silverback.server.notify import Digest, Notifier, apprise_sender
 from ape_silverback.server.store import Store
 from ape_silverback.server.supervisor import Supervisor
 from tests.conftest import Ape
-from tests.server.machine import KEY, Machine, serving_cluster
+from tests.server.machine import Machine, serving_cluster
 from tests.server.sink import running_mail_server, running_sink
 from tests.waiting import wait_for
 
@@ -96,14 +94,7 @@ def test_a_deployment_that_fails_or_is_rolled_back_is_told(tmp_path: Path) -> No
                 {"id": 2, "by": "me@laptop"},
                 {"id": 2, "outcome": {"alpha": "failed: it stopped", "beta": "rolled-back: it has what it had before"}},
             ]
-            for number, line in enumerate(lines):
-                httpx.post(
-                    f"{cluster.url}/deployments",
-                    params={"project": "shop", "after": number},
-                    json=line,
-                    headers={"X-API-Key": KEY},
-                    trust_env=False,
-                ).raise_for_status()
+            cluster.record_deployments("shop", lines)
             wait_for(lambda: sink.received)
     [message] = sink.received
     assert message["message"].splitlines() == [

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -104,6 +104,17 @@ def _show_result(result: DeployResult, as_json: bool, interrupted: bool) -> None
 
 
 @contextmanager
+def interrupts_to(handler: Callable[[int, Any], None]) -> Iterator[dict[signal.Signals, Any]]:
+    """Handle SIGINT and SIGTERM for as long as the context lasts; yield the handlers of before."""
+    before = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield before
+    finally:
+        for number, handled in before.items():
+            signal.signal(number, handled)
+
+
+@contextmanager
 def interruptible() -> Iterator[threading.Event]:
     """Make the first interrupt end a deployment after what is in flight, and a second one at once."""
     stop = threading.Event()
@@ -115,12 +126,8 @@ def interruptible() -> Iterator[threading.Event]:
         stop.set()
         note("Interrupted: changes in flight will complete. Interrupt again to leave at once.")
 
-    before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
+    with interrupts_to(interrupt) as before:
         yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _show_event(kind: str, event: Event | None = None, text: str | None = None, plan: Any = None) -> None:

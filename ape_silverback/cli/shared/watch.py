@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ape_silverback.cli.shared.apply import interruptible
+from ape_silverback.cli.shared.apply import interruptible, interrupts_to
 from ape_silverback.cli.shared.log_text import log_formatter
 from ape_silverback.cli.shared.progress import show_failure, show_until_stopped
 from ape_silverback.cli.shared.terminal import agreed, complain, echo_lines, note
@@ -182,9 +182,5 @@ def _ended_by_signals() -> Iterator[list[int]]:
         seen.append(number)
         raise KeyboardInterrupt
 
-    before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
+    with interrupts_to(interrupt):
         yield seen
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
