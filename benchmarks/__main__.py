@@ -10,6 +10,7 @@ import argparse
 import os
 import platform
 import tempfile
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
@@ -17,7 +18,7 @@ from pathlib import Path
 
 from ape_silverback.cluster.client import ClusterClient
 from benchmarks.deploy import deployments
-from benchmarks.measure import Costs, measured, program, shown
+from benchmarks.measure import Costs, imports, measured, program, shown
 from benchmarks.server import answers, rest
 from tests.server.machine import KEY, Cluster, serving_cluster
 
@@ -48,6 +49,7 @@ COMPARED: dict[str, tuple[tuple[str, ...], tuple[str, ...], float | None]] = {
         (program("python"), "-c", DEFAULT_NETWORK),
         1.1,
     ),
+    "plan of one bot, to `ape networks list`": ((*OURS, "plan", "bot0"), (program("ape"), "networks", "list"), None),
     "bots list": ((*OURS, "bots", "list"), (*PUBLIC, "bots", "list"), 0.22),
     f"bots logs, {LINES:,} lines": ((*OURS, "bots", "logs", "bot0"), (*PUBLIC, "bots", "logs", "bot0"), 0.3),
     "bots info": ((*OURS, "bots", "info", "bot0"), (*PUBLIC, "bots", "info", "bot0"), None),
@@ -83,6 +85,10 @@ def main() -> None:
             f"## Against the public command line, {BOTS} bots, {options.rounds} rounds",
             "",
             *compare(options.rounds),
+            "",
+            "## What a plan of one bot adds to Ape's default network",
+            "",
+            *parts_of_plan(),
             "",
             "## Growing with the bots",
             "",
@@ -126,6 +132,28 @@ def compare(rounds: int) -> Iterator[str]:
                 f"| {name} | {mine.cpu / other.cpu:.2f} | {wanted or ''} | {mine.requests} | {other.requests} | "
                 f"{mine.cpu:.2f} | {mine.spread:.0%} | {other.cpu:.2f} | {other.spread:.0%} |"
             )
+
+
+def parts_of_plan() -> Iterator[str]:
+    """Yield a table of what a plan does besides what Ape does to say its default network."""
+    plan, alone = (*OURS, "plan", "bot0"), (program("python"), "-c", DEFAULT_NETWORK)
+    yield from shown("| part | modules | ms of imports |", "| --- | --- | --- |")
+    with clusters(BOTS) as (_, folder, environment):
+        taken, base = (imports(command, folder, environment) for command in (plan, alone))
+    added = {name: seconds for name, seconds in taken.items() if name not in base}
+    rooms: dict[str, list[float]] = defaultdict(list)
+    for name, seconds in added.items():
+        package, _, rest = name.partition(".")
+        rooms[f"{package}.{rest.partition('.')[0]}" if package == "ape_silverback" and rest else package].append(
+            seconds
+        )
+    for room, each in sorted(rooms.items(), key=lambda item: -sum(item[1])):
+        if sum(each) > 0.002:
+            yield from shown(f"| {room} | {len(each)} | {sum(each) * 1000:.0f} |")
+    yield from shown(
+        f"| all of it | {len(added)} | {sum(added.values()) * 1000:.0f} |",
+        f"| Ape alone | {len(base)} | {sum(base.values()) * 1000:.0f} |",
+    )
 
 
 def grow() -> Iterator[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import statistics
 import subprocess
 import sys
@@ -90,6 +91,24 @@ def measured(command: Sequence[str], folder: Path, environment: Mapping[str, str
     if process.returncode:
         sys.exit(f"{' '.join(command)} failed:\n{said.decode(errors='replace')}")
     return Cost(time.perf_counter() - begun, usage.ru_utime + usage.ru_stime, len(requests) - before)
+
+
+def imports(command: Sequence[str], folder: Path, environment: Mapping[str, str]) -> dict[str, float]:
+    """Run a command of Python to its end; returns the modules that it imported, with the seconds that each took.
+
+    A module's time is without that of the modules that it imports.
+    """
+    run = subprocess.run(
+        [program("python"), "-X", "importtime", *command[command[0] == program("python") :]],
+        cwd=folder,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        check=True,
+        encoding="utf8",
+    )
+    found = re.findall(r"^import time: +(\d+) \|[^|]+\| +(\S+)$", run.stderr, re.MULTILINE)
+    return {name: int(microseconds) / 1e6 for microseconds, name in found}
 
 
 def shown(*lines: str) -> Iterator[str]:

@@ -28,18 +28,17 @@ from ape_silverback.deployment.protection import protected_bots
 from ape_silverback.deployment.record import Record, Source
 from ape_silverback.exceptions import BuildError, ConfigurationError, DeployError
 from ape_silverback.files import silverback_folder
-from ape_silverback.images.build import Build, BuiltImage, build_image, one_per_image
 from ape_silverback.images.engine import Engine, image_digests
 from ape_silverback.project.desired import NO_OVERRIDES, DesiredBot, DesiredState, Overrides
 from ape_silverback.project.discovery import find_bot_module, project_name
 from ape_silverback.project.git import git_state
 from ape_silverback.project.identity import project_identity
 from ape_silverback.project.resolver import resolve
-from ape_silverback.stream.gate import open_for_writing
 
 if TYPE_CHECKING:
     from ape_silverback.cluster.client import ClusterClient
     from ape_silverback.config.models import StreamConfig
+    from ape_silverback.images.build import Build, BuiltImage
     from ape_silverback.stream.verify import Report
 
 
@@ -135,6 +134,8 @@ class DeploySession:
 
     def open_for_writing(self, verify: bool = True) -> Report | None:
         """Verify the payment stream of the cluster and let the client write; see ``stream.gate.open_for_writing``."""
+        from ape_silverback.stream.gate import open_for_writing
+
         return open_for_writing(self.connection, self.stream, verify=verify)
 
     def resolve(self) -> DesiredState:
@@ -204,7 +205,7 @@ class DeploySession:
         present = {name: value for name, value in values.items() if value or name in self._allowed_empty()}
         self.deployer.accept(plan, present)
         digests: dict[str, str] = {}
-        for built in self._build(images, build or Build(), stop, show_line):
+        for built in self._build(images, build, stop, show_line):
             digests |= {built.name: built.digest} if built.digest else {}
             yield Event("built", built.name, f"{'built and pushed' if built.pushed else 'built'} {built.image}")
         fingerprints = fingerprints_of({name: values[name] for name in plan.needs})
@@ -222,11 +223,14 @@ class DeploySession:
         return [bot for bot in own_bots(self.reading, self.request.target, desired) if bot.name in deployed]
 
     def _build(
-        self, bots: Sequence[DesiredBot], build: Build, stop: threading.Event, show_line: Callable[[str], None]
+        self, bots: Sequence[DesiredBot], build: Build | None, stop: threading.Event, show_line: Callable[[str], None]
     ) -> Iterator[BuiltImage]:
         """Build images, one after the other: the first makes the layers that the others find in the engine's cache."""
         if not bots:
             return
+        from ape_silverback.images.build import Build, build_image, one_per_image
+
+        build = build or Build()
 
         def go_on(line: str) -> None:
             if stop.is_set():
