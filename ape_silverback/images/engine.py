@@ -22,6 +22,13 @@ ENGINE_VARIABLE = "SILVERBACK_CONTAINER_ENGINE"
 PATIENCE = 10.0
 """Seconds that an engine gets to answer a query."""
 
+COLOUR = re.compile(r"\x1b\[[\d;]*m")
+"""What Docker puts around what a step wrote to stderr."""
+
+TOLD = re.compile(rf"\s*(?:#\d+ )?(?:\d+\.\d+ )?{CHECKED} *(.*\S)")
+"""What a base image was found to lack. BuildKit puts the step and the seconds before it; the command itself, which
+engines show too, only contains it."""
+
 Output = Generator[str, None, "str | None"]
 """Lines of an engine while it works, and then the digest of the image."""
 
@@ -146,15 +153,16 @@ class Engine:
         with process:
             assert process.stdout is not None  # noqa: S101 - it is a pipe
             try:
-                for line in process.stdout:
+                for painted in process.stdout:
+                    line = COLOUR.sub("", painted)
                     last = line.strip() or last
-                    found = found or (line.strip().partition(CHECKED)[2] if CHECKED in line else "")
+                    found = found or (told[1] if (told := TOLD.match(line)) else "")
                     yield line.rstrip()
             except BaseException:
                 process.terminate()
                 raise
         if process.returncode:
-            said = f": {found.strip() or last}" if found or last else ""
+            said = f": {found or last}" if found or last else ""
             raise BuildError(f"`{self.name} {arguments[0]}` failed with exit code {process.returncode}{said}")
 
 

@@ -7,6 +7,7 @@ import io
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -465,6 +466,16 @@ def test_a_build_that_nobody_watches_any_longer_is_ended(
         os.kill(int((tmp_path / "pid").read_text()), 0)
 
 
+def test_what_a_base_lacks_is_found_among_the_lines_of_buildkit(
+    project: Path, files: Files, programs: Callable[..., dict[str, str]]
+) -> None:
+    files(**{"bots/blocks.py": ""})
+    lines = "#7 [4/8] RUN python -c sys.exit(\\'ape-silverback: \\')", "#7 0.312 ape-silverback: it has 3.9", "ERROR"
+    environ = programs(docker=f"printf '%s\\n' {shlex.join(lines)}; exit 1")
+    with pytest.raises(BuildError, match=r"^`docker build` failed with exit code 1: it has 3\.9$"):
+        list(Engine.find(environ=environ).build(project, make_recipe(project, bot()), "x:1"))
+
+
 @pytest.mark.parametrize(
     ("image", "known", "digest"),
     [
@@ -528,8 +539,12 @@ class Docker:
         return layers
 
 
+TOO_OLD = '[project]\nname = "first"\nversion = "1"\nrequires-python = "<3"\n'
 STAND_INS = {
-    "python": 'echo "python $*" >> steps.log',
+    "python": """case "$*" in
+        *"'<3'"*) echo "ape-silverback: it's too new" >&2; exit 1;;
+        *) echo "python $*" >> steps.log;;
+    esac""",
     "ape": 'echo "ape $* with $(ls contracts)" >> steps.log',
     "silverback": 'echo "silverback $*"; id -un; pwd; touch written; cat bot.py steps.log; ls -aR .',
     "useradd": 'echo "harambe:x:1000:1000::/home/harambe:/bin/sh" >> /etc/passwd; echo "harambe:x:1000:" >> /etc/group',
@@ -679,6 +694,12 @@ def test_a_base_that_cant_be_had_is_the_engines_error(built: Built, files: Files
     document = built("--base", "127.0.0.1:9/absent:1", code=1)["blocks"]
     assert (document["built"], document["digest"]) == (False, None)
     assert re.match("`docker build` failed with exit code 1: .*127.0.0.1:9", document["error"])
+
+
+def test_what_a_base_lacks_is_told_in_its_own_words(built: Built, docker: Docker, files: Files) -> None:
+    files(**{"bots/blocks.py": "", "ape-config.yaml": "name: first\n", "pyproject.toml": TOO_OLD})
+    document = built("--base", docker.base, code=1)["blocks"]
+    assert document["error"] == "`docker build` failed with exit code 1: it's too new"
 
 
 @dataclass
