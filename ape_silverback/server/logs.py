@@ -10,7 +10,7 @@ import asyncio
 import json
 import os
 import re
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -250,6 +250,25 @@ def errors_of_run(base: Path, started: datetime | None) -> list[LoggedError]:
 def last_lines_of_run(base: Path, started: datetime | None) -> str:
     """Return the last lines of the latest run, which tell most of a bot that died without logging an error."""
     return "\n".join([entry.message for entry in _tail(base, started)][-LAST_LINES:])
+
+
+@dataclass(frozen=True)
+class LastWords:
+    """What the log of a run ends with.
+
+    Attributes:
+        errors: the last ones, the oldest first.
+        lines: the last ones of any kind, where no error was logged.
+    """
+
+    errors: Sequence[str]
+    lines: str = ""
+
+
+def last_words(base: Path, started: datetime | None) -> LastWords:
+    """Return what the log of the latest run ends with, with the arguments of ``errors_of_run``."""
+    errors = [one.message for one in errors_of_run(base, started)]
+    return LastWords(errors, "" if errors else last_lines_of_run(base, started))
 
 
 def _tail(base: Path, started: datetime | None) -> Iterator[BotLogEntry]:
