@@ -1,4 +1,4 @@
-"""What the tests stand on: an environment without the user's, an `ape` that is forked, and skips that fail."""
+"""What the tests stand on: an environment without the user's, a forked `ape` with forked bots, and skips that fail."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from ape_silverback.server.runtimes.process import SDK
 from tests.conftest import APE, NO_SKIPS, ROOT, ape_command, environment_of
 
 HOSTILE = {
@@ -37,6 +38,11 @@ def pytest_run(*arguments: str, **environment: str) -> subprocess.CompletedProce
     command = [sys.executable, "-m", "pytest", "-n0", "-p", "no:cacheprovider", "-p", "no:ape_test", *arguments]
     environment = {**os.environ, **environment}
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+
+
+def python_command() -> Path:
+    """Return the interpreter that a forked `ape` starts clusters and bots with."""
+    return Path(ape_command()).with_name(Path(sys.executable).name)
 
 
 def test_the_users_environment_changes_no_test() -> None:
@@ -66,7 +72,7 @@ def test_a_skip_fails_where_nothing_may_be_skipped(tmp_path: Path, value: str, c
     assert "1 passed, 1 skipped" in result.stdout.splitlines()[-1]
 
 
-# The forked `ape`
+# The forked `ape`, and what it starts
 
 
 @pytest.mark.parametrize(
@@ -83,6 +89,23 @@ def test_a_forked_ape_does_as_the_real_one(home: Path, project: Path, arguments:
         for command in (ape_command(), APE)
     )
     assert (forked.returncode, forked.stdout, forked.stderr) == (real.returncode, real.stdout, real.stderr)
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--network", "nowhere", "blocks"]])
+def test_a_forked_bot_does_as_the_real_one(home: Path, project: Path, arguments: list[str]) -> None:
+    forked, real = (
+        subprocess.run(
+            [python, *SDK[1:], *arguments], cwd=project, env=environment_of(home), capture_output=True, check=False
+        )
+        for python in (python_command(), sys.executable)
+    )
+    assert (forked.returncode, forked.stdout, forked.stderr) == (real.returncode, real.stdout, real.stderr)
+
+
+def test_nothing_else_of_an_interpreter_is_forked() -> None:
+    command = [python_command(), "-c", "import sys; print('pydantic' in sys.modules, sys.executable)"]
+    shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert shown == f"False {sys.executable}\n"
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])

@@ -1,8 +1,11 @@
-"""A forked ``ape``: the real command, in a process that doesn't have to import for a second what the last one imported.
+"""A forked ``ape``: the real command, in a process that doesn't have to import for seconds what the last one imported.
 
 ``server.py`` has the imports done and forks a process for each run; ``launcher.py`` is an executable that passes its
 arguments, environment, folder and open files to it, and ends as that process ends. For who starts it, the launcher is
 ``ape``: it can be piped, interrupted, killed or put at a terminal.
+
+What a forked ``ape`` starts with Python's interpreter, it starts with a second launcher: the server of a cluster and
+its bots are forked in the same way, and everything else runs in the real interpreter.
 """
 
 from __future__ import annotations
@@ -11,7 +14,7 @@ import atexit
 import os
 import subprocess
 import sys
-from functools import cached_property
+from functools import cached_property, reduce
 from pathlib import Path
 
 HERE = Path(__file__).parent
@@ -44,12 +47,15 @@ class ForkedApe:
         if shared := os.environ.get(SHARED):
             return Path(shared)
         self.folder.mkdir()
-        socket, launcher = self.folder / "socket", self.folder / "ape"
-        script = (HERE / "launcher.py").read_text().replace("{server}", str(socket)).replace("{ape}", str(self.ape))
-        launcher.write_text(f"#!{sys.executable} -IS\n{script}")
-        launcher.chmod(0o755)
+        socket = self.folder / "socket"
+        for program in (self.ape, Path(sys.executable)):
+            filled = {"{server}": str(socket), "{program}": str(program)}
+            script = reduce(lambda text, part: text.replace(*part), filled.items(), (HERE / "launcher.py").read_text())
+            launcher = self.folder / program.name
+            launcher.write_text(f"#!{sys.executable} -IS\n{script}")
+            launcher.chmod(0o755)
         self.process = subprocess.Popen(
-            [sys.executable, str(HERE / "server.py"), str(socket), str(self.ape)],
+            [sys.executable, str(HERE / "server.py"), str(socket), str(self.ape), str(launcher)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             cwd=self.folder,
@@ -59,7 +65,7 @@ class ForkedApe:
         atexit.register(self.end)
         assert self.process.stdout is not None
         assert self.process.stdout.readline() == b"listening\n"
-        return launcher
+        return self.folder / self.ape.name
 
     def share(self) -> None:
         """Start the server, for the processes that this one starts too."""

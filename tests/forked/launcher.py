@@ -1,4 +1,4 @@
-"""Run the ``ape`` that the server of this folder forks; what is set in braces is filled in where a copy is written.
+"""Run what the server of this folder forks; what is set in braces is filled in where a copy is written.
 
 Python runs it isolated and without `site`, since starting is all that it does.
 """
@@ -8,25 +8,38 @@ import os
 import signal
 import sys
 
-SERVER, APE = "{server}", "{ape}"
+SERVER, PROGRAM = "{server}", "{program}"
 UNICODE = ("", "C", "POSIX", "C.UTF-8", "en_US.UTF-8")
+FORKED = (
+    ("-m", "ape_silverback.server"),
+    ("-c", "from ape_silverback.server.runtimes.sdk import main; main()"),
+)
+"""What of an interpreter's arguments is forked: the server of a cluster, and the bot SDK."""
 
 
-def run() -> int:
+def is_forked():
+    """Return whether the server can do as the program would."""
+    if not PROGRAM.endswith("/ape") and tuple(sys.argv[1:3]) not in FORKED:
+        return False
+    named = {name for name in os.environ if name.startswith("PYTHON")} - {"PYTHONUNBUFFERED"}
+    locale = {os.environ.get(name, "") for name in ("LC_ALL", "LC_CTYPE", "LANG")}
+    return not named and locale <= set(UNICODE)  # Python reads these when it starts, not after a fork
+
+
+def run():
     """Have it run; return its exit code, below zero for a signal."""
-    environment = os.environb
-    locale = [os.environ.get(name, "") for name in ("LC_ALL", "LC_CTYPE", "LANG")]
     connection = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
     try:
-        if any(name.startswith(b"PYTHON") for name in environment) or set(locale) - set(UNICODE):
-            raise OSError("Python reads these when it starts, not after a fork")
+        if not is_forked():
+            raise OSError
         connection.connect(SERVER)
     except OSError:
-        os.execv(APE, [APE, *sys.argv[1:]])  # the real one
+        os.execv(PROGRAM, [PROGRAM, *sys.argv[1:]])
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
         signal.signal(number, lambda number, frame: connection.send(bytes([number])))
-    parts = [str(len(sys.argv) - 1).encode(), os.getcwdb(), *map(os.fsencode, sys.argv[1:])]  # noqa: PTH109 - pathlib takes time to import
-    parts += [name + b"=" + value for name, value in environment.items()]
+    arguments = [os.fsencode(part) for part in (PROGRAM, *sys.argv[1:])]
+    parts = [str(len(arguments)).encode(), os.getcwdb(), *arguments]  # noqa: PTH109 - pathlib takes time to import
+    parts += [name + b"=" + value for name, value in os.environb.items()]
     content = b"".join(part + b"\0" for part in parts)
     files = b"".join(number.to_bytes(4, sys.byteorder) for number in (0, 1, 2))
     connection.sendmsg([len(content).to_bytes(8, "little")], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, files)])

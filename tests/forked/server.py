@@ -1,4 +1,4 @@
-"""Fork an ``ape`` for each connection of a launcher: ``python server.py SOCKET APE``. Ends with its stdin.
+"""Fork an ``ape`` for each connection of a launcher: ``python server.py SOCKET APE PYTHON``. Ends with its stdin.
 
 One serves all processes that run tests: its imports take five seconds.
 
@@ -36,13 +36,17 @@ MODULES = (
     *("ape_plugins", "ape_pm", "ape_pm.project", "ape_run", "ape_test", "ape_test.provider", "evmchains"),
     *("eth_abi", "eth_account", "encodings.idna", "encodings.utf_8_sig", "lazyasd", "rich.progress", "rich.table"),
     *("tomlkit", "web3", "web3.providers.eth_tester", "web3.providers.rpc"),
+    *("apepay", "jwcrypto.jwt", "quattro", "silverback.main", "silverback.recorder", "uvicorn.lifespan.on"),
+    *("web3.utils.subscriptions", "yaspin"),
+    *("uvicorn.loops.auto", "uvicorn.protocols.http.h11_impl"),
 )
 
 
 @dataclass(frozen=True)
 class Run:
-    """What a launcher wants to be run."""
+    """What a launcher wants to be run: a program, with its arguments."""
 
+    program: str
     arguments: list[str]
     folder: bytes
     environment: dict[bytes, bytes]
@@ -70,9 +74,9 @@ def receive(connection: socket.socket) -> Run:
     while len(received) < rest:
         received += connection.recv(rest - len(received)) or exit_with_launcher()
     count, folder, *parts = bytes(received[:-1]).split(b"\0")
-    arguments = [os.fsdecode(part) for part in parts[: int(count)]]
+    program, *arguments = [os.fsdecode(part) for part in parts[: int(count)]]
     environment = dict(part.split(b"=", 1) for part in parts[int(count) :])  # type: ignore[misc]
-    return Run(arguments, folder, environment, list(files))
+    return Run(program, arguments, folder, environment, list(files))
 
 
 def exit_with_launcher() -> bytes:
@@ -105,6 +109,10 @@ def serve(listener: socket.socket) -> Run | None:
                     continue
                 child = os.fork()
                 if child == 0:
+                    # Closed now: what is found to be garbage later would close a file of the program by its number.
+                    waiting.close()
+                    for other in (connection, *(one for _, one in children.values())):
+                        other.close()
                     return run
                 for file in run.files:
                     os.close(file)
@@ -134,7 +142,7 @@ def serve(listener: socket.socket) -> Run | None:
                 connection.close()
 
 
-def become(run: Run, ape: str) -> None:
+def become(run: Run) -> None:
     """Be what the launcher started, as if Python had been started with its environment."""
     os.setsid()
     os.chdir(run.folder)
@@ -143,13 +151,14 @@ def become(run: Run, ape: str) -> None:
     os.closerange(3, 4096)
     os.environ.clear()
     os.environb.update(run.environment)
-    sys.argv = [ape, *run.arguments]
-    sys.path[0] = os.path.dirname(ape)  # noqa: PTH120 - as Python does
+    unbuffered = bool(os.environ.get("PYTHONUNBUFFERED"))
 
     def text(file: int, mode: str, **options: Any) -> Any:
-        raw = io.FileIO(file, mode, closefd=False)
-        buffer: Any = io.BufferedReader(raw) if mode == "r" else io.BufferedWriter(raw)
-        wrapper = io.TextIOWrapper(buffer, encoding="utf-8", **options)
+        raw: Any = io.FileIO(file, mode, closefd=False)
+        buffer = (
+            raw if mode == "w" and unbuffered else io.BufferedReader(raw) if mode == "r" else io.BufferedWriter(raw)
+        )
+        wrapper = io.TextIOWrapper(buffer, encoding="utf-8", write_through=mode == "w" and unbuffered, **options)
         wrapper.mode = mode  # type: ignore[misc]
         return wrapper
 
@@ -158,10 +167,20 @@ def become(run: Run, ape: str) -> None:
     sys.stderr = sys.__stderr__ = text(2, "w", errors="backslashreplace", line_buffering=True)  # type: ignore[misc]
 
 
-def run_ape(ape: str) -> int:
-    """Run the command as `python ape` would; return its exit code."""
+def run_program(run: Run) -> int:
+    """Run the command or module as Python would; return its exit code."""
     try:
-        runpy.run_path(ape, run_name="__main__")
+        match run.arguments:
+            case ["-c", code, *arguments] if run.program != APE:
+                sys.argv, sys.path[0] = ["-c", *arguments], ""
+                exec(compile(code, "<string>", "exec"), {"__name__": "__main__"})
+            case ["-m", module, *arguments] if run.program != APE:
+                sys.argv, sys.path[0] = ["-m", *arguments], os.getcwd()  # noqa: PTH109 - as Python does
+                sys.modules.pop(f"{module}.__main__", None)
+                runpy.run_module(module, run_name="__main__", alter_sys=True)
+            case arguments:
+                sys.argv, sys.path[0] = [run.program, *arguments], os.path.dirname(run.program)  # noqa: PTH120 - likewise
+                runpy.run_path(run.program, run_name="__main__")
     except SystemExit as error:
         if error.code is None or isinstance(error.code, int):
             return error.code or 0
@@ -191,11 +210,11 @@ def end(code: int) -> NoReturn:
 
 
 def main() -> None:
-    path, ape = sys.argv[1:]
     with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(path)
+        listener.bind(SOCKET)
         listener.listen(64)
         print("listening", flush=True)
+        sys.executable = PYTHON  # which modules keep that are imported now
         import_everything()
         from ape.utils.basemodel import ManagerAccessMixin
 
@@ -205,9 +224,10 @@ def main() -> None:
         gc.freeze()
         run = serve(listener)
     if run is not None:
-        become(run, ape)
-        end(run_ape(ape))
+        become(run)
+        end(run_program(run))
 
 
 if __name__ == "__main__":
+    SOCKET, APE, PYTHON = sys.argv[1:]
     main()
