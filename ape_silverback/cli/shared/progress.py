@@ -43,7 +43,7 @@ class _Table:
         self.spinners: dict[str, Spinner] = {}  # kept between redraws, or they would not turn
 
     def show(self, event: Event) -> None:
-        self.rows[event.name] = event
+        self.rows = {**self.rows, event.name: event}  # another thread draws: what it goes through stays as it is
 
     def __rich__(self) -> Table:
         from rich.spinner import Spinner
