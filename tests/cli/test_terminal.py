@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import json
+import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from subprocess import CompletedProcess, run
@@ -14,7 +16,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ape_silverback.cli.shared import terminal
+from ape_silverback.cli.shared.progress import _Table
 from ape_silverback.cli.shared.terminal import safe_colours, safe_line, safe_text, style
+from ape_silverback.deployment.events import Event
 from tests.cli.conftest import terminal_session
 from tests.cli.hostile import BOTS, EVIL, OBEYED, behave, look_at
 from tests.cluster.server import Server, serving
@@ -62,6 +66,26 @@ def test_commands_print_and_ask_in_one_place_only(path: Path) -> None:
             assert name not in [f"click.{one}" for one in forbidden], f"{path}:{node.lineno}"
 
 
+def test_a_table_is_drawn_while_it_grows() -> None:
+    table = _Table("ready")
+
+    def grow() -> None:
+        for number in range(5000):
+            table.show(Event("state", f"bot-{number}", "starting"))
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    thread = threading.Thread(target=grow)
+    try:
+        thread.start()
+        while thread.is_alive():
+            table.__rich__()
+    finally:
+        sys.setswitchinterval(interval)
+        thread.join()
+    assert table.__rich__().row_count == 5000
+
+
 @pytest.fixture(scope="module")
 def hostile() -> Iterator[Server]:
     with serving(behave) as server:
@@ -100,7 +124,7 @@ def test_data_has_every_character_escaped(hostile: Server, home: Path, project: 
 
 def shell(line: str, home: Path, project: Path, server: Server, **environment: str) -> CompletedProcess[bytes]:
     return run(
-        ["sh", "-c", line.replace("CLUSTER", f"{APE} silverback cluster")],
+        ["sh", "-c", line.replace("CLUSTER", "APE silverback cluster").replace("APE", str(APE))],
         cwd=project,
         env={**environment_of(home), **KEY, "SILVERBACK_CLUSTER_URI": server.url, **environment},
         capture_output=True,
@@ -129,6 +153,11 @@ def test_a_terminal_without_unicode_gets_a_replacement(hostile: Server, home: Pa
         ("CLUSTER status >/dev/full", 1, "can't write to stdout: No space left on device"),
         ("CLUSTER bots list --format json >/dev/full", 1, "can't write to stdout: No space left on device"),
         ("CLUSTER status 2>/dev/full", 0, ""),
+        ("CLUSTER nothing 2>&-", 2, ""),
+        ("APE silverback --help >/dev/full", 1, "can't write to stdout: No space left on device"),
+        ("CLUSTER >/dev/full", 1, "can't write to stdout: No space left on device"),
+        ("CLUSTER deploy --help >/dev/full", 1, "can't write to stdout: No space left on device"),
+        ("CLUSTER bots list --help >&-", 0, ""),
     ],
 )
 def test_a_stream_that_is_closed_or_full_is_no_traceback(

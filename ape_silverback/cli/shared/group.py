@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib import import_module
 from typing import Any
 
@@ -69,6 +71,11 @@ class LazyGroup(click.Group):
             ctx.fail(f"'{ctx.command_path}' has no command '{name}'; {hint}")
         return super().resolve_command(ctx, args)
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Read the arguments; with ``--help`` and without any, help is printed."""
+        with _system_errors():
+            return super().parse_args(ctx, args)
+
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command; Ape's errors become click's: stderr, exit 1, no project loaded to print them."""
         if ctx.parent is not None and isinstance(ctx.parent.command, LazyGroup):
@@ -81,7 +88,8 @@ class LazyGroup(click.Group):
         if os.environ.get("NO_COLOR"):  # no-color.org: any text turns colours off
             ctx.color = False
         try:
-            return super().invoke(ctx)
+            with _system_errors():
+                return super().invoke(ctx)
         except ApeException as error:
             raise click.ClickException(error_text(str(error) or type(error).__name__)) from error
         except ImportError as error:
@@ -97,6 +105,19 @@ class LazyGroup(click.Group):
             rows = [(name, make_default_short_help(text, width)) for name, (_, text) in section.items()]
             with formatter.section(heading):
                 formatter.write_dl(rows)
+
+
+@contextmanager
+def _system_errors() -> Iterator[None]:
+    """Turn errors of the system, such as that of a full disk under stdout, into click's."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno == errno.EPIPE:
+            raise  # the reader has seen enough, which click ends quietly
+        from ape_silverback.cli.shared.terminal import system_error_text
+
+        raise click.ClickException(system_error_text(error)) from error
 
 
 def _not_loaded(name: str, error: ImportError) -> str:

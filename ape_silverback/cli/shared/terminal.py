@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from io import TextIOWrapper
 from json.encoder import encode_basestring, encode_basestring_ascii
 from pathlib import Path
+from traceback import walk_tb
 from typing import Any
 
 import click
@@ -173,6 +174,16 @@ def _write(text: str, err: bool) -> None:
         _discard(stream)
         if not err:
             raise click.ClickException(f"can't write to stdout: {os.strerror(error.errno or errno.EIO)}") from None
+
+
+def system_error_text(error: OSError) -> str:
+    """Return what the system refused, and where, of an error that nothing else has explained."""
+    reason = os.strerror(error.errno) if error.errno else str(error)
+    frames = [frame for frame, _ in walk_tb(error.__traceback__)]
+    if frames and frames[-1].f_code is click.echo.__code__:  # click itself prints help
+        _discard(sys.stdout)
+        return f"can't write to stdout: {reason}"
+    return f"{error.filename}: {reason}" if error.filename else reason
 
 
 def _discard(stream: Any) -> None:
