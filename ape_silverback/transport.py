@@ -357,12 +357,11 @@ def _addresses(host: str, port: int, timeout: float | None) -> list[str]:
     def look_up() -> None:
         try:
             results = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        except (OSError, UnicodeError) as error:
-            found.set_exception(error)
-        else:
             # The system's resolver can't be interrupted, so it has a thread, which isn't waited for any longer than
             # this; a scope (fe80::1%eth0) is part of the address.
             found.set_result(list(dict.fromkeys(socket.getnameinfo(result[4], NUMERIC)[0] for result in results)))
+        except BaseException as error:  # noqa: BLE001 - raised where it is waited for
+            found.set_exception(error)
 
     threading.Thread(target=look_up, name="look-up", daemon=True).start()
     try:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import heapq
 import queue
+import sys
 import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -118,7 +119,7 @@ def _pieces(lines: Iterator[LogLine], most: int = 500) -> Iterator[list[LogLine]
 
 
 def _last_lines(log: Iterator[list[LogLine]], tail: int) -> list[LogLine]:
-    window: deque[LogLine] = deque(maxlen=tail)
+    window: deque[LogLine] = deque(maxlen=min(tail, sys.maxsize))
     for lines in log:
         window.extend(lines)
     return list(window)
@@ -144,10 +145,10 @@ def follow_logs(
         ClusterError: there are too many bots.
     """
     _check_number(bots)
-    pieces: queue.Queue[LogPiece | LogEnd] = queue.Queue(MOST_WAITING)
+    pieces: queue.Queue[LogPiece | LogEnd | BaseException] = queue.Queue(MOST_WAITING)
     stopped = stop or threading.Event()
 
-    def put(piece: LogPiece | LogEnd) -> None:
+    def put(piece: LogPiece | LogEnd | BaseException) -> None:
         while not stopped.is_set():
             try:
                 pieces.put(piece, timeout=0.5)
@@ -164,9 +165,9 @@ def follow_logs(
                 put(LogPiece(bot, lines))
         except SilverbackError as caught:
             error = caught
-        except RuntimeError:  # the client was closed, since the follower has gone
-            if not stopped.is_set():
-                raise
+        except BaseException as caught:  # noqa: BLE001 - raised where it is waited for
+            put(caught)  # nobody waits any more when the client was closed, since the follower has gone
+            return
         put(LogEnd(bot, error))
 
     for bot in bots:
@@ -179,6 +180,8 @@ def follow_logs(
                 piece = pieces.get(timeout=0.5)
             except queue.Empty:
                 continue
+            if isinstance(piece, BaseException):
+                raise piece
             left -= isinstance(piece, LogEnd)
             yield piece
     finally:

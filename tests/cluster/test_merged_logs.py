@@ -166,6 +166,13 @@ def test_a_bot_whose_log_cant_be_read_ends_with_the_error_and_the_others_go_on()
     assert told(iter(pieces)) == [("b", "here")]
 
 
+def test_a_defect_while_a_log_is_read_reaches_who_follows_it() -> None:
+    with cluster_with({"a": holding(line("here", 1))}) as bots:
+        bots[0]._bound_client().close()
+        with pytest.raises(RuntimeError, match="closed"):
+            list(follow_logs(bots))
+
+
 @pytest.mark.parametrize("tail", range(8))
 def test_a_log_is_followed_from_its_last_lines_on(tail: int) -> None:
     lines = [line(f"{number}", seconds) for number, seconds in enumerate([1, 1, 2, None, 2, 3])]
