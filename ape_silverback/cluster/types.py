@@ -416,6 +416,8 @@ class Crash(WireModel):
 
     time: datetime
     reason: str
+    started: datetime | None = None
+    """When the run began that ended so; None where that wasn't kept."""
 
 
 class RestartStatus(WireModel):

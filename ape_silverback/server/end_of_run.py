@@ -102,15 +102,16 @@ def failed_start(error: Exception) -> End:
     return End("crashed", NEVER_RAN, f"can't be started: {error or type(error).__name__}", recurs=not passing)
 
 
-def verdict(end: End, restarts: RestartStatus, policy: RestartPolicy, now: datetime, chance: float) -> Verdict:
+def verdict(end: End, bot: BotRecord, policy: RestartPolicy, now: datetime, chance: float) -> Verdict:
     """Return what follows an end that wasn't asked for.
 
     Args:
-        restarts: the bot's up to now.
+        bot: as it was before the end.
         policy: when it is started again.
         chance: from 0 up to 1.
     """
-    ends = [*restarts.crashes, Crash(time=now, reason=end.reason)]
+    restarts = bot.restarts
+    ends = [*restarts.crashes, Crash(time=now, reason=end.reason, started=bot.task.started_at)]
     decide = after_crash if end.kind == "crashed" else after_end
     follows = None if end.recurs else decide(policy, ends, chance)
     if follows is not None or end.kind == "crashed":

@@ -303,7 +303,7 @@ class Supervisor:
         return self.runtime.memory([bot.id for bot in bots])
 
     def errors(self, bot: BotRecord) -> list[LoggedError]:
-        """Return what went wrong in the latest run of a bot."""
+        """Return what went wrong in the latest run of a bot, and in those that the cluster has started again since."""
         return last_errors(bot, self.runtime.log_file(bot.id), self.store.acknowledged(bot.id))
 
     def health(self, bot: BotRecord) -> BotHealth:
@@ -434,7 +434,7 @@ class Supervisor:
     def _conclude(self, bot: BotRecord, end: End) -> None:
         """Record an end that wasn't asked for, and what follows it."""
         policy = bot.configuration.restart or self.restart
-        follows = verdict(end, bot.restarts, policy, datetime.now(timezone.utc), random.random())  # noqa: S311 - no secret
+        follows = verdict(end, bot, policy, datetime.now(timezone.utc), random.random())  # noqa: S311 - no secret
         with self.store.transaction():
             self._states.enter_stopped(bot, end, follows.gave_up)
             self.store.set_restarts(bot.id, follows.restarts)

@@ -155,6 +155,11 @@ def test_a_bot_that_crashes_is_started_again_until_it_has_crashed_too_often(
     assert (found.task.stopped_reason or "").endswith(": exited with code 1: ValueError: no price")
     assert (found.restarts.count, len(found.restarts.crashes), found.restarts.next_start) == (2, 3, None)
     assert len(starts(folder, "crash")) == 3
+    *earlier, last = [error.message for error in supervisor.errors(found)]
+    assert earlier == ["exited with code 1: ValueError: no price"] * 2
+    assert last == f"{found.task.stopped_reason}; before that:\nStartup complete\nValueError: no price"
+    supervisor.store.acknowledge_errors(bot.id)
+    assert supervisor.errors(found) == []
     supervisor.start(found)
     assert now(supervisor, bot).restarts.count == 0
     wait_for(lambda: len(starts(folder, "crash")) == 6)

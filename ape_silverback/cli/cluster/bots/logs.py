@@ -133,7 +133,8 @@ def _follow(bots: Sequence[Bot], level: LogLevel, since: datetime | None, tail: 
 def errors(names: tuple[str, ...], format_: str, profile: str | None, cluster: str | None) -> None:
     """Show the errors of bots, the most frequent first. BOT is a name or a glob; the default is all.
 
-    Errors that differ only in hashes, times or long numbers are counted together; the latest one is shown.
+    Errors that differ only in hashes, times or long numbers are counted together; the latest one is shown. Those of a
+    bot that crashed and was started again by its cluster stay until its user starts it.
 
     \b
     Example:
