@@ -261,6 +261,14 @@ class _Resolver:
         if self.kind == "local":
             if image and image.startswith("project:"):
                 return Sourced(image, image_origin)
+            if image and find_bot_module(self.folder, module) is None:
+                self._problem(
+                    bot,
+                    f"image '{image}' ({image_origin}) can't be run: the local cluster runs bots as processes, from "
+                    f"images project:PATH#MODULE only, and this project has no module '{module}' ({module_origin}) to "
+                    "run in its place; a cluster that is started with `up --runtime docker` runs images",
+                )
+                return None
             if image:
                 self._warn(
                     bot, f"image '{image}' ({image_origin}) isn't used: the local cluster runs the project's folder"

@@ -359,6 +359,13 @@ def test_the_local_cluster_runs_the_folder_and_says_what_it_ignores(project: Pat
     assert any("isn't used: the local cluster runs the project's folder" in warning for warning in state.warnings)
 
 
+def test_an_image_that_processes_cant_run_is_named_where_there_is_no_module_for_it(project: Path) -> None:
+    said = problems(project, {"bots": {"b": {"image": "ghcr.io/a/b:1"}}})
+    assert "image 'ghcr.io/a/b:1' (bots.b.image" in said
+    assert "runs bots as processes, from images project:PATH#MODULE only" in said
+    assert "up --runtime docker" in said
+
+
 def test_without_an_image_another_cluster_cant_run_it(project: Path) -> None:
     add_bots(project, "a")
     said = problems(project, kind="direct")
