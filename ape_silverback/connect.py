@@ -188,6 +188,17 @@ def _guarded(connection: Connection) -> Connection:
     return replace(connection, guard=guard)
 
 
+def read_choice(profile: str | None, cluster: str | None) -> tuple[Choice, str | None]:
+    """Return the profile and the name of the cluster, if one is named, that ``connected`` would choose; asks nobody.
+
+    Raises:
+        NoClusterError: no cluster is configured.
+        ProfileError: the profile isn't known.
+    """
+    reading = read_section_here()
+    return _choose(profile, reading, None), cluster or _of_section(reading, None, "cluster")[0]
+
+
 @contextmanager
 def platform(
     profile: str | None,

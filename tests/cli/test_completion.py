@@ -116,3 +116,10 @@ def test_another_clusters_names_are_never_offered(home: Path, project: Path, tmp
         for server, name in ((one, "a"), (other, "b")):
             profile.write_text(f"default-profile = 'x'\n[profile.x]\nhost = '{server.url}'\napi-key = 'k'\n")
             assert offered(home, project, line, XDG_RUNTIME_DIR=str(memory)) == [name]
+        both = "\n".join(
+            f"[profile.{name}]\nhost = '{server.url}'\napi-key = 'k'" for server, name in ((one, "a"), (other, "b"))
+        )
+        profile.write_text(f"{both}\n")
+        (project / "ape-config.yaml").write_text("silverback: {profile: $CHOSEN}\n")
+        for name in ("a", "b", "a"):
+            assert offered(home, project, line, XDG_RUNTIME_DIR=str(memory), CHOSEN=name) == [name]

@@ -54,7 +54,7 @@ def _clusters(ctx: click.Context) -> Iterable[str]:
         with platform(ctx.params.get("profile"), patience=PATIENCE, warn=_ignore) as connection:
             return cluster_paths(connection.client)
 
-    return _kept(f"clusters {ctx.params.get('profile')}", ask)
+    return _kept(ctx, "clusters", ask)
 
 
 def _workspaces(ctx: click.Context) -> Iterable[str]:
@@ -64,7 +64,7 @@ def _workspaces(ctx: click.Context) -> Iterable[str]:
         with platform(ctx.params.get("profile"), patience=PATIENCE, warn=_ignore) as connection:
             return list(connection.client.workspaces)
 
-    return _kept(f"workspaces {ctx.params.get('profile')}", ask)
+    return _kept(ctx, "workspaces", ask)
 
 
 def _on_cluster(kind: str) -> Names:
@@ -77,12 +77,12 @@ def _on_cluster(kind: str) -> Names:
             with connected(profile, cluster, patience=PATIENCE, warn=_ignore) as connection:
                 return list(getattr(connection.client, kind))
 
-        return _kept(f"{kind} {profile} {cluster}", ask)
+        return _kept(ctx, kind, ask)
 
     return names
 
 
-def _kept(what: str, ask: Callable[[], list[str]]) -> list[str]:
+def _kept(ctx: click.Context, kind: str, ask: Callable[[], list[str]]) -> list[str]:
     """Return names as they were some seconds ago, else ask for them."""
     folder = os.environ.get("XDG_RUNTIME_DIR")
     if not folder or not Path(folder).is_dir():
@@ -90,7 +90,7 @@ def _kept(what: str, ask: Callable[[], list[str]]) -> list[str]:
     from ape_silverback.files import write_private
 
     file = Path(folder) / "ape-silverback" / "completion.json"
-    key = _key(what)
+    key = _key(ctx, kind)
     kept: dict[str, Any] = _read(file)
     if key not in kept or not 0 <= time.time() - kept[key]["at"] < KEPT_FOR:
         kept = {other: entry for other, entry in kept.items() if 0 <= time.time() - entry["at"] < KEPT_FOR}
@@ -100,17 +100,14 @@ def _kept(what: str, ask: Callable[[], list[str]]) -> list[str]:
     return names
 
 
-def _key(what: str) -> str:
-    """Return a digest of everything that chooses the cluster: values of variables too, and the files' contents."""
+def _key(ctx: click.Context, kind: str) -> str:
+    """Return a digest of where the names are: of the profile's address and key, whatever chose it, and of its login."""
+    from ape_silverback.connect import read_choice
     from ape_silverback.files import silverback_folder
 
-    chosen = [what, str(Path.cwd()), str(silverback_folder())]
-    chosen += [f"{name}={value}" for name, value in sorted(os.environ.items()) if "SILVERBACK_" in name]
-    digest = hashlib.sha256("\0".join(chosen).encode("utf8", "surrogateescape"))
-    for file in (silverback_folder() / "profile.toml", Path("ape-config.yaml"), Path("pyproject.toml")):
-        digest.update(file.read_bytes() if file.is_file() else b"\0")
-        digest.update(b"\0")
-    return digest.hexdigest()
+    choice, cluster = read_choice(ctx.params.get("profile"), ctx.params.get("cluster"))
+    where = [kind, str(silverback_folder()), choice.profile.model_dump_json(), cluster or ""]
+    return hashlib.sha256("\0".join(where).encode("utf8", "surrogateescape")).hexdigest()
 
 
 def _read(file: Path) -> dict[str, Any]:
