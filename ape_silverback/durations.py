@@ -6,6 +6,7 @@ import re
 from datetime import timedelta
 
 MANY_YEARS = 36_500 * 24 * 60 * 60
+MOST_DIGITS = 20
 
 _PART = re.compile(r"(\d+)\s*(weeks?|w|days?|d|hours?|h|minutes?|mins?|m|seconds?|secs?|s)", re.IGNORECASE)
 _WHOLE = re.compile(rf"{_PART.pattern}(?:[\s,]*{_PART.pattern})*", re.IGNORECASE)
@@ -20,8 +21,10 @@ def read_span(text: str) -> timedelta | None:
     """
     if not _WHOLE.fullmatch(text.strip()):
         return None
-    spans = (timedelta(**{_UNITS[unit[0].lower()]: int(number)}) for number, unit in _PART.findall(text))
-    return sum(spans, timedelta())
+    parts = _PART.findall(text)
+    if any(len(number) > MOST_DIGITS for number, _ in parts):  # Python doesn't read a number of any length
+        raise OverflowError("longer than there is time")
+    return sum((timedelta(**{_UNITS[unit[0].lower()]: int(number)}) for number, unit in parts), timedelta())
 
 
 def span_text(seconds: int) -> str:

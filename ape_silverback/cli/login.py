@@ -8,7 +8,7 @@ from datetime import datetime, timezone
 import click
 from ape.cli import verbosity_option
 
-from ape_silverback.cli.shared.options import format_option
+from ape_silverback.cli.shared.options import Number, format_option
 from ape_silverback.cli.shared.output import show, show_facts, time_text
 from ape_silverback.cli.shared.terminal import ask, echo, note, warn
 
@@ -35,7 +35,7 @@ profile_option = click.option(
 @click.option(
     "--timeout",
     metavar="SECONDS",
-    type=click.FloatRange(min=0, min_open=True),
+    type=Number(min=0, min_open=True),
     default=300,
     show_default=True,
     help="How long to wait for the browser.",

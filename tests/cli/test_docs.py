@@ -84,3 +84,17 @@ def test_a_document_names_the_commands_that_print_it(document: type[Document]) -
         obvious |= {"cluster", "version", "healthy", "bot", "message", "count", "timestamp", "host", "profile", "bots"}
         obvious |= {"networks", "exit_code", "cluster_access", "configuration", "last_updated", "result"}
         assert about.get(field) or field in obvious, field
+
+
+def test_no_option_takes_a_number_that_cant_be_reckoned_with() -> None:
+    options = {
+        f"{' '.join(path)} {option.opts[0]}": option.type
+        for path, command in LEAVES.items()
+        for option in command.params
+        if isinstance(option.type, click.types.FloatParamType)
+    }
+    assert "cluster status --interval" in options
+    for place, kind in options.items():
+        for text in ("nan", "inf", "1e300"):
+            with pytest.raises(click.BadParameter):
+                pytest.fail(f"{place} takes {kind.convert(text, None, None)}")

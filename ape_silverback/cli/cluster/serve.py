@@ -8,7 +8,7 @@ import click
 from ape.cli import verbosity_option
 
 from ape_silverback.cli.cluster.server import notifications, notify_option, runtime_options
-from ape_silverback.cli.shared.options import allow_option, log_size_option
+from ape_silverback.cli.shared.options import Number, allow_option, log_size_option
 from ape_silverback.cli.shared.terminal import echo, note
 
 MIB = 1024 * 1024
@@ -44,7 +44,7 @@ _folder_option = click.option(
     "--docker-network", metavar="NAME", help="Network of the containers: host, bridge or a network's name. [bridge]"
 )
 @allow_option
-@click.option("--bot-cpus", type=click.FloatRange(min=0.01), help="CPU cores that each bot may use (docker, swarm).")
+@click.option("--bot-cpus", type=Number(min=0.01), help="CPU cores that each bot may use (docker, swarm).")
 @click.option("--bot-memory", metavar="MIB", type=click.IntRange(min=16), help="Memory that each bot may use, in MiB.")
 @log_size_option
 @notify_option

@@ -14,7 +14,14 @@ from typing import TYPE_CHECKING
 import click
 
 from ape_silverback.cli.shared.bots import FILTERED_BY, SORTED_BY, filter_bots, show_bots
-from ape_silverback.cli.shared.options import cluster_options, connected, format_option, platform, wide_option
+from ape_silverback.cli.shared.options import (
+    Number,
+    cluster_options,
+    connected,
+    format_option,
+    platform,
+    wide_option,
+)
 from ape_silverback.cli.shared.output import age, captured, health_text, one_line, show
 from ape_silverback.cli.shared.terminal import echo, note, style
 from ape_silverback.concurrency import CONCURRENCY, map_threads
@@ -38,7 +45,7 @@ MANY_CLUSTERS = 4
 @click.option(
     "--interval",
     metavar="SECONDS",
-    type=click.FloatRange(min=0.1),
+    type=Number(min=0.1),
     default=2.0,
     show_default=True,
     help="Seconds between updates.",

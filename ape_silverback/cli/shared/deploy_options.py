@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ape_silverback.cli.shared.completion import complete_project_bots
-from ape_silverback.cli.shared.options import allow_commands_option, together
+from ape_silverback.cli.shared.options import Number, allow_commands_option, together
 from ape_silverback.concurrency import CONCURRENCY
 
 if TYPE_CHECKING:
@@ -65,14 +65,14 @@ apply_flags = together(
     click.option("--wait/--no-wait", default=True, show_default=True, help="Wait until bots run and are healthy."),
     click.option(
         "--timeout",
-        type=click.FloatRange(min=0, min_open=True),
+        type=Number(min=0, min_open=True),
         default=180.0,
         show_default=True,
         help="Seconds to wait for a bot to be running and healthy; one that still looks stopped gets 60 of them.",
     ),
     click.option(
         "--settle",
-        type=click.FloatRange(min=0),
+        type=Number(min=0),
         default=7.0,
         show_default=True,
         envvar="SILVERBACK_SETTLE",

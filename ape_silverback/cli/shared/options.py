@@ -21,6 +21,9 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 TEXT, JSON, YAML = "text", "json", "yaml"
 
+MOST = 1_000_000_000
+"""The largest number that an option takes."""
+
 
 def together(*options: Callable[[Any], Any]) -> Callable[[Function], Function]:
     """Return one decorator for several."""
@@ -115,6 +118,21 @@ def _iso(text: str) -> datetime:
         ValueError, OverflowError: it isn't a time.
     """
     return datetime.fromisoformat(re.sub(r"Z$", "+00:00", text)).astimezone()
+
+
+class Number(click.FloatRange):
+    """A number in a range, and one to reckon with: neither ``nan`` nor more seconds than a process can wait for."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Return the number.
+
+        Raises:
+            click.BadParameter: it isn't one, or out of range.
+        """
+        number: float = super().convert(value, param, ctx)
+        if not number <= MOST:
+            self.fail(f"{number:g} isn't a number up to {MOST:,}.", param, ctx)
+        return number
 
 
 class Span(click.ParamType):
