@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from email.utils import parsedate_to_datetime
@@ -366,7 +367,9 @@ def _clock(date: str | None) -> Iterator[Finding]:
 
 def _chain(choice: str, wanted: int | None, whose: str) -> Iterator[Finding]:
     """Ask the node of a network for its chain id, without starting one."""
-    from ape.exceptions import ApeException, ProviderNotFoundError
+    from ape.api import SubprocessProvider
+    from ape.exceptions import ApeException, ProviderError, ProviderNotFoundError
+    from ape.logging import LogLevel, logger
     from ape.utils.basemodel import ManagerAccessMixin
 
     from ape_silverback.apepay.rpc import HttpNode, RpcRequest, results_of
@@ -374,6 +377,11 @@ def _chain(choice: str, wanted: int | None, whose: str) -> Iterator[Finding]:
     cure = "set the URL of a node in ape-config.yaml, or the key that the provider needs in the environment"
     try:
         provider = ManagerAccessMixin.network_manager.get_provider_from_choice(choice)
+        if isinstance(provider, SubprocessProvider) and provider.network.is_local:
+            # Only when it connects it finds out where its node is, as from APE_FOUNDRY_HOST.
+            provider.allow_start = False
+            with suppress(ProviderError), logger.at_level(LogLevel.ERROR):
+                provider.connect()
         uri = getattr(provider, "http_uri", None)
         # A development chain has any chain id.
         expected = wanted or (None if provider.network.is_dev else provider.network.chain_id)

@@ -159,6 +159,13 @@ BROKEN: dict[Callable[[Patient], None], tuple[str, str, str]] = {
 }
 
 
+def test_a_node_is_looked_for_where_the_provider_finds_it(patient: Patient, anvil: str) -> None:
+    a_dead_node(patient)
+    patient.doctor(code=1)
+    result = run_ape(patient.home, patient.project, ["silverback", "doctor"], APE_FOUNDRY_HOST=anvil)
+    assert "ok       chain          ethereum:local:foundry (of watcher) is chain 1337" in result.stdout
+
+
 @pytest.mark.parametrize("broken", BROKEN, ids=lambda one: one.__name__)
 def test_what_is_broken_is_an_error_of_its_check_with_its_cure(
     broken: Callable[[Patient], None], patient: Patient
