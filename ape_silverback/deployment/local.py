@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import re
 import secrets
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from datetime import datetime, timezone
 from pathlib import Path
 
+from ape_silverback.config.private_keys import looks_like_private_key
 from ape_silverback.deployment.state import Code, LocalState
 from ape_silverback.exceptions import BuildError, FileError
 from ape_silverback.files import silverback_folder, write_private
@@ -23,8 +23,6 @@ from ape_silverback.project.imports import bot_code
 KEY_FILE = "fingerprint.key"
 CORE_ACCOUNTS = ("accounts", "test")
 """Plugins of Ape itself that have accounts."""
-
-_PRIVATE_KEY = re.compile(r"\s*(?:0x)?[0-9a-fA-F]{64}\s*")
 
 
 def read_local_state(
@@ -53,7 +51,7 @@ def read_local_state(
         empty=empty,
         code=_code_of(desired.bots) if runs_folder else {},
         digests={} if runs_folder else image_digests(bot.configuration.image for bot in desired.bots),
-        private_keys=frozenset(name for name, value in values.items() if _PRIVATE_KEY.fullmatch(value)),
+        private_keys=frozenset(name for name, value in values.items() if looks_like_private_key(value)),
         keyfiles=_keyfiles() if any(_is_own(bot.configuration.account) for bot in desired.bots) else {},
         missing_plugins=missing_plugins,
     )

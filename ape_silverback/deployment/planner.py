@@ -6,6 +6,7 @@ and what the cluster has. A bot is this project's when the record has its id; it
 
 from __future__ import annotations
 
+from ape_silverback.config.private_keys import refused_text
 from ape_silverback.deployment.creation import identify
 from ape_silverback.deployment.plan import (
     DEFAULT_PLAN_OPTIONS,
@@ -84,7 +85,7 @@ def make_plan(
         *shared_accounts(planned, live, local),
         *passing.problems,
         *find_missing(groups, inputs),
-        *(f"{text} (refused since the section is `strict:`)" for text in private_keys if desired.strict),
+        *(refused_text(text) for text in private_keys if desired.strict),
         *find_still_used(removals, matches, inputs),
     ]
     if problems:

@@ -63,13 +63,20 @@ def shared_accounts(bots: Iterable[PlannedBot], live: LiveState, local: LocalSta
         ]
         refused = [bot for bot in sharing if not bot.share_account]
         if refused and len(sharing) + len(others) > 1:
-            first = refused[0]
             names = [*(bot.name for bot in sharing), *(f"{name} (on the cluster)" for name in others)]
             yield (
-                f"{', '.join(names)}: they sign with one account, '{first.configuration.account}' "
-                f"({first.origins['account']}), on {':'.join(signer[1:])}, and would take each other's nonces; give "
-                f"each its own account, or set `share-account: true` for {', '.join(bot.name for bot in refused)}"
+                f"{', '.join(names)}: they sign with one account, {_named([*refused, *sharing])}, on "
+                f"{':'.join(signer[1:])}, and would take each other's nonces; give each its own account, or set "
+                f"`share-account: true` for {', '.join(bot.name for bot in refused)}"
             )
+
+
+def _named(bots: Iterable[DesiredBot]) -> str:
+    """Return an account as bots call it, each name with where it comes from."""
+    origins: dict[str, str] = {}
+    for bot in bots:
+        origins.setdefault(str(bot.configuration.account), str(bot.origins["account"]))
+    return " alias ".join(f"'{alias}' ({origin})" for alias, origin in origins.items())
 
 
 def accounts_of(bots: Iterable[DesiredBot], local: LocalState) -> set[str]:
@@ -160,7 +167,7 @@ def without_passphrase(
         hint = "add it" if variable.isidentifier() else "no variable can be called so, rename the account first"
         yield (
             f"{one.bot.name}: account '{account}' is a keyfile, and {variable} isn't in a variable group of the bot, "
-            f"which would wait for the passphrase for ever: {hint}"
+            f"so that it would wait for the passphrase forever: {hint}"
         )
 
 

@@ -108,9 +108,8 @@ def judge(
         reason = f"{did} for {_span(silence)}"
     elif signs.lag is not None and signs.lag > policy.lag:
         reason = f"{signs.lag} blocks behind"
-    return BotHealth(
-        healthy=reason is None, reason=reason, heartbeat=heartbeat, last_block=signs.processed, lag=signs.lag
-    )
+    lag = signs.lag if (now - signs.updated).total_seconds() <= policy.silent else None  # the chain has gone on since
+    return BotHealth(healthy=reason is None, reason=reason, heartbeat=heartbeat, last_block=signs.processed, lag=lag)
 
 
 def _signs_of_heartbeat(content: dict[str, Any] | None) -> Signs | None:

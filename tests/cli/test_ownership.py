@@ -429,8 +429,10 @@ def test_two_signers_of_one_account_are_refused_and_keys_are_warned_of_by_name(
     key = "0x" + "5a" * 32
     write(project, section + bots)
     refused = run("deploy", "--yes", SIGNER=key, code=1)
-    assert "alpha, beta: they sign with one account, 'me' (bots.alpha.account (ape-config.yaml:8))" in refused.stderr
-    assert "on ethereum:mainnet" in refused.stderr
+    assert (
+        "alpha, beta: they sign with one account, 'me' (bots.alpha.account (ape-config.yaml:8)) alias 'also_me' "
+        "(bots.beta.account (ape-config.yaml:8)), on ethereum:mainnet"
+    ) in refused.stderr
     assert not client.bots
     shared = bots.replace("me}", "me, share-account: true}")
     write(project, f"{section}  strict: true\n{shared}")

@@ -243,3 +243,20 @@ def test_remove_asks_and_no_is_no(run: Run, rpc: None, client: ClusterClient, at
 def test_groups_have_to_be_named(run: Run) -> None:
     assert "Pass the name of a variable group, or --all." in run("vars", "remove", code=2).stderr
     assert "no variable group 'rpc'; there is: none" in run("vars", "info", "rpc", code=1).stderr
+
+
+def test_a_value_that_looks_like_a_private_key_is_warned_of_by_name_and_refused_where_the_section_is_strict(
+    run: Run, client: ClusterClient, project: Path
+) -> None:
+    key = "0x" + "5a" * 32
+    made = run("vars", "new", "keys", "-e", f"SIGNER={key}", "-e", "DIGEST=5a5a")
+    changed = run("vars", "update", "keys", "-e", f"OTHER={key}")
+    for result, name in ((made, "SIGNER"), (changed, "OTHER")):
+        assert f"WARNING: the value of {name} in keys looks like a private key" in result.stderr
+        assert "DIGEST" not in result.stderr
+    (project / "ape-config.yaml").write_text("silverback:\n  strict: true\n")
+    refused = run("vars", "new", "more", "-e", f"SIGNER={key}", code=1)
+    assert "Error: the value of SIGNER in more looks like a private key" in refused.stderr
+    assert set(client.variable_groups) == {"keys"}
+    for result in (made, changed, refused):
+        assert "5a5a" not in result.stdout + result.stderr

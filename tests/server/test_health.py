@@ -59,6 +59,13 @@ def test_a_bot_that_falls_behind_is_unhealthy_though_it_handles_blocks() -> None
     )
 
 
+def test_how_far_behind_a_bot_is_that_has_gone_silent_isnt_known() -> None:
+    silent = judge(POLICY, Signs(at(690), blocks=True, processed=7, progress_at=at(690), lag=0), START, at(1000))
+    assert (silent.reason, silent.last_block, silent.lag) == ("showed no sign of work for 5 min", 7, None)
+    stuck = judge(POLICY, Signs(at(1000), blocks=True, processed=7, progress_at=at(690), lag=31), START, at(1000))
+    assert (stuck.reason, stuck.lag) == ("handled no block for 5 min", 31)
+
+
 def test_signs_of_a_former_run_or_of_nonsense_count_for_nothing(tmp_path: Path) -> None:
     beat = {"updated": at(0).isoformat(), "blocks": True, "processed": 5, "processed_at": None, "head": 9, "first": 3}
     (tmp_path / HEARTBEAT).write_text(json.dumps(beat))

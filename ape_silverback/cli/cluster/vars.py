@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import click
 
@@ -22,8 +23,9 @@ from ape_silverback.cli.shared.options import (
 )
 from ape_silverback.cli.shared.output import age, show, show_facts, show_table, time_text
 from ape_silverback.cli.shared.selection import choose_one, remove_chosen, show_results
-from ape_silverback.cli.shared.terminal import echo, note
+from ape_silverback.cli.shared.terminal import echo, note, warn
 from ape_silverback.config.env_file import NAME, Commands, read_env_file
+from ape_silverback.config.private_keys import looks_like_private_key, private_key_text, refused_text
 
 HERE = "ape_silverback.cli.cluster.vars"
 
@@ -150,6 +152,7 @@ def new(
     values = _read(variables, env_files, commands)
     if not values:
         raise click.UsageError("Pass at least one variable with -e or --env-file.")
+    _check_private_keys(name, values)
     with connected_for_writing(profile, cluster, no_verify) as connection:
         group = connection.client.new_variable_group(name, values, connection.client.new_id())
     show(GroupDocument.of(group).data(), format_, lambda: echo(f"{group.name}: created"))
@@ -187,6 +190,7 @@ def update(
     values = _read(variables, env_files, commands)
     if both := sorted(set(values) & set(deleted)):
         raise click.UsageError(f"-e and -d name the same variable: {', '.join(both)}.")
+    _check_private_keys(name, values)
     with connected_for_writing(profile, cluster, no_verify) as connection:
         group = choose_one("variable group", connection.client.variable_groups, name)
         if unknown := [one for one in deleted if one not in group.variables]:
@@ -235,6 +239,21 @@ def remove(
         known = connection.client.variable_groups
         results = remove_chosen("variable group", known, names, every, place=connection.label, yes=yes)
     show_results(results, format_)
+
+
+def _check_private_keys(group: str, values: Mapping[str, str]) -> None:
+    """Warn of values that look like private keys, by the names of their variables.
+
+    Raises:
+        click.ClickException: there is one, and the section is strict.
+    """
+    from ape_silverback.config.reader import read_section
+
+    texts = [private_key_text(name, group) for name, value in values.items() if looks_like_private_key(value)]
+    if texts and read_section(Path.cwd()).section.strict:
+        raise click.ClickException(refused_text(texts[0]))
+    for text in texts:
+        warn(text)
 
 
 def _read(variables: Sequence[str], env_files: Sequence[str], commands: Commands | None) -> dict[str, str]:

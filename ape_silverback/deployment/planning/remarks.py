@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+from ape_silverback.config.private_keys import private_key_text
 from ape_silverback.deployment.plan import Action, CreateGroup, KeepBot, RestartBot, StartBot, UpdateBot, UpdateGroup
 from ape_silverback.deployment.planning.groups import is_comparable, sent_variables, shared_variables
 from ape_silverback.deployment.planning.inputs import Inputs, Match
@@ -107,10 +108,7 @@ def find_private_keys(groups: Iterable[CreateGroup | UpdateGroup], inputs: Input
     for action in groups:
         for name in sent_variables(action):
             if name in inputs.local.private_keys:
-                yield (
-                    f"the value of {name} in {action.name} looks like a private key, which every bot with this group "
-                    "can read: let the bot sign with an `account:` instead"
-                )
+                yield private_key_text(name, action.name)
 
 
 def _target(name: str | None) -> str:
