@@ -8,7 +8,6 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
-from uuid import UUID
 
 from ape_silverback.cluster.types import BotConfiguration
 from ape_silverback.deployment.apply import DEFAULT_APPLY_OPTIONS, ApplyOptions, apply_plan
@@ -17,15 +16,7 @@ from ape_silverback.deployment.events import Event
 from ape_silverback.deployment.history import Records
 from ape_silverback.deployment.lines import ClusterLines
 from ape_silverback.deployment.observed import read_live_state
-from ape_silverback.deployment.plan import (
-    DEFAULT_PLAN_OPTIONS,
-    KeepBot,
-    Plan,
-    PlanOptions,
-    RestartBot,
-    StartBot,
-    UpdateBot,
-)
+from ape_silverback.deployment.plan import DEFAULT_PLAN_OPTIONS, Plan, PlanOptions, UpdateBot
 from ape_silverback.deployment.planner import make_plan
 from ape_silverback.deployment.planning.outcome import fingerprints_after
 from ape_silverback.deployment.planning.scope import fingerprint
@@ -106,18 +97,7 @@ class Deployer:
         names = {name for bot in desired.bots for name in (bot.name, bot.family, *bot.renamed_from) if name}
         accounts = {bot.configuration.account for bot in desired.bots if bot.configuration.account}
         live = self._live_state(names | {bot.name for bot in recorded.bots}, accounts | local.keyfiles.keys())
-        plan = make_plan(replace(desired, identity=self.identity), live, recorded, local, plan_options)
-        return plan.model_copy(update={"owners": self._owners(plan, live)})
-
-    def _owners(self, plan: Plan, live: LiveState) -> dict[str, str]:
-        """Return the projects that the bots belong to which a plan changes, and which this one didn't deploy."""
-        strange = {live.bots[name].id: name for name in plan.strangers if name in live.bots}
-        strange |= {one.id: one.name for one in plan.of(UpdateBot, RestartBot, StartBot, KeepBot) if one.adopts}
-        if not strange or "deployment-owners" not in self.client.extensions:
-            return {}
-        owners = self.client.get_as(dict[UUID, list[str]], "/deployments/owners")
-        others = {name: [one for one in owners.get(bot, ()) if one != self.identity] for bot, name in strange.items()}
-        return {name: ", ".join(projects) for name, projects in others.items() if projects}
+        return make_plan(replace(desired, identity=self.identity), live, recorded, local, plan_options)
 
     def check(self, plan: Plan) -> None:
         """Check that a plan which was made earlier is still right.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
+from uuid import UUID
 
 from ape_silverback.cluster.states import read_states
 from ape_silverback.cluster.types import ResourceStatus
@@ -37,6 +38,7 @@ def read_live_state(
         groups = pool.submit(lambda: client.variable_groups)
         credentials = pool.submit(lambda: client.credentials)
         configuration = pool.submit(lambda: client.configuration)
+        claims = pool.submit(_read_claims, client)
         states = read_states(client, ask=lambda bot: bot.name in wanted or bot.account in signing)
         paid = configuration.result()
         names_by_id = {credential.id: name for name, credential in credentials.result().items()}
@@ -52,7 +54,15 @@ def read_live_state(
             limit=paid.bots if paid else None,
             extensions=client.extensions,
             network_limit=paid.networks if paid else None,
+            claims=claims.result(),
         )
+
+
+def _read_claims(client: ClusterClient) -> dict[UUID, dict[str, int]]:
+    """Return which projects have each bot and variable group, where the cluster keeps their records."""
+    if "deployment-claims" not in client.extensions:
+        return {}
+    return client.get_as(dict[UUID, dict[str, int]], "/deployments/claims")
 
 
 def _by_name(bots: Iterable[LiveBot]) -> dict[str, LiveBot]:

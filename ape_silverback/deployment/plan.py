@@ -6,6 +6,7 @@ it.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Any, Literal, TypeVar, overload
@@ -324,7 +325,10 @@ class Plan(Frozen):
     """Bots and groups that it would change, and that this project didn't deploy."""
 
     owners: dict[str, str] = Field(default_factory=dict)
-    """Bot that this project didn't deploy → the project that did, where the cluster keeps records of both."""
+    """Bot or group that this project hasn't → the project that has it, where the cluster keeps records of both."""
+
+    taken_over: dict[str, str] = Field(default_factory=dict)
+    """Bot or group that this project deployed before → the project that took it over since; as for ``owners``."""
 
     bots: tuple[RecordedBot, ...] = ()
     """The project's bots on the cluster after it, of all targets."""
@@ -432,14 +436,27 @@ class Plan(Frozen):
             for action in self.of(RemoveBot)
             if action.protected
         ]
-        if self.strangers:
-            names, them = ", ".join(self.strangers), "it" if len(self.strangers) == 1 else "them"
-            owners = [f"{name} belongs to {self.owners[name]}" for name in self.strangers if name in self.owners]
-            lines.append(
-                f"{names}: on the cluster, but not deployed by this project ({self.identity or self.project}); "
-                f"{''.join(f'{owner}; ' for owner in owners)}pass --adopt to take {them} over, or choose other names"
+        return (*lines, *self._refused_strangers())
+
+    def _refused_strangers(self) -> Iterator[str]:
+        """Return why what isn't this project's isn't changed."""
+        project = self.identity or self.project
+        if strange := [name for name in self.strangers if name not in self.taken_over]:
+            owners = "".join(f"{name} belongs to {self.owners[name]}; " for name in strange if name in self.owners)
+            yield (
+                f"{', '.join(strange)}: on the cluster, but not deployed by this project ({project}); {owners}pass "
+                f"--adopt to take {_them(strange)} over, or choose other names"
             )
-        return tuple(lines)
+        for owner in dict.fromkeys(self.taken_over.values()):
+            if taken := [name for name in self.strangers if self.taken_over.get(name) == owner]:
+                yield (
+                    f"{', '.join(taken)}: taken over by {owner} since this project ({project}) deployed "
+                    f"{_them(taken)}; pass --adopt to take {_them(taken)} back, or choose other names"
+                )
+
+
+def _them(names: Sequence[str]) -> str:
+    return "it" if len(names) == 1 else "them"
 
 
 def field_of(configuration: BotConfiguration, name: str, field: str) -> Value:

@@ -30,10 +30,17 @@ from ape_silverback.deployment.planning.differences import find_drift, is_owed
 from ape_silverback.deployment.planning.groups import plan_group
 from ape_silverback.deployment.planning.inputs import Inputs, match_bot
 from ape_silverback.deployment.planning.outcome import bots_after, groups_after
-from ape_silverback.deployment.planning.problems import find_conflicts, find_missing, find_still_used, find_strangers
+from ape_silverback.deployment.planning.problems import (
+    find_conflicts,
+    find_missing,
+    find_owners,
+    find_still_used,
+    find_strangers,
+)
 from ape_silverback.deployment.planning.remarks import find_private_keys, find_unknown, find_warnings
 from ape_silverback.deployment.planning.removals import find_orphans, plan_removals
 from ape_silverback.deployment.planning.scope import fingerprint, scope_of
+from ape_silverback.deployment.planning.takeovers import without_taken
 from ape_silverback.deployment.planning.usage import usage_after
 from ape_silverback.deployment.signers import (
     PlannedBot,
@@ -69,7 +76,8 @@ def make_plan(
             value that is missing, a name that is taken, a group that is still used.
     """
     desired = without_unknown_policies(desired, live.extensions)
-    inputs = Inputs(desired, live, identify(recorded, live), local, plan_options)
+    still_ours, taken_over = without_taken(identify(recorded, live), live, desired.identity)
+    inputs = Inputs(desired, live, still_ours, local, plan_options, taken_over)
     matches = [match_bot(bot, inputs) for bot in desired.bots]
     groups = [action for group in desired.groups if (action := plan_group(group, inputs))]
     touched = {action.name for action in groups if isinstance(action, UpdateGroup)}
@@ -92,6 +100,7 @@ def make_plan(
         raise DeployError("\n".join(problems))
     actions: tuple[Action, ...] = (*groups, *(action for _, action in bots if action is not None), *others, *removals)
     scope = scope_of(matches, others, inputs)
+    strangers = tuple(find_strangers(bots, groups, inputs))
     removed = {action.id for action in removals if isinstance(action, RemoveBot)}
     return Plan(
         project=desired.project,
@@ -106,13 +115,15 @@ def make_plan(
         unknown=tuple(find_unknown(matches, groups, inputs)),
         pending=tuple(find_pending(touched, inputs)),
         warnings=(
-            *find_warnings(matches, actions, inputs),
+            *find_warnings(matches, actions, strangers, inputs),
             *private_keys,
             *without_passphrase(planned, desired, live, local),
             *without_plugin(planned, local),
         ),
         usage=usage_after(live, actions),
-        strangers=tuple(find_strangers(bots, groups, inputs)),
+        strangers=strangers,
+        owners=find_owners(actions, strangers, inputs),
+        taken_over=taken_over,
         bots=tuple(bots_after(bots, removed, inputs)),
         leaving=tuple(bot for bot in inputs.recorded.bots if bot.id in removed),
         origins={bot.name: origins_of(bot) for bot in desired.bots},

@@ -75,6 +75,8 @@ class LiveState:
         limit: most bots that are paid for; None when the cluster doesn't report it.
         extensions: what it offers beyond the API that every cluster has.
         network_limit: likewise for the networks that they use.
+        claims: id of a bot or a variable group → project that has it in its record → number of the claim, where the
+            cluster keeps the records of all projects. The project that took it over last has the highest one.
     """
 
     cluster: str
@@ -85,6 +87,7 @@ class LiveState:
     network_limit: int | None = None
     identity: str = ""
     extensions: frozenset[str] = frozenset()
+    claims: Mapping[UUID, Mapping[str, int]] = field(default_factory=dict)
 
     @cached_property
     def by_id(self) -> Mapping[UUID, LiveBot]:
@@ -137,6 +140,9 @@ class RecordedBot(Frozen):
     digest: str | None = None
     """Digest of the image that it was started with, where an engine or the reference has it."""
 
+    claim: int = 0
+    """Number of the claim with which this project took it over; 0 for one that it made. A later one is higher."""
+
     confirmed: bool = True
     """False for a bot of an older record, in which projects go by the folder's name: it is never removed."""
 
@@ -165,6 +171,9 @@ class RecordedGroup(Frozen):
 
     fingerprints: dict[str, str] = Field(default_factory=dict)
     """Variable → keyed fingerprint of the value that was sent."""
+
+    claim: int = 0
+    """As for ``RecordedBot``."""
 
     confirmed: bool = True
     """As for ``RecordedBot``."""

@@ -194,12 +194,13 @@ def test_many_bots_take_a_request_each_and_a_few_more_and_the_second_time_only_a
         "GET /vars": 1,
         "GET /credentials": 1,
         "GET /deployments": 1,
+        "GET /deployments/claims": 1,
         "POST /deployments": 2,
     }
     served.requests.clear()
     run("deploy", "--yes")
     counts = Counter(served.requests)
-    assert counts.pop("GET /deployments") == 1  # only a cluster that keeps the record has it
+    assert [counts.pop(f"GET /deployments{more}") for more in ("", "/claims")] == [1, 1]  # of a cluster with records
     assert counts.total() <= 6
     assert all(request.startswith("GET ") for request in served.requests)
 

@@ -166,11 +166,57 @@ def test_the_project_that_a_bot_belongs_to_is_named(
     taken = run_other("deploy", "--tag", "2", "--adopt", "--yes")
     assert f"taken over from file://{project}" in taken.stdout
     assert "bot alpha is this project's as soon as the deployment begins, even if that fails" in taken.stderr
-    for bots in ([{"id": "nonsense"}, {}, 3], "nothing", None):  # a record is its client's text
-        client.call("POST", "/deployments", params={"project": "odd", "after": 0}, json={"bots": bots})
-        assert len(client.get_as(dict[str, list[str]], "/deployments/owners")[str(client.bots["alpha"].id)]) == 2
+    alpha = str(client.bots["alpha"].id)
+    odd = ([{"id": "nonsense"}, {}, 3, {"id": alpha, "claim": "9"}], "nothing", None, [{"id": alpha, "claim": 2**60}])
+    for bots in odd:  # a record is its client's text
+        line = {"bots": bots, "groups": {"one": bots, "two": 2}}
+        client.call("POST", "/deployments", params={"project": "odd", "after": 0}, json=line)
+        claims = client.get_as(dict[str, dict[str, int]], "/deployments/claims")[alpha]
+        assert {one: claim for one, claim in claims.items() if claim} == {f"file://{tmp_path / 'other'}": 1}
         with served.store.transaction() as db:
             db.execute("DELETE FROM deployments WHERE project = 'odd'")
+
+
+@ours
+def test_a_project_is_told_what_another_one_took_over_and_leaves_it_alone(
+    run: Run, client: ClusterClient, project: Path, home: Path, served: Cluster, tmp_path: Path
+) -> None:
+    from tests.cli.conftest import runner
+
+    other = tmp_path / "other"
+    other.mkdir()
+    group = "  environment: [g]\n  variables: {g: [V1]}\n"
+    write(project, f"{BASE}{group}  bots: {{alpha: {{}}, beta: {{}}}}\n")
+    write(other, f"{BASE}{group.replace('[V1]', '[V1, V2]')}  bots: {{alpha: {{}}}}\n")
+    run_other = runner(home, other, **served.environment)
+    run("deploy", "--yes", V1="1")
+    run("plan", "--out", str(tmp_path / "before.json"))
+    run_other("deploy", "--tag", "2", "--adopt", "--yes", V1="1", V2="2")
+
+    said = f"alpha, variable group g: taken over by file://{other} since this project (file://{project}) deployed them"
+    planned = run("plan", V1="1")
+    assert f"`deploy` refuses this plan: {said}; pass --adopt to take them back" in planned.stderr
+    assert "changed on the cluster since the last deployment" not in planned.stdout
+    assert said in run("deploy", "--yes", V1="1", code=1).stderr
+    assert (
+        "has changed since the plan was made" in run("deploy", "--plan", str(tmp_path / "before.json"), code=1).stderr
+    )
+    as_data = json.loads(run("plan", "--format", "json", V1="1").stdout)
+    assert as_data["taken_over"] == dict.fromkeys(("alpha", "variable group g"), f"file://{other}")
+    assert "No drift" in run("plan", "--drift-only", V1="1").stdout
+
+    write(project, f"{BASE}  bots: {{beta: {{}}}}\n")
+    pruned = run("deploy", "--prune", "--yes")
+    assert f"alpha, variable group g: taken over by file://{other} since this project deployed them" in pruned.stderr
+    assert names(client) == {"alpha", "beta"}
+    assert client.bots["alpha"].image.endswith(":2")
+    assert "taken over" not in run("plan").stderr, "it is said until the next deployment"
+
+    write(project, f"{BASE}{group}  bots: {{alpha: {{}}, beta: {{}}}}\n")
+    assert f"taken over from file://{other}" in run("deploy", "--adopt", "--yes", V1="1").stdout
+    back = run_other("deploy", "--adopt", "--yes", V1="1", V2="2").stdout
+    assert f"taken back from file://{project}" in back
+    assert "taken over by" in run("plan", V1="1").stderr
 
 
 def test_what_is_left_over_is_said_in_every_plan_and_counts(run: Run, client: ClusterClient, project: Path) -> None:

@@ -26,6 +26,9 @@ MOST = {
 }
 """Most requests of each command, once the bots are deployed."""
 
+EACH = {("bots", "errors"): 3}
+"""Likewise, beside one for each bot: what no cluster tells of several at once."""
+
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
@@ -60,3 +63,7 @@ def test_a_bot_takes_a_request_to_create_and_everything_else_takes_a_few_however
             sep=", ",
         )
         assert all(totals[command] <= MOST[command] for command in MOST), totals
+        for command, most in EACH.items():
+            counts = count(*command)
+            print(" ".join(command), counts.total())
+            assert number <= counts.total() <= number + most, counts

@@ -2,12 +2,12 @@
 
 A model of a cluster is deployed to again and again, with deployments that are cut off anywhere, and with another hand
 that changes, renames, stops, removes and creates bots in between. What is recorded is read and written by the history
-itself. The cluster lets its clients choose ids, or it doesn't.
+itself. The cluster may let its clients choose ids, and keep the records of both projects as well.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -15,7 +15,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 from uuid import UUID, uuid5
 
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
 
 from ape_silverback.cluster.types import BotConfiguration, ResourceStatus
@@ -59,13 +59,17 @@ class World:
 
     Attributes:
         chooses: whether clients choose ids.
+        claims: id of a bot or a group → project → number of its claim, on a cluster that keeps records.
         owners: id of each bot and group → the projects that created it or took it over.
         runs: id of each running bot → what its process was started with.
         versions: name of each group → how often it changed.
         forgotten: bots whose owed restart was recorded in a history that was lost.
+        holders: id of each bot and group → the project that created it or took it over last.
     """
 
     chooses: bool
+    claims: dict[UUID, dict[str, int]] = field(default_factory=dict)
+    holders: dict[UUID, str | None] = field(default_factory=dict)
     bots: dict[UUID, LiveBot] = field(default_factory=dict)
     groups: dict[str, LiveGroup] = field(default_factory=dict)
     owners: dict[UUID, set[str | None]] = field(default_factory=dict)
@@ -79,7 +83,7 @@ class World:
     @property
     def state(self) -> LiveState:
         bots, extensions = {one.name: one for one in self.bots.values()}, {"chosen-ids"} if self.chooses else set()
-        return LiveState("test", bots, dict(self.groups), extensions=frozenset(extensions))
+        return LiveState("test", bots, dict(self.groups), extensions=frozenset(extensions), claims=self.claims)
 
     def new_id(self) -> UUID:
         self.made += 1
@@ -94,7 +98,7 @@ class World:
         assert name not in self.state.bots
         assert chosen not in self.owners
         identity = chosen or self.new_id()
-        self.owners[identity] = {owner}
+        self.owners[identity], self.holders[identity] = {owner}, owner
         self.start(LiveBot(identity, name, ResourceStatus.RUNNING, configuration, created=self.time))
         return identity
 
@@ -104,7 +108,7 @@ class World:
 
     def create_group(self, name: str, variables: Iterable[str], owner: str | None, chosen: UUID | None = None) -> UUID:
         identity = chosen or self.new_id()
-        self.owners[identity] = {owner}
+        self.owners[identity], self.holders[identity] = {owner}, owner
         if not self.chooses:  # one that is made again under its name is that of those who knew it
             for old, owners in self.owners.items():
                 if self.names.get(old) == name:
@@ -174,6 +178,7 @@ def carry_out(world: World, plan: Plan, records: Records, step: Deploys) -> bool
     for action in plan.actions:
         if getattr(action, "adopts", False):  # from now on, also when this deployment is cut off before it acts
             world.owners[action.id].add(step.project)
+            world.holders[action.id] = step.project
     for number, action in enumerate(plan.actions):
         if step.cut == number and not step.begins:
             return False
@@ -282,6 +287,12 @@ steps = st.lists(
 )
 
 
+def deploys(project: str, **plan_options: bool) -> Deploys:
+    """Return a deployment of one bot that isn't cut off."""
+    wanted = desired(bot("a", environment=("rpc",)), groups={"rpc": ("X",)})
+    return Deploys(project, None, wanted, PlanOptions(**plan_options), False, None, True, True)
+
+
 def meddle(world: World, step: Meddles) -> None:
     """Let somebody else do something on the cluster."""
     configuration = bot("x", **step.configuration).configuration
@@ -329,6 +340,8 @@ def narrowed(step: Deploys) -> DesiredState:
 def check_safe(world: World, plan: Plan, step: Deploys, wanted: DesiredState, known: RecordedState) -> None:
     """Check that a plan touches only what is the project's, and makes no second copy of a bot."""
     mine = {identity for identity, owners in world.owners.items() if step.project in owners}
+    if world.claims:
+        mine = {identity for identity in mine if world.holders[identity] == step.project}
     adopted = {action.id for action in plan.of(UpdateBot, RestartBot, StartBot) if action.adopts}
     assert adopted == set() or step.options.adopt
     assert touched_ids(plan) - adopted <= mine, "a plan touches what isn't the project's"
@@ -379,11 +392,12 @@ def check_reached(world: World, plan: Plan, step: Deploys, wanted: DesiredState)
     phases=[Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink],
     report_multiple_bugs=False,
 )
-@given(steps, st.booleans())
+@given(steps, st.sampled_from(["any", "chooses ids", "keeps records"]))
+@example([deploys("one"), deploys("two", adopt=True, force=True), deploys("one", force=True)], "keeps records")
 def test_any_sequence_of_deployments_touches_only_what_is_owned_and_loses_no_restart(
-    all_steps: list[Any], chooses: bool
+    all_steps: list[Any], kind: str
 ) -> None:
-    world = World(chooses)
+    world, keeps = World(chooses=kind != "any"), kind == "keeps records"
     with TemporaryDirectory() as folder:
         records = {name: Records(Path(folder, name)) for name in ("one", "two")}
         for number, step in enumerate(all_steps):
@@ -391,16 +405,29 @@ def test_any_sequence_of_deployments_touches_only_what_is_owned_and_loses_no_res
             match step:
                 case Meddles():
                     meddle(world, step)
-                case Forgets():
+                case Forgets() if not keeps:
                     world.forgotten |= set(records[step.project].known().pending_restarts)
                     records[step.project] = Records(Path(folder, f"{step.project} {number}"))
                 case Deploys():
                     deploy(world, records[step.project], step)
+                    if keeps:
+                        world.claims = claims_of(records)
+
+
+def claims_of(records: Mapping[str, Records]) -> dict[UUID, dict[str, int]]:
+    """Return which project has what, as a cluster that keeps their records tells it."""
+    claims: dict[UUID, dict[str, int]] = {}
+    for project, kept in records.items():
+        for last in kept.history()[-1:]:
+            for thing in (*last.bots, *last.groups.values()):
+                if thing.id is not None:
+                    claims.setdefault(thing.id, {})[project] = thing.claim
+    return claims
 
 
 def deploy(world: World, records: Records, step: Deploys) -> None:
     """Deploy, and check that the plan is safe, and that the cluster is as it should be once it is carried out."""
-    wanted, known = narrowed(step), records.known()
+    wanted, known = replace(narrowed(step), identity=step.project), records.known()
     try:
         plan = make_plan(wanted, world.state, known, VALUES, step.options)
     except DeployError:

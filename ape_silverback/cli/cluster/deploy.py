@@ -158,7 +158,7 @@ def _adopting(session: DeploySession, desired: DesiredState, plan: Plan, plan_op
         return plan
     them = "it" if len(plan.strangers) == 1 else "them"
     names = [f"{name} ({plan.owners[name]})" if name in plan.owners else name for name in plan.strangers]
-    confirm(f"{', '.join(names)}: on {plan.cluster}, not deployed by this project. Take {them} over?", yes)
+    confirm(f"{', '.join(names)}: on {plan.cluster}, but not this project's. Take {them} over?", yes)
     return session.plan(desired, replace(plan_options, adopt=True))
 
 

@@ -147,8 +147,10 @@ def _lines(action: Action, plan: Plan) -> list[str]:
     sign, what, colour = SIGNS[action.kind]
     details = _details(action, plan.restores)
     if getattr(action, "adopts", False):
-        owner = plan.owners.get(action.name)
-        details.append(f"taken over from {owner}" if owner else "taken over: this project didn't deploy it")
+        label = f"variable group {action.name}" if action.kind == "update-group" else action.name
+        owner = plan.owners.get(label)
+        what = "taken back" if label in plan.taken_over else "taken over"
+        details.append(f"{what} from {owner}" if owner else f"{what}: this project didn't deploy it")
     return [style(f"{sign} {what} {action.name}{_remark(action)}", fg=colour), *(f"      {line}" for line in details)]
 
 

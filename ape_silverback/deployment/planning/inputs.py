@@ -5,7 +5,8 @@ A bot is this project's when the record has its id; its name proves nothing.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from itertools import chain
 
 from ape_silverback.deployment.plan import PlanOptions
@@ -34,13 +35,19 @@ class Match:
 
 @dataclass(frozen=True)
 class Inputs:
-    """What a plan is made of."""
+    """What a plan is made of.
+
+    Attributes:
+        recorded: without what another project took over since.
+        taken_over: that, by its name on the cluster → the project that took it over.
+    """
 
     desired: DesiredState
     live: LiveState
     recorded: RecordedState
     local: LocalState
     options: PlanOptions
+    taken_over: Mapping[str, str] = field(default_factory=dict)
 
     def in_scope(self, bot: RecordedBot) -> bool:
         """Whether a recorded bot belongs to the target that is deployed."""

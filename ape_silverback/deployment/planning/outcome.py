@@ -9,6 +9,7 @@ from ape_silverback.deployment.plan import BotAction, CreateGroup, KeepBot, Plan
 from ape_silverback.deployment.planning.differences import code_changed
 from ape_silverback.deployment.planning.groups import sent_variables, shared_variables
 from ape_silverback.deployment.planning.inputs import Inputs, Match
+from ape_silverback.deployment.planning.takeovers import next_claim
 from ape_silverback.deployment.state import RecordedBot, RecordedGroup
 
 
@@ -51,6 +52,7 @@ def _after(match: Match, action: BotAction, inputs: Inputs) -> RecordedBot:
         protect=bot.protect,
         share_account=bot.share_account,
         family=bot.family,
+        claim=recorded.claim if recorded else next_claim(live.id, inputs.live) if live else 0,
         code=code.digest if code and fresh_code else recorded.code if recorded else None,
         digest=digest if starts or not recorded else recorded.digest,
     )
@@ -71,6 +73,7 @@ def groups_after(actions: Iterable[CreateGroup | UpdateGroup], inputs: Inputs) -
             variables=(*group.variables, *sorted(shared)),
             id=_group_id(group.name, before, inputs),
             targets=tuple(targets),
+            claim=before.claim if before else _group_claim(group.name, inputs),
             fingerprints={name: value for name, value in kept.items() if name in group.variables},
         )
     return after
@@ -82,6 +85,12 @@ def _group_id(name: str, before: RecordedGroup | None, inputs: Inputs) -> UUID |
     if live is None or "chosen-ids" not in inputs.live.extensions:
         return before.id if before else None
     return live.id
+
+
+def _group_claim(name: str, inputs: Inputs) -> int:
+    """Return the number of the claim on a group that is created or taken over."""
+    live = inputs.live.groups.get(name)
+    return next_claim(live.id, inputs.live) if live is not None else 0
 
 
 def fingerprints_after(plan: Plan, values: Mapping[str, str]) -> dict[str, RecordedGroup]:

@@ -4,8 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from ape_silverback.deployment.plan import BotAction, CreateGroup, KeepBot, RemoveBot, RemoveGroup, UpdateGroup
+from ape_silverback.deployment.plan import (
+    Action,
+    BotAction,
+    CreateGroup,
+    KeepBot,
+    RemoveBot,
+    RemoveGroup,
+    RestartBot,
+    StartBot,
+    UpdateBot,
+    UpdateGroup,
+)
 from ape_silverback.deployment.planning.inputs import Inputs, Match
+from ape_silverback.deployment.planning.takeovers import group_label, owner_of
 from ape_silverback.deployment.signers import variables_of
 
 
@@ -97,4 +109,18 @@ def find_strangers(
             yield match.live.name if match.live else match.bot.name
     for group in groups:
         if isinstance(group, UpdateGroup) and not group.adopts and group.name not in inputs.recorded.groups:
-            yield f"variable group {group.name}"
+            yield group_label(group.name)
+
+
+def find_owners(actions: Iterable[Action], strangers: Iterable[str], inputs: Inputs) -> dict[str, str]:
+    """Return the projects that have what a plan changes or takes over, and this project hasn't."""
+    live = inputs.live
+    ids = {name: live.bots[name].id for name in strangers if name in live.bots}
+    ids |= {group_label(name): group.id for name, group in live.groups.items() if group_label(name) in set(strangers)}
+    for action in actions:
+        if isinstance(action, UpdateGroup) and action.adopts:
+            ids[group_label(action.name)] = action.id
+        elif isinstance(action, UpdateBot | RestartBot | StartBot | KeepBot) and action.adopts:
+            ids[action.name] = action.id
+    found = {label: owner_of(identity, live, inputs.desired.identity) for label, identity in ids.items()}
+    return {label: owner for label, owner in found.items() if owner is not None}

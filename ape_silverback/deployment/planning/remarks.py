@@ -60,7 +60,9 @@ def _runs_folder(bot: DesiredBot) -> bool:
     return bot.configuration.image.startswith("project:")
 
 
-def find_warnings(matches: Iterable[Match], actions: Iterable[Action], inputs: Inputs) -> Iterator[str]:
+def find_warnings(
+    matches: Iterable[Match], actions: Iterable[Action], strangers: Iterable[str], inputs: Inputs
+) -> Iterator[str]:
     """Name what is worth knowing but stops nothing."""
     live, recorded = inputs.live, inputs.recorded
     actions = list(actions)
@@ -77,6 +79,7 @@ def find_warnings(matches: Iterable[Match], actions: Iterable[Action], inputs: I
             f"{', '.join(adopted)} {be} this project's as soon as the deployment begins, even if that fails: a later "
             "`--prune` may remove what the project no longer has"
         )
+    yield from find_taken_over(inputs, strangers)
     if recorded.last == 0 and (live.bots or inputs.options.prune):
         yield (
             f"nothing is recorded here of earlier deployments of this project to {live.cluster}: bots that it deployed "
@@ -101,6 +104,20 @@ def find_warnings(matches: Iterable[Match], actions: Iterable[Action], inputs: I
         kept = shared_variables(group.name, inputs).difference(group.variables) if there else set()
         if there and (kept := kept & there.variables):
             yield f"variable group {group.name} keeps {', '.join(sorted(kept))}, since other bots use it"
+
+
+def find_taken_over(inputs: Inputs, strangers: Iterable[str]) -> Iterator[str]:
+    """Name what this project deployed and another one took over since, where that doesn't stop the plan."""
+    if inputs.options.adopt:
+        return
+    left = {label: owner for label, owner in inputs.taken_over.items() if label not in set(strangers)}
+    for owner in dict.fromkeys(left.values()):
+        labels = [label for label, other in left.items() if other == owner]
+        it, is_gone = ("it", "it is") if len(labels) == 1 else ("them", "they are")
+        yield (
+            f"{', '.join(labels)}: taken over by {owner} since this project deployed {it}; {is_gone} no longer this "
+            "project's"
+        )
 
 
 def find_private_keys(groups: Iterable[CreateGroup | UpdateGroup], inputs: Inputs) -> Iterator[str]:

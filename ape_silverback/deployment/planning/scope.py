@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from ape_silverback.cluster.types import ResourceStatus
 from ape_silverback.deployment.plan import KeepBot, PlanScope, RestartBot
 from ape_silverback.deployment.planning.inputs import Inputs, Match
+from ape_silverback.deployment.planning.takeovers import next_claim
 from ape_silverback.deployment.signers import accounts_of
 from ape_silverback.deployment.state import LiveState
 
@@ -41,6 +42,7 @@ def fingerprint(live: LiveState, looked_at: PlanScope, last: int = 0) -> str:
         [[str(group.id), group.name, sorted(group.variables)] for group in groups],
         [[name, name in live.credentials] for name in looked_at.credentials],
         last,
+        [*(next_claim(bot.id, live) for bot in bots), *(next_claim(group.id, live) for group in groups)],
     ]
     if looked_at.accounts:  # a bot that came since, and that may sign with one of them
         signing = [bot for bot in live.bots.values() if bot.configuration.account in looked_at.accounts]

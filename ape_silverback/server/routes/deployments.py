@@ -6,6 +6,7 @@ To the server a record is text: what is in it is the client's business. Each pro
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from contextlib import suppress
 from typing import Annotated, Any
 from uuid import UUID
@@ -16,10 +17,13 @@ from pydantic import BaseModel
 from ape_silverback.server.routes import TheStore
 from ape_silverback.server.store import Store
 
-EXTENSIONS = ("deployments", "deployment-owners")
+EXTENSIONS = ("deployments", "deployment-claims")
 
 MOST_BYTES = 4_000_000
 """Bytes of the newest lines that are returned."""
+
+MOST_CLAIMS = 2**53
+"""Largest number of a claim; a number of JSON holds no larger one exactly."""
 
 router = APIRouter(prefix="/deployments")
 
@@ -72,20 +76,33 @@ def append_line(request: Request, store: TheStore, project: Project, after: Afte
     return after + 1
 
 
-@router.get("/owners")
-def read_owners(store: TheStore) -> dict[UUID, list[str]]:
-    """Return which projects have each bot, as the newest line of each names them: id of the bot → the projects."""
+@router.get("/claims")
+def read_claims(store: TheStore) -> dict[UUID, dict[str, int]]:
+    """Return which projects have each bot and variable group, as the newest line of each of them has it.
+
+    Id of the bot or group → project → number of its claim. The project that took it over last has the highest one.
+    """
     rows = store.rows(
         "SELECT project, line FROM deployments AS one WHERE number = "
         "(SELECT max(number) FROM deployments WHERE project = one.project) ORDER BY project"
     )
-    owners: dict[UUID, list[str]] = {}
+    claims: dict[UUID, dict[str, int]] = {}
     for row in rows:
-        bots = json.loads(row["line"]).get("bots")
-        for bot in bots if isinstance(bots, list) else []:
+        for thing in _things(json.loads(row["line"])):
             with suppress(TypeError, AttributeError, ValueError):  # a client may write anything
-                owners.setdefault(UUID(bot.get("id")), []).append(row["project"])
-    return owners
+                claims.setdefault(UUID(thing.get("id")), {})[row["project"]] = _number(thing.get("claim"))
+    return claims
+
+
+def _things(line: dict[str, Any]) -> Iterator[Any]:
+    """Return the bots and variable groups in a line."""
+    bots, groups = line.get("bots"), line.get("groups")
+    yield from bots if isinstance(bots, list) else ()
+    yield from groups.values() if isinstance(groups, dict) else ()
+
+
+def _number(claim: Any) -> int:
+    return claim if isinstance(claim, int) and 0 < claim <= MOST_CLAIMS else 0
 
 
 def _who(store: Store, project: str, deployment: Any) -> str | None:
