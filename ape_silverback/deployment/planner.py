@@ -24,7 +24,8 @@ from ape_silverback.deployment.planning.bots import (
     origins_of,
     plan_bot,
     restart_others,
-    without_unknown_policies,
+    unknown_policies,
+    without_policies,
 )
 from ape_silverback.deployment.planning.differences import find_drift, is_owed
 from ape_silverback.deployment.planning.groups import plan_group
@@ -75,7 +76,8 @@ def make_plan(
         DeployError: it can't be done, with every reason, a line each: a group or a credential that isn't there, a
             value that is missing, a name that is taken, a group that is still used.
     """
-    desired = without_unknown_policies(desired, live.extensions)
+    unknown = unknown_policies(desired, live.extensions)
+    desired = without_policies(desired, unknown)
     still_ours, taken_over = without_taken(identify(recorded, live), live, desired.identity)
     inputs = Inputs(desired, live, still_ours, local, plan_options, taken_over)
     matches = [match_bot(bot, inputs) for bot in desired.bots]
@@ -115,6 +117,7 @@ def make_plan(
         unknown=tuple(find_unknown(matches, groups, inputs)),
         pending=tuple(find_pending(touched, inputs)),
         warnings=(
+            *unknown.values(),
             *find_warnings(matches, actions, strangers, inputs),
             *private_keys,
             *without_passphrase(planned, desired, live, local),

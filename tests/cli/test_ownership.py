@@ -521,6 +521,22 @@ def test_an_account_whose_plugin_the_image_lacks_is_warned_of(
     assert not warned()
 
 
+def test_policies_stay_here_where_the_cluster_doesnt_know_them_and_a_line_for_each_says_what_it_does_instead(
+    run: Run, client: ClusterClient, project: Path
+) -> None:
+    policies = "  restart: {policy: always}\n  healthy: {lag: 3 blocks}\n  heartbeat: BEAT_URL\n"
+    write(project, f"{BASE}{policies}  bots: {{alpha: {{}}, beta: {{}}}}\n")
+    planned, deployed = run("plan"), run("deploy", "--yes")
+    made = run("bots", "new", "gamma", "--image", "a/b:1", "--no-wait")
+    for result in (planned, deployed, made):
+        assert [line for line in result.stderr.splitlines() if "this cluster" in line] == [
+            "WARNING: `restart:` isn't used: this cluster restarts bots by its own rules",
+            "WARNING: `healthy:` isn't used: this cluster judges the health of bots by its own rules",
+            "WARNING: `heartbeat:` isn't used: this cluster sends no heartbeats of bots",
+        ]
+    assert names(client) == {"alpha", "beta", "gamma"}
+
+
 @ours
 def test_a_new_bot_is_deployed_with_its_policies_and_a_change_of_them_restarts_nothing(
     run: Run, client: ClusterClient, project: Path

@@ -94,20 +94,21 @@ def origins_of(bot: DesiredBot) -> dict[str, str]:
     return {name: origin for name, origin in bot.origins.items() if getattr(bot.configuration, name) not in (None, ())}
 
 
-def without_unknown_policies(desired: DesiredState, extensions: frozenset[str]) -> DesiredState:
-    """Leave out policies that the cluster doesn't know, and warn of them."""
-    unknown = [
-        (field, text)
+def unknown_policies(desired: DesiredState, extensions: frozenset[str]) -> dict[str, str]:
+    """Return the policies of bots that a cluster doesn't know: the key of each → what to warn of."""
+    return {
+        field: f"`{field}:` isn't used: this cluster {text}"
         for field, extension, text in (
             ("restart", "restart-policy", "restarts bots by its own rules"),
             ("healthy", "health-details", "judges the health of bots by its own rules"),
             ("heartbeat", "heartbeat", "sends no heartbeats of bots"),
         )
         if extension not in extensions and any(getattr(bot.configuration, field) for bot in desired.bots)
-    ]
-    if not unknown:
-        return desired
-    without: dict[str, None] = dict.fromkeys(field for field, _ in unknown)
-    bots = tuple(replace(bot, configuration=bot.configuration.model_copy(update=without)) for bot in desired.bots)
-    warnings = tuple(f"`{field}:` isn't used: this cluster {text}" for field, text in unknown)
-    return replace(desired, bots=bots, warnings=(*desired.warnings, *warnings))
+    }
+
+
+def without_policies(desired: DesiredState, fields: Iterable[str]) -> DesiredState:
+    """Return what a project wants without some policies, which the cluster wouldn't know."""
+    without: dict[str, None] = dict.fromkeys(fields)
+    bots = (replace(bot, configuration=bot.configuration.model_copy(update=without)) for bot in desired.bots)
+    return replace(desired, bots=tuple(bots))

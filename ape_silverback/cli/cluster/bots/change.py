@@ -86,6 +86,7 @@ def new(
     from ape_silverback.cli.shared.documents import BotDocument
     from ape_silverback.cli.shared.progress import show_until_ready
     from ape_silverback.config.reader import read_section
+    from ape_silverback.deployment.planning.bots import unknown_policies, without_policies
     from ape_silverback.deployment.wait import Timing
     from ape_silverback.project.desired import Overrides
     from ape_silverback.project.resolver import resolve
@@ -102,9 +103,10 @@ def new(
     reading = read_section(Path.cwd())
     with connected_for_writing(profile, cluster, no_verify, reading) as connection:
         desired = resolve(reading, Path.cwd(), kind=connection.kind(), names=(name,), options=options, new=True)
-        for warning in desired.warnings:
+        unknown = unknown_policies(desired, connection.client.extensions)
+        for warning in (*desired.warnings, *unknown.values()):
             warn(warning)
-        [wanted] = desired.bots
+        [wanted] = without_policies(desired, unknown).bots
         made = connection.client.new_bot(name, **dict(wanted.configuration), identity=connection.client.new_id())
         note(f"{name}: created")
         failed = show_until_ready(connection.client, [name], timing) if wait else {}
