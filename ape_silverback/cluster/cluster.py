@@ -17,7 +17,7 @@ from uuid import UUID, uuid4
 
 import httpx
 from ape.logging import LogLevel
-from pydantic import BaseModel, Field, PrivateAttr, ValidationError
+from pydantic import Field, PrivateAttr, ValidationError
 
 from ape_silverback.cluster.base_client import SLOW_TIMEOUT, ApiClient
 from ape_silverback.cluster.http_errors import mapped_errors, read_answer
@@ -40,6 +40,7 @@ from ape_silverback.cluster.types import (
     RestartPolicy,
     ServiceHealth,
     VariableGroupInfo,
+    WireModel,
 )
 from ape_silverback.exceptions import NotOffered, UnexpectedAnswer, ValidationFailed
 
@@ -641,7 +642,7 @@ def _check_text(group: str, variables: Mapping[str, str | None]) -> None:
             raise ValidationFailed(f"{group}: variable {shown} {text}", fields={shown: text}) from None
 
 
-class _Link(BaseModel):
+class _Link(WireModel):
     """A one-time link to the dashboard; its path is below the cluster's address."""
 
     path: str = Field(pattern=r"^/ui/link/[A-Za-z0-9_-]+$")

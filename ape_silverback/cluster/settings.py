@@ -50,7 +50,7 @@ no cluster is configured. There are three ways to get one:
 
 class _Part(BaseModel):
     # An error must not show a key.
-    model_config = ConfigDict(populate_by_name=True, hide_input_in_errors=True)
+    model_config = ConfigDict(populate_by_name=True, hide_input_in_errors=True, defer_build=True)
 
 
 class AuthenticationConfig(_Part):

@@ -190,11 +190,20 @@ ClusterKind = Literal["platform", "direct", "engine", "local"]
 address, images of this machine's engine, or the project's folder on this machine."""
 
 
+def _encoded(**settings: int) -> int:
+    """Return the integer of a configuration. Validating it would prepare the model, which few commands use."""
+    return ClusterConfiguration.model_construct(**settings).encode()  # type: ignore[arg-type]
+
+
 class ClusterTier(enum.IntEnum):
     """Suggestions for different tier configurations."""
 
-    STANDARD = ClusterConfiguration(cpu=1, memory=2, networks=3, bots=5, bandwidth=1, duration=3).encode()
-    PREMIUM = ClusterConfiguration(cpu=4, memory=8, networks=10, bots=20, bandwidth=5, duration=12).encode()
+    STANDARD = ClusterConfiguration.model_construct(
+        cpu=1, memory=2, networks=3, bots=5, bandwidth=1, duration=3
+    ).encode()
+    PREMIUM = ClusterConfiguration.model_construct(
+        cpu=4, memory=8, networks=10, bots=20, bandwidth=5, duration=12
+    ).encode()
 
     def configuration(self) -> ClusterConfiguration:
         """Return the configuration of this tier."""

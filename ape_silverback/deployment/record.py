@@ -10,13 +10,15 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from uuid import UUID
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from ape_silverback.deployment.state import PendingRestart, RecordedBot, RecordedGroup
 
 
 class Record(BaseModel):
     """A deployment: `history`."""
+
+    model_config = ConfigDict(defer_build=True)
 
     version: int = 2
     """Version of the record; 1 for one of a version that knew no ids of bots."""
