@@ -62,7 +62,9 @@ class DeployResult:
         """What was reached, in a line."""
         done = f"{len(self.ready)} of {len(self.plan.watched)} bots running and healthy on {self.plan.cluster}."
         if not self.waits:
-            done = f"{len(self.plan.writes)} changes made on {self.plan.cluster}; not waited for the bots."
+            made = len(self.plan.writes)
+            changes = "1 change" if made == 1 else f"{made} changes"
+            done = f"{changes} made on {self.plan.cluster}; not waited for the bots."
         removed = [action.name for action in self.plan.of(RemoveBot) if action.name in self.named("applied")]
         return f"{done} Removed: {', '.join(removed)}." if removed else done
 

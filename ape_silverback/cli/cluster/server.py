@@ -151,10 +151,10 @@ def down() -> None:
     from ape_silverback.server.daemon import LocalCluster
 
     stopped = LocalCluster().down()
-    if _is_ours(PROFILE):
+    echo("Stopped the local cluster and its bots." if stopped else "The local cluster doesn't run.")
+    if _is_ours(PROFILE):  # fails where the profile file is broken, and then it has been stopped all the same
         remove_profile(PROFILE)
     _forget_platform()
-    echo("Stopped the local cluster and its bots." if stopped else "The local cluster doesn't run.")
 
 
 def _wanted(chain: str | None, manager: str | None, tokens: tuple[str, ...], deploy: bool) -> Wanted | None:
