@@ -128,6 +128,9 @@ def test_pruning_removes_a_bot_of_this_project_unless_it_is_protected(
     (project / "ape-config.yaml").write_text(SECTION.replace("    prices:\n", ""))
     assert "Removed: prices." in run("deploy", "--prune", "--yes").stdout
     assert set(client.bots) == {"blocks", "stranger"}
+    history = run("history", "--format", "json").stdout
+    assert "Nothing to change" in run("deploy", "--prune", "--yes").stdout
+    assert run("history", "--format", "json").stdout == history, "an empty deployment is recorded"
 
 
 def test_a_protected_bot_isnt_removed_by_hand_either(run: Run, client: ClusterClient, project: Path) -> None:

@@ -155,7 +155,8 @@ def test_bots_outlive_a_killed_server_and_those_that_ran_at_down_run_again_at_up
             pid = pid_of(cluster.folder, running)
         kill()
         assert not gone(pid)
-        started = cluster.up()
+        key, started = started.api_key, cluster.up()
+        assert started.api_key == key  # which bots with access to the cluster go on with
         with client_of(started) as client:
             assert client.bots["one"].status is STATUS.RUNNING
             assert pid_of(cluster.folder, running) == pid
