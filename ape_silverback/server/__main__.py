@@ -7,7 +7,9 @@ import logging
 import os
 import sys
 from collections.abc import Callable
+from contextlib import ExitStack, closing
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import uvicorn
 from fastapi import FastAPI
@@ -29,6 +31,9 @@ from ape_silverback.server.notify import NotifySettings, read_settings, settings
 from ape_silverback.server.serving import supervisor_of
 from ape_silverback.server.supervisor import Supervisor
 
+if TYPE_CHECKING:
+    from ape_silverback.server.platform.store import PlatformStore
+
 
 def main(folder: Path, port: int) -> None:
     """Serve until SIGTERM, then stop the bots.
@@ -49,23 +54,27 @@ def main(folder: Path, port: int) -> None:
     def on_start() -> None:
         write_state(folder, port)
 
-    if payments_file(folder).exists():
-        app = _with_platform(supervisor, api_key, on_start, folder, address, alerts, notify)
-    else:
-        app = make_app(supervisor, api_key, on_start, alerts=alerts)
-    # Followed logs are open requests: they don't hold up the end.
-    uvicorn.run(
-        app,
-        host=HOST,
-        port=port,
-        http=BoundedConnections,
-        access_log=False,
-        log_level="warning",
-        ws="none",
-        timeout_graceful_shutdown=1,
-    )
-    supervisor.runtime.close()
-    supervisor.store.close()
+    with ExitStack() as opened:
+        opened.callback(supervisor.store.close)
+        opened.callback(supervisor.runtime.close)
+        if payments_file(folder).exists():
+            from ape_silverback.server.platform.store import PlatformStore  # only who pays loads it
+
+            store = opened.enter_context(closing(PlatformStore(platform_folder(folder))))
+            app = _with_platform(store, supervisor, api_key, on_start, folder, address, alerts, notify)
+        else:
+            app = make_app(supervisor, api_key, on_start, alerts=alerts)
+        # Followed logs are open requests: they don't hold up the end.
+        uvicorn.run(
+            app,
+            host=HOST,
+            port=port,
+            http=BoundedConnections,
+            access_log=False,
+            log_level="warning",
+            ws="none",
+            timeout_graceful_shutdown=1,
+        )
 
 
 def hold_lock(folder: Path) -> None:
@@ -85,6 +94,7 @@ def hold_lock(folder: Path) -> None:
 
 
 def _with_platform(
+    store: PlatformStore,
     supervisor: Supervisor,
     api_key: str,
     on_start: Callable[[], None],
@@ -98,7 +108,6 @@ def _with_platform(
     from ape_silverback.server.platform.app import add_platform
     from ape_silverback.server.platform.clusters import Clusters
     from ape_silverback.server.platform.payments import read_payments
-    from ape_silverback.server.platform.store import PlatformStore
     from ape_silverback.server.platform.watcher import Watcher
     from ape_silverback.server.runtimes.loading import read_choice
 
@@ -106,7 +115,6 @@ def _with_platform(
     logging.getLogger("ape_silverback.server").setLevel(logging.INFO)
     payments = read_payments(payments_file(folder))
     session = session_file(folder).read_text(encoding="utf8")
-    store = PlatformStore(platform_folder(folder))
     clusters = Clusters(store, clusters_folder(folder), address, session, read_choice(folder), notify)
     node = HttpNode(payments.wanted.chain, whole=10.0, pauses=())  # it is asked again a second later
     watcher = Watcher(node, payments, store, clusters)

@@ -50,7 +50,7 @@ def end_bots(folder: Path, grace: float, *, discard: bool = False) -> bool:
     """
     if not (folder / "cluster.db").exists():
         return False
-    store, runtime = Store(folder), runtime_of(folder)
+    store, runtime = Store(folder, with_secret=False), runtime_of(folder)
     try:
         states = store.runtime_states()
         alive = _alive(runtime, states)

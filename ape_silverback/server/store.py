@@ -109,20 +109,23 @@ class Store(Database):
 
     Args:
         folder: holds the database and the key; made when it isn't there.
+        with_secret: whether values are to be read or written.
 
     Raises:
-        LocalClusterError: the database can't be opened, or was made by a newer version of this package.
+        LocalClusterError: the database can't be opened, or was made by a newer version of this package; or the key that
+            values are encrypted with is broken.
 
     Attributes:
         id: identifies the cluster, at every address and in every copy of it.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, with_secret: bool = True) -> None:
         super().__init__(folder / "cluster.db", MIGRATIONS)
         self.folder = folder
         self._known: dict[uuid.UUID, BotRecord] | None = None
         self._known_states: dict[uuid.UUID, dict[str, Any]] | None = None
-        self._secret = _secret_key(folder / "secret.key")
+        if with_secret:
+            self._secret = _secret_key(folder / "secret.key")
         self.id = uuid.UUID(self.rows("SELECT id FROM cluster")[0]["id"])
 
     # Bots

@@ -228,6 +228,8 @@ def test_payments_and_bots_outlive_a_killed_server(tmp_path: Path, chain: str, b
         # Taken down and up again, it has the bot again, in a new process.
         assert cluster.down()
         assert gone(pid)
+        databases = sorted(cluster.folder.rglob("*.db*"))
+        assert len(databases) == 4, "each is one file, without anything beside it: a copy of it is whole"
         with client_of(cluster.up(wanted=Wanted(chain=chain))) as client:
             with client.workspaces["space"].get_cluster_client(one.slug) as inside:
                 assert inside.bots["one"].status in (STATUS.PROVISIONING, STATUS.STARTUP, STATUS.RUNNING)

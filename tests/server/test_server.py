@@ -163,14 +163,16 @@ def test_bots_outlive_a_killed_server_and_those_that_ran_at_down_run_again_at_up
         assert cluster.down()
         assert gone(pid)
         assert cluster.running() is None
+        assert [file.name for file in cluster.folder.glob("cluster.db*")] == ["cluster.db"], "a copy of it is whole"
         started = cluster.up()
         with client_of(started) as client:
             wait_for(lambda: client.bots["one"].status is STATUS.RUNNING)
             assert client.bots["two"].status is STATUS.STOPPED
             pid = pid_of(cluster.folder, running)
         kill()
+        (cluster.folder / "secret.key").write_bytes(b"")
     finally:
-        assert cluster.down(), "without a server, it ends its bots"
+        assert cluster.down(), "without a server, and with a key that a full disk has emptied, it ends its bots"
     assert gone(pid)
 
 

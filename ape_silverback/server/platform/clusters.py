@@ -71,9 +71,11 @@ class Served:
             service.begin()
 
     def end(self) -> None:
-        """Stop its bots, and looking after them."""
+        """Stop its bots, and looking after them. Nothing can be asked of it any more."""
         for service in reversed(self.app.state.services):
             service.end()
+        self.supervisor.runtime.close()
+        self.supervisor.store.close()
 
 
 class Clusters:

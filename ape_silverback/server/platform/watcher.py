@@ -126,6 +126,8 @@ class Watcher:
                     log.warning("the chain can't be followed: %s; trying again", error)
                 self._answered = False
             except Exception:  # such as a full disk; without the watch no payment would ever be noticed
+                if self._ended.is_set():  # what it read from is closed
+                    return
                 if self._answered:
                     log.exception("the chain can't be followed; trying again")
                 self._answered = False
