@@ -5,14 +5,13 @@ A node is a stranger: what it answers is bounded in time and size, and what isn'
 
 from __future__ import annotations
 
-import json
-import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import httpx
+from pydantic_core import from_json
 
 from ape_silverback.exceptions import ChainError, EnvironmentVariableError
 from ape_silverback.transport import BodyTooLarge, Transport, deadline
@@ -37,8 +36,6 @@ LONGEST_MESSAGE = 200
 
 PERMANENT_CODES = frozenset({3, -32700, -32600, -32601, -32602})
 """Codes of errors that come again: reverted, not JSON, not a request, unknown method, wrong parameters."""
-
-SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
 @dataclass(frozen=True)
@@ -161,9 +158,7 @@ class HttpNode:
         try:
             with deadline(self._deadline):
                 response = self._client.post(self._url, json=content, extensions={"max_bytes": MAX_BYTES})
-            answer = response.json()
-            if SURROGATE.search(response.content):  # half a character can't be stored or shown
-                json.dumps(answer, ensure_ascii=False).encode("utf8")
+            answer = from_json(response.content)  # which refuses half characters, and JSON that is too deep
         except EnvironmentVariableError as error:
             raise ChainError(f"{self._name} can't be reached: {error}") from None
         except BodyTooLarge:
@@ -171,10 +166,10 @@ class HttpNode:
         except httpx.TimeoutException:
             raise ChainError(f"{self._name} doesn't answer in time", temporary=True) from None
         except httpx.ConnectError:
-            raise ChainError(f"{self._name} can't be reached: nothing listens there, or not with TLS") from None
+            raise Unreachable(f"{self._name} can't be reached: nothing listens there, or not with TLS") from None
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise ChainError(f"{self._name} can't be reached: {type(error).__name__}", temporary=True) from None
-        except (ValueError, RecursionError):
+        except ValueError:
             what = f"HTTP status {response.status_code} and " if response.is_error else ""
             again = response.is_server_error or response.status_code == httpx.codes.TOO_MANY_REQUESTS
             raise _BadAnswer(f"{self._name} answers with {what}something that isn't JSON", temporary=again) from None
@@ -189,6 +184,10 @@ class HttpNode:
         if not isinstance(answer, dict) or "result" not in answer:
             return ChainError(f"{self._name} doesn't answer {request.method}", temporary=True)
         return answer["result"]
+
+
+class Unreachable(ChainError):
+    """Nothing listens at the address of a node."""
 
 
 class Refusal(ChainError):

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
-from ape_silverback.apepay.rpc import HttpNode, Node, RpcRequest
+from ape_silverback.apepay.rpc import HttpNode, Node, Refusal, RpcRequest, Unreachable, results_of
 from ape_silverback.exceptions import ChainError, StreamError
 
 if TYPE_CHECKING:
@@ -51,13 +51,15 @@ def connected_provider(choice: str | None) -> Iterator[ProviderAPI]:
         choice: ``ecosystem:network:provider``; parts left out are the project's, and all of them for None.
 
     Raises:
-        ChainError: it can't be connected to, or it is a chain inside this process, which has no streams.
+        ChainError: it can't be connected to, its node answers anything else, or it is a chain inside this process,
+            which has no streams.
     """
     from ape.exceptions import ApeException
     from ape.utils.basemodel import ManagerAccessMixin
 
     manager = ManagerAccessMixin.network_manager
     try:
+        _check_node(manager.get_provider_from_choice(choice))
         context = manager.parse_network_choice(choice)
         provider = context.__enter__()
     except (ApeException, OSError, ValueError) as error:
@@ -73,21 +75,40 @@ def connected_provider(choice: str | None) -> Iterator[ProviderAPI]:
         context.__exit__(None, None, None)
 
 
+def _check_node(provider: ProviderAPI) -> None:
+    """Ask a node that is reached over HTTP for its chain id before Ape connects, which bounds neither size nor time.
+
+    One that doesn't listen may be started by its provider.
+
+    Raises:
+        ChainError: it answers something that isn't JSON-RPC, without end, or not in time.
+    """
+    url = getattr(provider, "http_uri", None)
+    if isinstance(url, str) and url.startswith(("http://", "https://")):
+        with suppress(Unreachable, Refusal), HttpNode(url, _headers_of(provider)) as node:
+            results_of(node, RpcRequest("eth_chainId"))
+
+
 @contextmanager
 def node_of(provider: ProviderAPI) -> Iterator[Node]:
     """Open the node of a connected provider: over HTTP where it has an address, with our own time-outs and batches."""
-    from ape.utils.basemodel import ManagerAccessMixin
-
     url = getattr(provider, "http_uri", None)
     if not isinstance(url, str):
         yield ProviderNode(provider)
         return
+    with HttpNode(url, _headers_of(provider)) as node:
+        yield node
+
+
+def _headers_of(provider: ProviderAPI) -> dict[str, str]:
+    """Return the headers that the project's configuration wants in requests to a node."""
+    from ape.utils.basemodel import ManagerAccessMixin
+
     network = provider.network
     headers = ManagerAccessMixin.network_manager.get_request_headers(
         network.ecosystem.name, network.name, provider.name
     )
-    with HttpNode(url, {name: str(value) for name, value in headers.items()}) as node:
-        yield node
+    return {name: str(value) for name, value in headers.items()}
 
 
 class ProviderNode:

@@ -21,12 +21,16 @@ from ape_silverback.apepay.rpc import Node, RpcRequest
 from ape_silverback.cluster.types import StreamClaim
 from ape_silverback.exceptions import ChainError, StreamError
 from ape_silverback.stream.creator import find_creator
+from ape_silverback.transport import deadline
 
 CHAIN_ID_CODE = "0x4660005260206000f3"
 """Code that returns the chain id of the EVM (EIP-1344): CHAINID, MSTORE at 0, RETURN of 32 bytes."""
 
 ATTEMPTS = ((0, 0.0), (1, 0.5), (3, 1.0), (6, 2.0))
 """Blocks behind the newest one, and seconds waited before: a node that lags, or one of several, has an older block."""
+
+TIMEOUT = 180.0
+"""Seconds for all that is read of one chain."""
 
 NodeOf = Callable[[int], AbstractContextManager[Node]]
 """Opens the node of a chain id; raises ``StreamError`` for an unknown chain, ``ChainError`` for one out of reach."""
@@ -98,7 +102,7 @@ def read_chain(
     """
     state = OnChainState()
     try:
-        with node_of(chain_id) as node:
+        with node_of(chain_id) as node, deadline(TIMEOUT):
             for behind, pause in ATTEMPTS:
                 time.sleep(pause)
                 state = _read_at_one_block(node, chain_id, streams, behind)

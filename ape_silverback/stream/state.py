@@ -14,6 +14,9 @@ from ape_silverback.stream.tokens import Token, read_token
 STREAMS_AT_ONCE = 100
 """Streams that are looked at in one batch, the newest first."""
 
+MOST_STREAMS = 20_000
+"""Streams that are looked at: a node may claim any number of them."""
+
 
 @dataclass(frozen=True)
 class StreamState:
@@ -105,13 +108,18 @@ def live_streams(node: Node, manager: str, pays: Callable[[bytes], bool], since:
         since: time before which none with that product can have been opened; None for any time.
 
     Raises:
-        ChainError: the node refuses.
+        ChainError: the node refuses, or there are more of them than are looked at.
     """
     block, now = _latest(node)
     known = contract("StreamManager")
     [count] = read_calls(node, [known.call(manager, "num_streams")], block)
     found: list[int] = []
     for end in range(count, 0, -STREAMS_AT_ONCE):
+        if count - end >= MOST_STREAMS:
+            raise ChainError(
+                f"the node has more than {MOST_STREAMS:,} streams of {manager} since the cluster was created, too many "
+                "to look for one that pays for it; name another node with --network"
+            )
         numbers = range(end - 1, max(0, end - STREAMS_AT_ONCE) - 1, -1)
         values = read_calls(node, [known.call(manager, "streams", number) for number in numbers], block)
         for number, stream in zip(numbers, map(Stream.of, values), strict=True):

@@ -13,17 +13,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ape_silverback.apepay.contract import contract
 from ape_silverback.apepay.development import MIN_STREAM_LIFE, RATE, TOKEN
 from ape_silverback.apepay.rpc import HttpNode
-from ape_silverback.exceptions import StreamError
+from ape_silverback.exceptions import ChainError, StreamError
 from ape_silverback.stream.pay import Payment, cancel_stream, pay
 from ape_silverback.stream.pending import PaymentMemory
 from ape_silverback.stream.quote import Quote, amount_for, check_cancel, quote_extension, quote_stream
-from ape_silverback.stream.state import StreamState, live_streams, read_stream
+from ape_silverback.stream.state import MOST_STREAMS, STREAMS_AT_ONCE, StreamState, live_streams, read_stream
 from ape_silverback.stream.tokens import Token
 from ape_silverback.stream.transactions import Sender
 from tests.cluster.server import serving
-from tests.stream.nodes import public_node
+from tests.stream.nodes import forward, public_node
 from tests.stream.payments import DAY, STANDARD, Payments, granting
 
 if TYPE_CHECKING:
@@ -157,6 +158,26 @@ def test_a_node_that_searches_no_blocks_for_events_and_keeps_no_state_will_do(
         now = datetime.fromtimestamp(others[-1].now, timezone.utc)
         assert live_streams(node, priced.manager, lambda _: True, now - timedelta(days=1)) == [2, 1, 0]
         assert live_streams(node, priced.manager, lambda _: True, now + timedelta(days=1)) == []
+
+
+def test_a_node_that_claims_streams_without_end_isnt_asked_for_all_of_them(
+    provider: ProviderAPI, priced: Payments, account: AccountAPI, chain: str
+) -> None:
+    number = opened(provider, priced, account).state.number
+    calls = contract("StreamManager")
+    count, stream = calls.call(priced.manager, "num_streams"), calls.call(priced.manager, "streams", number)
+    real = priced.ask("eth_call", {"to": priced.manager, "data": stream.data}, "latest")
+
+    def claim(request: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+        data = request["params"][0]["data"] if request["method"] == "eth_call" else ""
+        if data == count.data:
+            return {**given, "result": "0x" + "f" * 64}
+        return {**given, "result": real} if data.startswith(stream.data[:10]) else given
+
+    with serving(lambda request: forward(chain, request, claim)) as server, HttpNode(server.url) as node:
+        with pytest.raises(ChainError, match="too many to look for"):
+            live_streams(node, priced.manager, lambda _: False)
+        assert len(server.requests) <= MOST_STREAMS // STREAMS_AT_ONCE + 2
 
 
 def test_a_price_that_rose_after_the_quote_reverts_the_payment(
