@@ -134,15 +134,19 @@ def validated(kind: type[T], content: Any, response: httpx.Response) -> T:
     try:
         return TypeAdapter(kind).validate_python(content)
     except ValidationError as error:
-        reason = f"{error.error_count():,} values of it"  # to list a million of them would take gigabytes
-        if error.error_count() <= MOST_ERRORS:
-            first = error.errors(include_url=False, include_input=False)[0]
-            reason = f"{'.'.join(map(str, first['loc'])) or 'the answer'}: {first['msg']}"
         raise UnexpectedAnswer(
             f"the answer to {response.request.method} {public_url(response.request.url)} isn't what the API promises: "
-            + _safe(reason, response.request),
+            + _safe(first_problem(error), response.request),
             **where_of(response),
         ) from None
+
+
+def first_problem(error: ValidationError) -> str:
+    """Return the first thing that is wrong with a value that came from elsewhere, and where in it."""
+    if error.error_count() > MOST_ERRORS:
+        return f"{error.error_count():,} values of it"  # to list a million of them would take gigabytes
+    first = error.errors(include_url=False, include_input=False)[0]
+    return f"{'.'.join(map(str, first['loc'])) or 'the answer'}: {first['msg']}"
 
 
 @contextmanager
@@ -211,8 +215,9 @@ def _reason(error: BaseException) -> str:
 def too_large(request: httpx.Request) -> AnswerTooLarge:
     """Return the error for an answer of too many bytes."""
     address = public_url(request.url)
+    most = request.extensions.get("max_bytes") or MAX_BYTES
     return AnswerTooLarge(
-        f"{address} answered more than {MAX_BYTES >> 20} MiB, which no cluster has to tell; is it the address of one?",
+        f"{address} answered more than {most >> 20} MiB, which no cluster has to tell; is it the address of one?",
         method=request.method,
         url=address,
     )

@@ -21,6 +21,7 @@ from uuid import UUID
 
 from pydantic import ValidationError
 
+from ape_silverback.cluster.http_errors import first_problem
 from ape_silverback.deployment.earlier import read_earlier
 from ape_silverback.deployment.events import Event
 from ape_silverback.deployment.journal import ActionJournal
@@ -230,7 +231,7 @@ def _parse(found: Iterable[Mapping[str, Any]], folder: Path) -> list[Record]:
     try:
         return [Record.model_validate(line) for line in lines.values() if "time" in line]
     except ValidationError as error:
-        raise FileError(f"{folder}: not a history of deployments: {error.errors()[0]['msg']}") from None
+        raise FileError(f"{folder}: not a history of deployments: {first_problem(error)}") from None
 
 
 def _folder_about(root: Path, project: str, cluster: str) -> Path | None:

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from pydantic import BaseModel
+
 from ape_silverback.deployment.json_lines import append_line, read_lines
 from ape_silverback.exceptions import Conflict, DeployError
 
@@ -59,8 +61,8 @@ class ClusterLines:
             ClusterError: the request failed.
         """
         if self._lines is None:
-            found = self._client.get_as(dict[str, Any], "/deployments", params={"project": self._project})
-            self._last, self._lines = int(found["last"]), [dict(line) for line in found["lines"]]
+            found = self._client.get_as(_Kept, "/deployments", params={"project": self._project})
+            self._last, self._lines = found.last, found.lines
         return self._lines
 
     def append(self, line: Mapping[str, Any]) -> None:
@@ -78,3 +80,10 @@ class ClusterLines:
             raise DeployError(f"{error.message}; run deploy again") from error
         self._last += 1
         lines.append(dict(line))
+
+
+class _Kept(BaseModel):
+    """What the cluster answers: the newest lines, and the number of the last one."""
+
+    last: int
+    lines: list[dict[str, Any]]

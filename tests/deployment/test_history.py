@@ -9,12 +9,16 @@ from uuid import UUID
 
 import pytest
 
+from ape_silverback.cluster.client import ClusterClient
 from ape_silverback.cluster.types import BotConfiguration, ResourceStatus
 from ape_silverback.deployment.history import IDENTITY, Records
+from ape_silverback.deployment.lines import ClusterLines
 from ape_silverback.deployment.plan import KeepBot, Orphan, PlanOptions, RemoveBot, RestartBot
 from ape_silverback.deployment.planner import make_plan
 from ape_silverback.deployment.record import Source
 from ape_silverback.deployment.state import LiveBot, LiveState, LocalState
+from ape_silverback.exceptions import UnexpectedAnswer
+from tests.cluster.server import answer, in_turn, serving
 from tests.deployment.conftest import bot, wanted
 
 # Written by the version before: alpha and beta, then gamma for target `side`, then a change without restarts.
@@ -131,3 +135,15 @@ def test_a_restart_by_hand_settles_what_was_owed(live: LiveState) -> None:
     assert make_plan(wanted(ALPHA), state, known).of(RestartBot)
     by_hand = replace(alpha, started_at=started - timedelta(minutes=5))  # whatever the cluster's clock says
     assert make_plan(wanted(ALPHA), replace(state, bots={"alpha": by_hand}), known).of(KeepBot)
+
+
+@pytest.mark.parametrize(
+    "told", [[], {}, {"last": "x", "lines": []}, {"last": 1, "lines": 5}, {"last": 1, "lines": [5]}, {"last": None}]
+)
+def test_a_record_of_a_cluster_that_isnt_one_is_an_error(told: object) -> None:
+    with (
+        serving(in_turn(answer(told))) as server,
+        ClusterClient(base_url=server.url) as client,
+        pytest.raises(UnexpectedAnswer, match="isn't what the API promises"),
+    ):
+        ClusterLines(client, "project").read()

@@ -13,7 +13,7 @@ import httpx
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from ape_silverback.cluster.auth.tokens import printable
-from ape_silverback.cluster.http_errors import public_url, read_json
+from ape_silverback.cluster.http_errors import first_problem, public_url, read_json
 from ape_silverback.exceptions import ClusterError, RateLimited, ServerError, UnexpectedAnswer
 from ape_silverback.transport import is_loopback
 
@@ -113,9 +113,7 @@ def read(kind: type[T], response: httpx.Response) -> T:
     try:
         return TypeAdapter(kind).validate_python(read_json(response))
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        place = ".".join(map(str, first["loc"])) or "the answer"
-        reason = "isn't what an OpenID provider answers: " + printable(f"{place}: {first['msg']}")
+        reason = "isn't what an OpenID provider answers: " + printable(first_problem(error))
     except ValueError:
         reason = "isn't JSON"
     raise UnexpectedAnswer(
