@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import itertools
+import json
 import resource
 import shutil
 import socket
@@ -21,6 +22,7 @@ import pytest
 from ape_silverback.cluster.auth.oidc import Provider
 from ape_silverback.cluster.base_client import MOST_PAGES, Retries
 from ape_silverback.cluster.client import ClusterClient, PlatformClient
+from ape_silverback.cluster.types import BotTaskResult
 from ape_silverback.exceptions import (
     AnswerTooLarge,
     ClusterError,
@@ -277,6 +279,21 @@ def test_an_endless_answer_ends_at_its_bound_whatever_it_unpacks_to(compressed: 
         _ = client.bots
     grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
     assert grown < 3 * 64 * 1024, "KiB: less than three times what the bomb unpacks to"
+
+
+def test_what_a_bot_recorded_has_a_bound_too() -> None:
+    recorded = {"completed": "2026-01-01T00:00:00Z", "task": "t", "execution_time": 0.1, "error": "x" * 900_000}
+    line = json.dumps(recorded).encode() + b"\n"
+    listed = {"/bots": [BOT], "/openapi.json": {"info": {"x-extensions": ["metrics"]}}}
+
+    def behave(request: Request) -> Reply:
+        return answer(listed[request.path]) if request.path in listed else Reply(200, chunks=itertools.repeat(line))
+
+    with serving(behave) as server, ClusterClient(base_url=server.url, retries=ONCE) as client:
+        read: list[BotTaskResult] = []
+        with pytest.raises(AnswerTooLarge, match="more than 48 MiB"):
+            read.extend(client.bots["a"].get_metrics())
+        assert len(read) > 40
 
 
 def test_gzip_is_unpacked() -> None:

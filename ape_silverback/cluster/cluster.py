@@ -22,7 +22,7 @@ from pydantic import Field, PrivateAttr, ValidationError
 from ape_silverback.cluster.base_client import SLOW_TIMEOUT, ApiClient
 from ape_silverback.cluster.http_errors import mapped_errors, read_answer
 from ape_silverback.cluster.log_stream import LogLine, read_entry, read_lines, read_log_lines, resumed
-from ape_silverback.cluster.resource import Resource
+from ape_silverback.cluster.resource import Resource, by_name
 from ape_silverback.cluster.types import (
     BotInfo,
     BotLogEntry,
@@ -43,6 +43,9 @@ from ape_silverback.cluster.types import (
     WireModel,
 )
 from ape_silverback.exceptions import NotOffered, UnexpectedAnswer, ValidationFailed
+
+MOST_METRICS = 48 << 20
+"""Most bytes of what a bot recorded: half more than the cluster that ships with this package keeps."""
 
 NO_CHANGE: Final = "<no-change>"
 """The value that keeps ``account`` and ``credential_name`` of a bot; null clears them."""
@@ -430,8 +433,8 @@ class ClusterClient(ApiClient):
 
     @property
     def credentials(self) -> dict[str, RegistryCredentials]:
-        """Registry credentials by name."""
-        return {one.name: one._bind(self) for one in self.get_all(RegistryCredentials, "/credentials")}
+        """Registry credentials by name; of two of one name, the second is under ``NAME (ID)``."""
+        return by_name(one._bind(self) for one in self.get_all(RegistryCredentials, "/credentials"))
 
     def new_credentials(
         self, name: str, hostname: str, email: str, username: str, password: str
@@ -454,8 +457,8 @@ class ClusterClient(ApiClient):
 
     @property
     def variable_groups(self) -> dict[str, VariableGroup]:
-        """Variable groups by name."""
-        return {one.name: one._bind(self) for one in self.get_all(VariableGroup, "/vars")}
+        """Variable groups by name; of two of one name, the second is under ``NAME (ID)``."""
+        return by_name(one._bind(self) for one in self.get_all(VariableGroup, "/vars"))
 
     def new_variable_group(self, name: str, variables: dict[str, str], identity: UUID | None = None) -> VariableGroup:
         """Create a variable group.
@@ -487,11 +490,8 @@ class ClusterClient(ApiClient):
 
     @property
     def bots(self) -> dict[str, Bot]:
-        """Bots by name. No cluster should have two of one name; if it has, the others are under ``NAME (ID)``."""
-        found: dict[str, Bot] = {}
-        for bot in self.list_bots():
-            found[f"{bot.name} ({bot.id})" if bot.name in found else bot.name] = bot
-        return found
+        """Bots by name; of two of one name, the second is under ``NAME (ID)``."""
+        return by_name(self.list_bots())
 
     def list_bots(self) -> list[Bot]:
         """Return all bots, in the cluster's order."""
@@ -506,10 +506,8 @@ class ClusterClient(ApiClient):
             NotOffered: the cluster doesn't announce ``removed-logs``.
         """
         self.check_offers("removed-logs", "logs of removed bots")
-        found: dict[str, RemovedBot] = {}
-        for bot in sorted(self.get_all(RemovedBot, "/removed-bots"), key=lambda bot: bot.removed, reverse=True):
-            found[f"{bot.name} ({bot.id})" if bot.name in found else bot.name] = bot._bind(self)
-        return found
+        removed = self.get_all(RemovedBot, "/removed-bots")
+        return by_name(bot._bind(self) for bot in sorted(removed, key=lambda bot: bot.removed, reverse=True))
 
     def new_bot(
         self,
@@ -615,6 +613,7 @@ class ClusterClient(ApiClient):
         query |= {"since": since.isoformat()} if since else {}
         query |= {"until": until.isoformat()} if until else {}
         request = self.build_request("GET", f"/bots/{bot.id}/metrics", params=query, timeout=SLOW_TIMEOUT)
+        request.extensions["max_bytes"] = MOST_METRICS
         response = self.send(request, stream=True)
         try:
             self.check(response)

@@ -5,7 +5,8 @@ The client is held per instance, so that two clients can live in one process.
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from collections.abc import Iterable
+from typing import Any, Protocol, TypeVar
 
 from pydantic import PrivateAttr
 
@@ -13,6 +14,25 @@ from ape_silverback.cluster.base_client import ApiClient
 from ape_silverback.cluster.types import WireModel
 
 ResourceT = TypeVar("ResourceT", bound="Resource")
+
+
+class _Named(Protocol):
+    @property
+    def id(self) -> Any: ...
+
+    @property
+    def name(self) -> str: ...
+
+
+NamedT = TypeVar("NamedT", bound=_Named)
+
+
+def by_name(things: Iterable[NamedT]) -> dict[str, NamedT]:
+    """Return things by name. No cluster should have two of one name; if it has, the others are under ``NAME (ID)``."""
+    found: dict[str, NamedT] = {}
+    for one in things:
+        found[f"{one.name} ({one.id})" if one.name in found else one.name] = one
+    return found
 
 
 class Resource(WireModel):

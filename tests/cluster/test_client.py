@@ -373,3 +373,17 @@ def test_things_are_equal_by_what_they_say_and_fit_in_sets() -> None:
         assert first == second
         assert len({first, second}) == 1
         assert first != second.model_copy(update={"image": "x"})
+
+
+def test_two_of_one_name_are_both_there() -> None:
+    twin = "99999999-9999-4999-8999-999999999999"
+    pages = {"/bots": BOT, "/vars": GROUP, "/credentials": CREDENTIAL}
+
+    def behave(request: Request) -> Reply:
+        return answer([pages[request.path], {**pages[request.path], "id": twin}])
+
+    with serving(behave) as server, ClusterClient(base_url=server.url) as client:
+        for found in (client.bots, client.variable_groups, client.credentials):
+            first, second = found.values()
+            assert list(found) == [first.name, f"{first.name} ({twin})"]
+            assert str(second.id) == twin

@@ -186,7 +186,9 @@ def _ask(connection: Connection) -> StatusDocument:
         health = asked_health.result()
         unwell = [bot for bot in bots if (found := health.bots.get(bot.name)) is None or not found.healthy]
         asked = bots if len(bots) <= MANY_BOTS else unwell
-        errors = dict(zip([bot.name for bot in asked], pool.map(lambda bot: bot.errors, asked), strict=True))
+        errors: dict[str, list[str]] = {}
+        for bot, told in zip(asked, pool.map(lambda bot: bot.errors, asked), strict=True):
+            errors.setdefault(bot.name, []).extend(told)
         return StatusDocument(
             cluster=connection.label,
             version=version.result(),

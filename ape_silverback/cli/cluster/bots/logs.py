@@ -143,8 +143,8 @@ def errors(names: tuple[str, ...], format_: str, profile: str | None, cluster: s
     from ape_silverback.cluster.bot_errors import count_errors
 
     with connected(profile, cluster) as connection:
-        chosen = list(choose("bot", connection.client.bots, names, not names).values())
-        by_bot = dict(zip([bot.name for bot in chosen], map_threads(lambda bot: bot.errors, chosen), strict=True))
+        bots = choose("bot", connection.client.bots, names, not names)
+        by_bot = dict(zip(bots, map_threads(lambda bot: bot.errors, bots.values()), strict=True))
     found = count_errors(by_bot)
 
     def text() -> None:
