@@ -14,10 +14,11 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from ape.logging import LogLevel
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, computed_field, field_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, computed_field, field_validator
 
 from ape_silverback.addresses import checksummed_address
 from ape_silverback.durations import span_text
+from ape_silverback.timezones import with_timezone
 
 if TYPE_CHECKING:
     from eth_typing import ChecksumAddress
@@ -41,6 +42,10 @@ SET_BY_CLUSTER = frozenset(
 """Variables that a bot gets from its configuration, which no variable group may set."""
 
 
+Moment = Annotated[datetime, AfterValidator(with_timezone)]
+"""A time; one that a server wrote without a zone is in UTC, so that all of them can be compared."""
+
+
 class WireModel(BaseModel):
     """Base of what travels. Pydantic prepares a model when it is first used: a command uses few of them."""
 
@@ -54,7 +59,7 @@ class WorkspaceInfo(WireModel):
     owner_id: uuid.UUID
     name: str
     slug: str
-    created: datetime
+    created: Moment
 
 
 _UNITS = {"cpu": "vCPU", "memory": "GiB", "bandwidth": "KiB/sec", "duration": "months"}
@@ -277,11 +282,11 @@ class ClusterInfo(WireModel):
     configuration: ClusterConfiguration | None = None
     name: str
     slug: str
-    expiration: datetime | None = None
+    expiration: Moment | None = None
     stream_id: uuid.UUID | None = None
-    created: datetime
+    created: Moment
     status: ResourceStatus
-    last_updated: datetime
+    last_updated: Moment
 
 
 class ServiceHealth(WireModel):
@@ -309,8 +314,8 @@ class RegistryCredentialsInfo(WireModel):
     id: str
     name: str
     hostname: str
-    created: datetime
-    updated: datetime
+    created: Moment
+    updated: Moment
 
 
 class VariableGroupInfo(WireModel):
@@ -321,7 +326,7 @@ class VariableGroupInfo(WireModel):
     variables: list[str]
     """Names of its variables. Their values are never returned."""
 
-    created: datetime
+    created: Moment
 
 
 class BotTaskStatus(WireModel):
@@ -330,9 +335,9 @@ class BotTaskStatus(WireModel):
     last_status: str
     exit_code: int | None
     reason: str | None
-    started_at: datetime | None
+    started_at: Moment | None
     stop_code: str | None
-    stopped_at: datetime | None
+    stopped_at: Moment | None
     stopped_reason: str | None
 
 
@@ -423,7 +428,7 @@ class Crash(WireModel):
 
     model_config = ConfigDict(frozen=True)
 
-    time: datetime
+    time: Moment
     reason: str
     started: datetime | None = None
     """When the run began that ended so; None where that wasn't kept."""
@@ -436,7 +441,7 @@ class RestartStatus(WireModel):
     crashes: list[Crash] = Field(default_factory=list)
     """The last ones, the oldest first."""
 
-    next_start: datetime | None = None
+    next_start: Moment | None = None
     """When it is started again; None while it runs, and when it isn't."""
 
 
@@ -449,7 +454,7 @@ class BotHealth(WireModel):
     reason: str | None = None
     """What is wrong; None for a healthy bot."""
 
-    heartbeat: datetime | None = None
+    heartbeat: Moment | None = None
     """When it last showed that it works."""
 
     last_block: int | None = None
@@ -469,8 +474,8 @@ class KeyInfo(WireModel):
     id: uuid.UUID
     name: str
     role: KeyRole
-    created: datetime
-    last_use: datetime | None
+    created: Moment
+    last_use: Moment | None
     """When it was last used, to a minute; None for never."""
 
 
@@ -509,7 +514,7 @@ class BotInfo(WireModel):
 
     id: uuid.UUID
     name: str
-    created: datetime
+    created: Moment
     image: str
     credential_name: str | None
     ecosystem: str
@@ -541,7 +546,7 @@ class BotInfo(WireModel):
     node: str | None = None
     """Name of the machine that it runs on, from clusters that announce ``nodes`` and have several."""
 
-    unreachable_since: datetime | None = None
+    unreachable_since: Moment | None = None
     """Since when its machine hasn't answered, so that it may or may not run; from clusters of several machines."""
 
     @property
@@ -555,15 +560,24 @@ class RemovedBotInfo(WireModel):
 
     id: uuid.UUID
     name: str
-    removed: datetime
+    removed: Moment
     errors: list[str] = Field(default_factory=list)
     """Those of its last run."""
+
+
+def _measurement(value: float) -> float:
+    """Refuse a whole number that can't be calculated with: others are at most 2**1024."""
+    try:
+        float(value)
+    except OverflowError:
+        raise ValueError("expected a number of at most 308 digits") from None
+    return value
 
 
 class BotTaskResult(WireModel):
     """What a bot recorded of one run of a task. From clusters that announce ``metrics``."""
 
-    completed: datetime
+    completed: Moment
     """When it ended."""
 
     task: str
@@ -573,8 +587,8 @@ class BotTaskResult(WireModel):
     error: str | None = None
     """What it failed with; failed tasks record no metrics."""
 
-    block_number: int | None = None
-    metrics: dict[str, bool | int | float] = Field(default_factory=dict)
+    block_number: Annotated[int, Field(ge=0, lt=2**63)] | None = None
+    metrics: dict[str, Annotated[bool | int | float, AfterValidator(_measurement)]] = Field(default_factory=dict)
     """What it measured, by name."""
 
 

@@ -27,6 +27,7 @@ from ape_silverback.exceptions import (
     SilverbackError,
     Unauthorized,
 )
+from ape_silverback.transport import deadline
 
 if TYPE_CHECKING:
     from ape_silverback.cluster.client import Bot, ClusterClient
@@ -34,6 +35,9 @@ if TYPE_CHECKING:
 
 LOG_LINES = 15
 """Log lines that are shown of a bot that fails."""
+
+LOG_TIMEOUT = 20.0
+"""Seconds that reading them takes at most: then they are the last ones of what was read."""
 
 BEFORE_CRASH = timedelta(minutes=1)
 """How long before a crash its reason may be in the log."""
@@ -366,18 +370,18 @@ def wait_until_stopped(client: ClusterClient, names: Iterable[str], timing: Timi
 def failure_of(client: ClusterClient, bot: Bot | None, name: str, text: str, status: ResourceStatus | None) -> Event:
     """Return the event of a failure, with what the bot last wrote. What can't be read is left out."""
     errors: tuple[str, ...] = ()
-    log: tuple[str, ...] = ()
+    log: deque[str] = deque(maxlen=LOG_LINES)
     try:
         bot = bot or client.bots.get(name)
         errors = tuple(bot.errors) if bot else ()
     except SilverbackError:
         pass
     try:
-        entries = bot.get_logs(start_time=_log_since(bot)) if bot else ()
-        log = tuple(entry.message for entry in deque(entries, maxlen=LOG_LINES))
+        with deadline(LOG_TIMEOUT):
+            log.extend(entry.message for entry in (bot.get_logs(start_time=_log_since(bot)) if bot else ()))
     except SilverbackError:
         pass
-    return Event("failed", name, text, status, errors, log)
+    return Event("failed", name, text, status, errors, tuple(log))
 
 
 def _log_since(bot: Bot) -> datetime | None:
@@ -385,4 +389,7 @@ def _log_since(bot: Bot) -> datetime | None:
     if bot.task is None or bot.task.started_at is None:
         return None
     crashes = bot.restarts.crashes if bot.restarts else []
-    return min([bot.task.started_at, *(crash.time - BEFORE_CRASH for crash in crashes[-1:])])
+    try:
+        return min([bot.task.started_at, *(crash.time - BEFORE_CRASH for crash in crashes[-1:])])
+    except OverflowError:  # a crash at the begin of the calendar
+        return bot.task.started_at

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import time
+from datetime import datetime, timezone
+
 import click
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ape_silverback.cli.shared.output import GAP, LAST_COLUMN, crop, fit
+from ape_silverback.cli.shared.output import GAP, LAST_COLUMN, LONGEST_CELL, age, crop, fit, show_table, time_text
+from ape_silverback.cli.shared.terminal import cut, style
 
 HEADINGS = ["NAME", "STATE", "NETWORK", "IMAGE", "REASON"]
 GIVING_WAY = {"IMAGE": 10, "NETWORK": 8}
@@ -47,3 +52,31 @@ def test_what_is_cropped_keeps_its_begin_and_its_end(text: str, width: int) -> N
     assert text.startswith(begin)
     assert text.endswith(end)
     assert bool(mark) == (cropped != text)
+
+
+def test_one_long_cell_makes_no_other_row_long(capsys: pytest.CaptureFixture[str]) -> None:
+    show_table(("NAME", "STATE"), [("n" * 5_000_000, style("s" * 5_000_000, fg="red")), *[("a", "b")] * 1000])
+    shown = capsys.readouterr().out.splitlines()
+    assert shown[1].startswith("n" * LONGEST_CELL + "… (cut)")
+    assert shown[1].endswith("s" * LONGEST_CELL + "… (cut)")
+    assert max(map(len, shown)) < 3 * LONGEST_CELL
+
+
+def test_what_is_cut_keeps_its_begin_and_no_style() -> None:
+    assert cut("x" * 100, 100) == "x" * 100
+    assert cut("x" * 101, 100) == f"{'x' * 100}… (cut)"
+    end = style("", fg="red").rpartition("\x1b")[2]
+    assert cut(style("x" * 1000, fg="red"), 100).endswith(f"{end}… (cut)")
+
+
+@pytest.mark.parametrize("zone", ["Pacific/Kiritimati", "Pacific/Pago_Pago"])
+@pytest.mark.parametrize("moment", [datetime.min, datetime.max])
+def test_a_time_at_an_end_of_the_calendar_is_shown(
+    zone: str, moment: datetime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patched:
+        patched.setenv("TZ", zone)
+        time.tzset()
+        assert str(moment.year) in time_text(moment.replace(tzinfo=timezone.utc))
+        assert age(moment.replace(tzinfo=timezone.utc))
+    time.tzset()

@@ -245,3 +245,10 @@ def test_an_entry_is_written_as_the_raw_line_that_it_is_read_from() -> None:
     entry = BotLogEntry(level=LogLevel.ERROR, timestamp=datetime.now(timezone.utc), message="first\nsecond")
     assert BotLogEntry.parse_line(str(entry)) == entry
     assert str(BotLogEntry(message="  only text")) == "  only text"
+
+
+def test_a_time_without_a_zone_is_in_utc() -> None:
+    times = dict.fromkeys(("created", "last_updated", "expiration"), "2026-01-01T00:00:00")
+    found = ClusterInfo.model_validate({**CLUSTER, **times})
+    wanted = datetime(2026, 1, 1, tzinfo=timezone.utc)
+    assert (found.created, found.last_updated, found.expiration) == (wanted, wanted, wanted)

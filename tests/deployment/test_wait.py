@@ -11,12 +11,21 @@ from typing import Any
 import pytest
 
 from ape_silverback.cluster.base_client import Retries
-from ape_silverback.cluster.client import ClusterClient
+from ape_silverback.cluster.client import Bot, ClusterClient
 from ape_silverback.cluster.types import ResourceStatus
 from ape_silverback.deployment.events import Event
-from ape_silverback.deployment.wait import SETTLE, Sight, Timing, Watched, verdict, wait_until_ready
+from ape_silverback.deployment.wait import (
+    LOG_LINES,
+    SETTLE,
+    Sight,
+    Timing,
+    Watched,
+    failure_of,
+    verdict,
+    wait_until_ready,
+)
 from ape_silverback.exceptions import ConfigurationError
-from tests.cluster.server import BOT, Reply, Request, answer, serving
+from tests.cluster.server import BOT, Reply, Request, answer, in_turn, serving
 
 TIMING = Timing(timeout=100, settle=7, start=60)
 RUNNING, STOPPED = ResourceStatus.RUNNING, ResourceStatus.STOPPED
@@ -170,3 +179,30 @@ def test_delays_grow_and_stay_bounded() -> None:
     assert delays[0] == 0.5
     assert delays == sorted(delays)
     assert max(delays) == 5.0
+
+
+def test_the_last_lines_of_a_log_without_end_are_those_that_came_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ape_silverback.deployment.wait.LOG_TIMEOUT", 0.5)
+    lines = (f"2026-01-01T00:00:00Z INFO:     number {number}\n".encode() for number in itertools.count())
+
+    def behave(request: Request) -> Reply:
+        return Reply(chunks=lines) if request.path.endswith("/logs") else answer([])
+
+    with serving(behave) as server, ClusterClient(base_url=server.url) as client:
+        bot = Bot.model_validate(BOT)._bind(client)
+        failed = failure_of(client, bot, "a", "it stopped", ResourceStatus.STOPPED)
+    assert len(failed.log) == LOG_LINES
+    assert failed.log[-1].startswith("number ")
+
+
+@pytest.mark.parametrize("moment", ["0001-01-01T00:00:00Z", "0001-01-01T00:00:00", "9999-12-31T23:59:59Z"])
+def test_a_crash_at_an_end_of_the_calendar_is_told_like_any_other(moment: str) -> None:
+    task = {"last_status": "STOPPED", "exit_code": 1, "reason": None, "started_at": "2026-01-01T00:00:00"}
+    task |= {"stop_code": None, "stopped_at": moment, "stopped_reason": "x"}
+    restarts = {"count": 1, "crashes": [{"time": moment, "reason": "x"}]}
+    line = b"2026-01-01T00:00:00Z INFO:     the last one\n"
+    replies = in_turn(answer(["an error"]), Reply(chunks=[line]))
+    with serving(replies) as server, ClusterClient(base_url=server.url) as client:
+        bot = Bot.model_validate({**BOT, "task": task, "restarts": restarts})._bind(client)
+        failed = failure_of(client, bot, "a", "it stopped", ResourceStatus.STOPPED)
+    assert (failed.errors, failed.log) == (("an error",), ("the last one",))

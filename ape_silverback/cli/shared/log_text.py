@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING
 from ape.logging import CLICK_STYLE_KWARGS
 
 from ape_silverback.cli.shared.output import width_of
-from ape_silverback.cli.shared.terminal import safe_colours, safe_json, safe_line, safe_yaml, style
+from ape_silverback.cli.shared.terminal import cut, safe_colours, safe_json, safe_line, safe_yaml, style
+from ape_silverback.timezones import local_time
 
 if TYPE_CHECKING:
-    from datetime import datetime
-
     from ape.logging import LogLevel
 
     from ape_silverback.cluster.client import Bot, RemovedBot
@@ -23,6 +22,9 @@ if TYPE_CHECKING:
 COLOURS = ("cyan", "magenta", "green", "yellow", "blue", "bright_red")
 MOST_HEADS = 10_000
 """Times and levels that are kept as text."""
+
+LONGEST_NAME = 200
+"""Most characters of a bot's name in front of each of its lines."""
 
 TIME_WIDTH, LEVEL_WIDTH = 17, 8
 """Characters of a time and of a level."""
@@ -51,7 +53,7 @@ def _json_line(bot: str, line: LogLine) -> str:
 
 
 def _prefixes(bots: Sequence[Bot | RemovedBot]) -> dict[str, str]:
-    names = {bot.name: safe_line(bot.name) for bot in bots}
+    names = {bot.name: cut(safe_line(bot.name), LONGEST_NAME) for bot in bots}
     if len(names) <= 1:
         return dict.fromkeys(names, "")
     width = max(map(width_of, names.values()))
@@ -86,7 +88,7 @@ class LogText:
         if key not in self._heads:
             if len(self._heads) > MOST_HEADS:
                 self._heads.clear()
-            self._heads[key] = self._made(_local(line.time), line.level)
+            self._heads[key] = self._made(f"{local_time(line.time):%x %X}", line.level)
         return self._heads[key]
 
     def _made(self, time: str, level: LogLevel | None) -> str:
@@ -94,10 +96,3 @@ class LogText:
             return f"{time:<{TIME_WIDTH}} {level.name if level is not None else '':<{LEVEL_WIDTH}}"
         name = style(f"{level.name:<{LEVEL_WIDTH}}", **CLICK_STYLE_KWARGS.get(level, {})) if level is not None else ""
         return f"{style(f'{time:<{TIME_WIDTH}}', bold=True)} {name or ' ' * LEVEL_WIDTH}"
-
-
-def _local(time: datetime) -> str:
-    try:
-        return f"{time.astimezone():%x %X}"
-    except (OverflowError, ValueError):
-        return f"{time:%x %X}"

@@ -13,7 +13,8 @@ from contextlib import contextmanager
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
-from ape_silverback.cli.shared.terminal import echo, echo_text, plain, safe_json, safe_line, safe_yaml, style
+from ape_silverback.cli.shared.terminal import cut, echo, echo_text, plain, safe_json, safe_line, safe_yaml, style
+from ape_silverback.timezones import local_time
 
 if TYPE_CHECKING:
     from ape_silverback.cluster.types import ClusterConfiguration
@@ -35,6 +36,9 @@ NARROWEST = 8
 WHOLE = 10_000
 """Fewest characters of a column that is shown in full or left out."""
 
+LONGEST_CELL = 2_000
+"""Most characters of a cell that are shown: a longer one would make each row of the table as wide."""
+
 LAST_COLUMN = 30
 """Characters at which a last column is folded when there is no room for more."""
 
@@ -53,7 +57,7 @@ def show_table(
         err: on stderr.
         giving_way: as for ``fit``, to a terminal that is too narrow; all other columns but the first are folded there.
     """
-    table = [[*columns], *([safe_line(cell) for cell in row] for row in rows)]
+    table = [[*columns], *([_cell(text) for text in row] for row in rows)]
     widest = None
     if (sys.stderr if err else sys.stdout).isatty():
         widest = shutil.get_terminal_size().columns
@@ -67,6 +71,15 @@ def show_table(
         for line in itertools.zip_longest(*cells, fillvalue=""):
             padded = (cell + " " * (width - width_of(cell) + GAP) for cell, width in zip(line, widths, strict=True))
             echo("".join(padded).rstrip(), err=err)
+
+
+def _cell(text: str) -> str:
+    """Return a text as a safe line of a bounded length, in its style."""
+    cell = safe_line(text)
+    if len(cell) <= LONGEST_CELL:
+        return cell
+    text = plain(cell)
+    return cell.replace(text, cut(text, LONGEST_CELL))
 
 
 def width_of(text: str) -> int:
@@ -112,7 +125,7 @@ def _fold(cell: str, width: int) -> list[str]:
 
 def one_line(text: str) -> str:
     """Return a line, cut where a terminal would break it."""
-    text = safe_line(text)
+    text = _cell(text)
     if not sys.stdout.isatty() or width_of(text) <= (width := shutil.get_terminal_size().columns):
         return text
     return f"{_fold(text, width - 1)[0]}…"
@@ -176,7 +189,7 @@ def show_facts(facts: Mapping[str, str], err: bool = False) -> None:
     """Show one thing: a line a fact, aligned. ``err``: on stderr."""
     width = max(map(len, facts)) + 3
     for key, value in facts.items():
-        echo(f"{style(f'{key}:', bold=True)}{' ' * (width - len(key) - 1)}{value}", err=err)
+        echo(f"{style(f'{key}:', bold=True)}{' ' * (width - len(key) - 1)}{cut(value)}", err=err)
 
 
 def configuration_facts(configuration: ClusterConfiguration | None) -> dict[str, str]:
@@ -197,7 +210,7 @@ def messages_on_stderr() -> Iterator[None]:
 
 def time_text(moment: datetime | None) -> str:
     """Return a time in local time."""
-    return "-" if moment is None else f"{moment.astimezone():%Y-%m-%d %H:%M:%S %Z}"
+    return "-" if moment is None else f"{local_time(moment):%Y-%m-%d %H:%M:%S %Z}"
 
 
 def state_text(state: str) -> str:

@@ -26,6 +26,9 @@ import click
 INTERRUPTED = 130
 """Exit code after Ctrl-C."""
 
+LONGEST_TEXT = 20_000
+"""Most characters of one error, warning, question or fact that are shown: some hold texts or names of a server."""
+
 # C0, DEL and C1; soft hyphen; marks and isolates that change the direction of text; line and paragraph separators;
 # invisible characters but the joiners of emoji and scripts; tags; halves of a surrogate pair.
 _UNSAFE_CLASS = (
@@ -116,6 +119,13 @@ def _takes_unicode() -> bool:
     return (getattr(sys.stdout, "encoding", None) or "utf-8").lower().startswith("utf")
 
 
+def cut(text: str, most: int = LONGEST_TEXT) -> str:
+    """Return a text, or its beginning if it is longer. Characters of styles count; a style ends where it is cut."""
+    if len(text) <= most:
+        return text
+    return f"{text[:most]}{_END if _MARK in text[:most] else ''}… (cut)"
+
+
 def echo(text: str = "", *, err: bool = False) -> None:
     """Print one line. A line end in it is shown, since what follows would look like a line of ours."""
     _write(safe_line(text), err)
@@ -140,7 +150,7 @@ def echo_indented(text: str, by: int, *, err: bool = False) -> None:
 
 def note(text: str) -> None:
     """Print something that isn't data, on stderr. Lines after the first are indented."""
-    _write(_indented(safe_text(text)), err=True)
+    _write(_indented(safe_text(cut(text))), err=True)
 
 
 def warn(text: str) -> None:
@@ -156,7 +166,7 @@ def complain(text: str) -> None:
 
 def error_text(text: str) -> str:
     """Return the text of an error as click may print it: lines after the first are indented."""
-    return _revealed(_indented(safe_text(text)))
+    return _revealed(_indented(safe_text(cut(text))))
 
 
 def _indented(text: str) -> str:
@@ -255,4 +265,4 @@ def ask(text: str, *, hidden: bool = False, default: str | None = None) -> str:
 
 
 def _plain_line(text: str) -> str:
-    return plain(safe_line(text))
+    return plain(safe_line(cut(text)))

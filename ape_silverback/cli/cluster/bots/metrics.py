@@ -6,7 +6,7 @@ import csv
 import io
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
-from datetime import datetime, timezone
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +17,7 @@ from ape_silverback.cli.shared.options import Moment, cluster_options, connected
 from ape_silverback.cli.shared.output import show_table
 from ape_silverback.cli.shared.selection import choose
 from ape_silverback.cli.shared.terminal import echo, echo_text, note, plain, safe_json, safe_line
+from ape_silverback.timezones import local_time
 
 if TYPE_CHECKING:
     from ape_silverback.cluster.types import BotHealth, BotTaskResult
@@ -141,9 +142,9 @@ def _chart(name: str, points: Sequence[tuple[datetime, float]]) -> str:
     plotext.plotsize(shutil.get_terminal_size((100, 24)).columns, CHART_HEIGHT)
     plotext.title(safe_line(name))
     plotext.plot([moment.timestamp() for moment, _ in points], [value for _, value in points])
-    ticks = [first.timestamp() + share * (last - first).total_seconds() for share in (0, 0.25, 0.5, 0.75, 1)]
-    shape = "%H:%M:%S" if (last - first).total_seconds() < 86_400 else "%m-%d %H:%M"
-    plotext.xticks(ticks, [f"{datetime.fromtimestamp(tick, timezone.utc).astimezone():{shape}}" for tick in ticks])
+    ticks = [first + share * (last - first) for share in (0, 0.25, 0.5, 0.75, 1)]
+    shape = "%H:%M:%S" if last - first < timedelta(days=1) else "%m-%d %H:%M"
+    plotext.xticks([tick.timestamp() for tick in ticks], [f"{local_time(tick):{shape}}" for tick in ticks])
     return plain(plotext.build())
 
 
