@@ -45,6 +45,7 @@ class Reply:
         wait: seconds before the answer begins.
         drip: seconds between two bytes of the body.
         chunks: a body of any length, in place of ``body``; sent chunked.
+        raw: all that is sent, from the status line on, in place of everything else.
     """
 
     status: int = 200
@@ -54,6 +55,7 @@ class Reply:
     wait: float = 0.0
     drip: float = 0.0
     chunks: Iterable[bytes] | None = None
+    raw: Iterable[bytes] | None = None
 
 
 def answer(content: Any, status: int = 200, **more: Any) -> Reply:
@@ -105,6 +107,11 @@ class Handler(BaseHTTPRequestHandler):
             self.server.requests.append(request)
         reply = self.server.behave(request)
         time.sleep(reply.wait)
+        if reply.raw is not None:
+            self.close_connection = True
+            for piece in reply.raw:
+                self.wfile.write(piece)
+            return
         self.send_response_only(reply.status)
         if "Date" not in reply.headers:
             self.send_header("Date", self.date_time_string())

@@ -16,6 +16,7 @@ import importlib
 import io
 import os
 import pkgutil
+import resource
 import runpy
 import selectors
 import signal
@@ -23,7 +24,11 @@ import socket
 import sys
 import threading
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NoReturn
+
+PEAK = "TESTS_PEAK"
+"""Variable that names a file for the most memory that a run had, in KiB."""
 
 ROOMS = ("ape_silverback",)
 MODULES = (
@@ -203,6 +208,8 @@ def end(code: int) -> NoReturn:
             stream.flush()
         except (OSError, ValueError):
             code = 120
+    if file := os.environ.get(PEAK):
+        Path(file).write_text(str(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss))
     if code == -signal.SIGINT:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         os.kill(os.getpid(), signal.SIGINT)
