@@ -28,7 +28,7 @@ from ape_silverback.server.daemon import (
     write_state,
 )
 from ape_silverback.server.notify import NotifySettings, read_settings, settings_file
-from ape_silverback.server.serving import supervisor_of
+from ape_silverback.server.serving import exit_by_sigterm, supervisor_of
 from ape_silverback.server.supervisor import Supervisor
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def main(folder: Path, port: int) -> None:
     def on_start() -> None:
         write_state(folder, port)
 
-    with ExitStack() as opened:
+    with exit_by_sigterm(), ExitStack() as opened:
         opened.callback(supervisor.store.close)
         opened.callback(supervisor.runtime.close)
         if payments_file(folder).exists():

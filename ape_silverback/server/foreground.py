@@ -24,7 +24,7 @@ from ape_silverback.server.daemon import key_file
 from ape_silverback.server.notify import NotifySettings, apprise_sender
 from ape_silverback.server.runtimes import Limits
 from ape_silverback.server.runtimes.loading import choose_runtime, read_choice
-from ape_silverback.server.serving import supervisor_of
+from ape_silverback.server.serving import exit_by_sigterm, supervisor_of
 
 GRACE = 5
 """Seconds that requests get to end once the server is asked to."""
@@ -130,7 +130,8 @@ def serve(options: ServeOptions, ready: Callable[[str], None]) -> None:
         f"its first key is in {key_file(options.folder)}"
     )
     try:
-        _AnnouncedServer(config, lambda: ready(line)).run()
+        with exit_by_sigterm():
+            _AnnouncedServer(config, lambda: ready(line)).run()
     finally:
         supervisor.runtime.close()
         supervisor.store.close()

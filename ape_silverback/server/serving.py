@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import signal
+import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from uuid import UUID
 
@@ -38,6 +41,19 @@ def supervisor_of(folder: Path, address: Callable[[], str], api_key: str) -> Sup
         return variables
 
     return Supervisor(store, runtime_of(folder), variables_of)
+
+
+@contextmanager
+def exit_by_sigterm() -> Iterator[None]:
+    """Make SIGTERM an exit that passes through what closes databases.
+
+    uvicorn ends by it, and then sends it to this process once more, which would be killed by that.
+    """
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def end_bots(folder: Path, grace: float, *, discard: bool = False) -> bool:

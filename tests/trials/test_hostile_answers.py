@@ -72,11 +72,13 @@ silverback:
 """
 MIB = 1 << 20
 SPACES = b" " * MIB
+BOMB = gzip.compress(SPACES * 64)
 JSON = {"Content-Type": "application/json"}
 KEY = {"SILVERBACK_CLUSTER_API_KEY": "k", "SILVERBACK_SETTLE": "0"}
 
-MOST_MEMORY = 500.0
-"""MiB that an answer may cost beyond what the same command takes of an empty cluster: objects of 8 MiB of JSON."""
+MOST_MEMORY = 700.0
+"""MiB that answers may cost a command beyond what it takes of an empty cluster: the objects of 8 MiB of JSON take 200
+MiB at most, and `status` asks three questions at once."""
 
 MOST_PRINTED = 128 * MIB
 MOST_SECONDS = 110.0
@@ -93,8 +95,7 @@ def throttled(piece: bytes, seconds: float = 0.05) -> Iterator[bytes]:
 
 
 def bomb(_: Request) -> Reply:
-    member = gzip.compress(SPACES * 64)
-    return Reply(200, headers={**JSON, "Content-Encoding": "gzip"}, chunks=itertools.repeat(member))
+    return Reply(200, headers={**JSON, "Content-Encoding": "gzip"}, chunks=itertools.repeat(BOMB))
 
 
 def gzip_of_nothing(_: Request) -> Reply:
@@ -345,7 +346,10 @@ def test_an_answer_to_everything_costs_no_command_more_than_it_may(
 ) -> None:
     runs = run_all(SAME[what], folders)
     look_at(what, runs, usual, MOST_SECONDS)
-    assert all(one.code == 1 for one in runs)
+    passed = [one.command for one in runs if one.code != 1]
+    assert passed in ([], [("health",)]), (
+        "what isn't right in form is an error; to `health`, an object without names is"
+    )
     assert all(one.printed < 100_000 for one in runs), "an error is short"
 
 
@@ -390,9 +394,7 @@ def test_times_in_the_years_1_and_9999_are_shown(
 ENDLESS_LOGS: dict[str, Callable[[], Reply]] = {
     "a line": lambda: Reply(200, chunks=itertools.repeat(b"x" * MIB)),
     "lines": lambda: Reply(200, chunks=itertools.repeat(b"2026-01-01T00:00:00Z INFO:     x\n" * 10_000)),
-    "a gzip bomb": lambda: Reply(
-        200, headers={"Content-Encoding": "gzip"}, chunks=itertools.repeat(gzip.compress(SPACES * 64))
-    ),
+    "a gzip bomb": lambda: Reply(200, headers={"Content-Encoding": "gzip"}, chunks=itertools.repeat(BOMB)),
 }
 
 

@@ -118,6 +118,7 @@ class Clusters:
     def end(self) -> None:
         """Stop the bots of all clusters. The next server starts those again that ran."""
         map_threads(Served.end, self._served.values())
+        self._served.clear()
 
     def app_of(self, cluster: uuid.UUID) -> FastAPI | None:
         """Return the application of a cluster; None for one that isn't served."""
