@@ -366,7 +366,9 @@ class Supervisor:
             self._note_end(bot, seen)
         elif bot.status in ALIVE or bot.status in (CREATED, PROVISIONING):
             # It ended together with the server, or never began.
-            self._states.rewrite(bot, STOPPED, stop_code=BY_CLUSTER, stopped_reason="the cluster went down")
+            reason = seen.note if seen.interrupted and seen.note else "the cluster went down"
+            self._states.rewrite(bot, STOPPED, stop_code=BY_CLUSTER, stopped_reason=reason)
+            self._states.tell(bot, "stopped", reason)
         bot = self._states.reload(bot)
         if bot.status is STOPPED and bot.wanted and bot.task.stop_code == BY_CLUSTER:
             self._start(bot, "the cluster is up again")

@@ -383,6 +383,23 @@ def test_a_run_of_another_boot_is_interrupted_and_its_numbers_are_nobody(folder:
         bystander.wait()
 
 
+def test_a_bot_whose_machine_went_down_runs_again_and_that_is_told_and_no_crash(folder: Path) -> None:
+    with supervising(folder) as supervisor:
+        bot = create(supervisor, folder, "polite")
+        wait_for(lambda: now(supervisor, bot).status is STATUS.RUNNING)
+        supervisor.keep_running = True
+    file = folder / "kept" / "bots" / str(bot.id) / "run.json"
+    run = json.loads(file.read_text())
+    os.kill(run["pid"], signal.SIGKILL)  # and with it what it runs
+    wait_for(lambda: not psutil.pid_exists(run["bot"]))
+    file.write_text(json.dumps({**run, "boot": "another"}))
+    with supervising(folder) as supervisor:
+        wait_for(lambda: now(supervisor, bot).status is STATUS.RUNNING)
+        events = [(event.kind, event.reason) for event in supervisor.store.events(bot.id)]
+        assert events[-3:-1] == [("stopped", "its machine went down"), ("started", "the cluster is up again")]
+        assert now(supervisor, bot).restarts.crashes == []
+
+
 def test_a_process_is_told_by_its_start_and_the_boot_and_not_by_a_time_of_day() -> None:
     own = ProcessIdentity.of(os.getpid())
     assert own

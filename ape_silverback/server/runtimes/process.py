@@ -260,7 +260,7 @@ class ProcessRuntime:
         if not folder.exists():
             return GONE
         if run.get("boot") not in (None, boot_id()):
-            return Observation(False, ready, started, interrupted=True)
+            return Observation(False, ready, started, interrupted=True, note="its machine went down")
         if self._end_left(bot):  # the shim was killed: what it leaves behind still runs
             return Observation(True, False, started)
         if group := self._group(bot):
