@@ -1,6 +1,7 @@
-"""What keeps deployments from working on this machine: each part is looked at by itself, and has a cure.
+"""What keeps deployments from working on this machine: each part is looked at by itself, and each error has a cure.
 
-Changes nothing, and signs nothing. What an error can't name without a secret stays unsaid.
+A check that rests on one with an error is skipped, and says so: its own error would only be that one again. Changes
+nothing, and signs nothing. What an error can't name without a secret stays unsaid.
 """
 
 from __future__ import annotations
@@ -50,7 +51,16 @@ LOGIN_ENDS_SOON = timedelta(days=1)
 SECRET_NAMES = ("api-key", "session", "server.json")
 SECRET_SUFFIXES = (".db", ".key")
 
-Outcome = Literal["ok", "warning", "error"]
+Outcome = Literal["ok", "warning", "error", "skipped"]
+
+CURES = {
+    "configuration": "correct it in the configuration file; docs/ape-config.example.yaml explains every key",
+    "bots": "correct it in the configuration file; `ape silverback cluster deploy --dry-run` shows each value's origin",
+    "profile": "correct ~/.silverback/profile.toml, or choose another profile: --profile, or `profile:` in the section",
+    "login": "ape silverback login",
+    "cluster": "start the cluster, or correct its address or key in the profile",
+}
+"""What helps with the errors of a check that have no cure of their own."""
 
 
 class Finding(BaseModel):
@@ -61,9 +71,9 @@ class Finding(BaseModel):
     check: str
     """`versions`, `configuration`, `bots`, `profile`, `login`, `cluster`, `clock`, `chain`, `engine` or `files`."""
     outcome: Outcome
-    """`warning` for what may matter; `error` for what keeps something from working."""
+    """`warning` for what may matter; `error` for what keeps something from working; `skipped` without a check."""
     text: str
-    """What was found."""
+    """What was found, or why it wasn't checked."""
     cure: str | None = None
     """What to do about it."""
 
@@ -83,6 +93,11 @@ def error(check: str, text: str, cure: str | None = None) -> Finding:
     return Finding(check=check, outcome="error", text=text, cure=cure)
 
 
+def skipped(check: str, reason: str) -> Finding:
+    """Return a finding of something that wasn't checked."""
+    return Finding(check=check, outcome="skipped", text=f"not checked: {reason}")
+
+
 def examine(folder: Path, profile: str | None = None, cluster: str | None = None) -> list[Finding]:
     """Check all that deployments need; return what was found, in the order of the checks.
 
@@ -92,22 +107,30 @@ def examine(folder: Path, profile: str | None = None, cluster: str | None = None
         cluster: the cluster of the platform, as ``WORKSPACE/NAME``.
     """
     examination = _Examination(folder, profile, cluster)
-    checks: tuple[tuple[str, Callable[[], Iterable[Finding]]], ...] = (
-        ("versions", examination.versions),
-        ("configuration", examination.configuration),
-        ("bots", examination.bots),
-        ("profile", examination.profile_file),
-        ("login", examination.login),
-        ("cluster", examination.cluster_answers),
-        ("chain", examination.chains),
-        ("engine", examination.engine),
-        ("files", examination.files),
+    checks: tuple[tuple[str, Callable[[], Iterable[Finding]], tuple[str, ...]], ...] = (
+        ("versions", examination.versions, ()),
+        ("configuration", examination.configuration, ()),
+        ("bots", examination.bots, ("configuration",)),
+        ("profile", examination.profile_file, ("configuration",)),
+        ("login", examination.login, ("profile",)),
+        ("cluster", examination.cluster_answers, ("login",)),
+        ("clock", examination.clock, ()),
+        ("chain", examination.chains, ("bots",)),
+        ("engine", examination.engine, ()),
+        ("files", examination.files, ()),
     )
-    found: dict[str, Finding] = {}
-    for name, check in checks:
-        for finding in _guarded(name, check):
-            found.setdefault(finding.text, finding)  # checks that rest on one that failed meet its error again
-    return list(found.values())
+    findings: list[Finding] = []
+    lacking = examination.lacking
+    for name, check, needs in checks:
+        if reason := next((lacking[one] for one in needs if one in lacking), None):
+            findings.append(skipped(name, reason))
+            lacking[name] = reason
+            continue
+        found = list(_guarded(name, check))
+        findings += found
+        if any(one.outcome == "error" and one.check == name for one in found):
+            lacking.setdefault(name, f"`{name}` has an error")
+    return findings
 
 
 def report(findings: Sequence[Finding]) -> str:
@@ -133,12 +156,19 @@ def report(findings: Sequence[Finding]) -> str:
 
 @dataclass(frozen=True)
 class _Examination:
-    """The machine, the project and the cluster; what a check found out is at hand for the next ones."""
+    """The machine, the project and the cluster; what a check found out is at hand for the next ones.
+
+    Attributes:
+        lacking: check → why those that rest on it can't be made.
+        dates: what the cluster says the time is, once it has answered.
+    """
 
     folder: Path
     profile: str | None
     cluster: str | None
     desired: list[DesiredState] = field(default_factory=list)
+    lacking: dict[str, str] = field(default_factory=dict)
+    dates: list[str | None] = field(default_factory=list)
 
     def versions(self) -> Iterator[Finding]:
         """Compare what is installed with what this package needs."""
@@ -186,15 +216,12 @@ class _Examination:
             desired = resolve(self.reading, self.folder, kind=None)
         except ResolutionError as problem:
             for text in _grouped(str(problem).splitlines()):
-                yield error("bots", text, _bot_cure(text))
+                yield error("bots", text, _bot_cure(text) or CURES["bots"])
             return
         self.desired.append(desired)
         for text in _grouped(desired.warnings):
             yield warning("bots", text, _bot_cure(text) or "see `ape silverback cluster deploy --dry-run`")
-        if desired.bots:
-            yield ok("bots", f"{len(desired.bots)} resolved: {', '.join(bot.name for bot in desired.bots)}")
-        else:
-            yield warning("bots", "the project has no bots", "write one: bots/NAME.py, or `bots:` in the section")
+        yield ok("bots", f"{len(desired.bots)} resolved: {', '.join(bot.name for bot in desired.bots)}")
 
     @cached_property
     def choice(self) -> Choice:
@@ -211,7 +238,12 @@ class _Examination:
         from ape_silverback.cluster.http_errors import public_url
         from ape_silverback.cluster.settings import danger_of
 
-        choice = self.choice
+        try:
+            choice = self.choice
+        except NoClusterError as problem:
+            self.lacking["profile"], _, cure = str(problem).partition(". ")
+            yield warning("profile", self.lacking["profile"], cure)
+            return
         danger = danger_of(choice)
         host = public_url(httpx.URL(choice.profile.host))
         yield ok("profile", f"'{choice.name}' ({choice.origin}): {host}")
@@ -237,19 +269,35 @@ class _Examination:
             yield ok("login", f"logged in as {login.user}{renewed}")
 
     def cluster_answers(self) -> Iterator[Finding]:
-        """Ask the cluster for its version and health, and compare the clocks."""
+        """Ask the cluster for its version and health."""
         from ape_silverback.connect import connected
 
         with connected(self.profile, self.cluster, self.reading, patience=PATIENCE) as connection:
-            answer = connection.client.call("GET", "/openapi.json")
+            self.dates.append(connection.client.call("GET", "/openapi.json").headers.get("Date"))
             yield ok("cluster", f"{connection.label} answers; version {connection.client.version}")
             if connection.kind() == "local" and connection.client.version != __version__:
                 text = f"the local cluster runs version {connection.client.version}, this is {__version__}"
                 yield warning("cluster", text, "ape silverback cluster down, then up")
             if not connection.client.health.cluster.healthy:
                 yield warning("cluster", "the cluster isn't healthy", "see `ape silverback cluster health`")
-            yield from _clock(answer.headers.get("Date"))
             yield from self._stream_chain(connection)
+
+    def clock(self) -> Iterator[Finding]:
+        """Compare the clocks of this machine and the cluster."""
+        if not self.dates:
+            yield skipped("clock", self.lacking.get("cluster", "the cluster didn't answer"))
+            return
+        try:
+            there = parsedate_to_datetime(self.dates[0] or "").timestamp()
+        except (TypeError, ValueError):
+            yield skipped("clock", "the cluster doesn't tell the time")
+            return
+        apart = abs(time.time() - there)
+        if apart > CLOCK_ERROR:
+            text = f"the clocks of this machine and the cluster are {span_text(int(apart))} apart"
+            yield warning("clock", text, "synchronise the clock (NTP): logins and certificates depend on it")
+        else:
+            yield ok("clock", "the clock agrees with the cluster's")
 
     def _stream_chain(self, connection: Connection) -> Iterator[Finding]:
         """Check the chain on which the cluster is paid for."""
@@ -318,15 +366,12 @@ def _guarded(name: str, check: Callable[[], Iterable[Finding]]) -> Iterator[Find
 
     try:
         yield from check()
-    except NoClusterError as problem:
-        what, _, cure = str(problem).partition(". ")
-        yield warning(name, what, cure)
     except Unauthorized as problem:
         yield error(name, str(problem), "correct the key in the profile, or run `ape silverback login`")
     except SilverbackError as problem:
-        yield from (error(name, line) for line in str(problem).splitlines())
+        yield from (error(name, line, CURES.get(name)) for line in str(problem).splitlines())
     except ApeException as problem:
-        yield error(name, str(problem) or type(problem).__name__)
+        yield error(name, str(problem) or type(problem).__name__, CURES.get(name))
     except Exception as problem:  # noqa: BLE001 - the other checks go on; a text of a library may hold a secret
         yield error(name, f"couldn't be checked: {type(problem).__name__}", "report it with `doctor --report`")
 
@@ -350,19 +395,6 @@ def _bot_cure(text: str) -> str | None:
     if account := re.search(r"no account '([\w-]+)'", text):
         return f"correct the alias, or run `ape accounts import {account[1]}` if the bot runs on this machine"
     return None
-
-
-def _clock(date: str | None) -> Iterator[Finding]:
-    try:
-        there = parsedate_to_datetime(date or "").timestamp()
-    except (TypeError, ValueError):
-        return
-    apart = abs(time.time() - there)
-    if apart > CLOCK_ERROR:
-        text = f"the clocks of this machine and the cluster are {span_text(int(apart))} apart"
-        yield warning("clock", text, "synchronise the clock (NTP): logins and certificates depend on it")
-    else:
-        yield ok("clock", "the clock agrees with the cluster's")
 
 
 def _chain(choice: str, wanted: int | None, whose: str) -> Iterator[Finding]:

@@ -10,7 +10,7 @@ from ape_silverback.cli.shared.options import cluster_options, format_option
 from ape_silverback.cli.shared.output import messages_on_stderr, show
 from ape_silverback.cli.shared.terminal import echo, echo_text, style
 
-COLOURS = {"ok": "green", "warning": "yellow", "error": "red"}
+COLOURS = {"ok": "green", "warning": "yellow", "error": "red", "skipped": "bright_black"}
 
 
 @click.command()
@@ -22,7 +22,8 @@ COLOURS = {"ok": "green", "warning": "yellow", "error": "red"}
 def doctor(as_report: bool, format_: str, profile: str | None, cluster: str | None) -> None:
     """Check versions, configuration, bots, profile, login, cluster, clock, chains, container engine and files.
 
-    Each line is ok, a warning or an error with its cure. Exit code 1 if there is an error. Changes nothing.
+    Each line is ok, a warning or an error with its cure, or skipped, since a check that it rests on has an error. Exit
+    code 1 if there is an error. Changes nothing.
 
     \b
     Example:

@@ -104,7 +104,7 @@ def section_of_cluster(
         cluster: the cluster of the platform, as ``WORKSPACE/NAME``.
 
     Raises:
-        ConfigurationError: the cluster has no bots.
+        ConfigurationError: the cluster has no bots, or none that can be described here.
     """
     if not bots:
         raise ConfigurationError("the cluster has no bots to describe")
@@ -130,6 +130,11 @@ def section_of_cluster(
         if bot.cluster_access:
             values["cluster-access"] = True
         described[name] = values | _policies_of(bot)
+    if not described:
+        raise ConfigurationError(
+            "nothing to describe here, so nothing was written; run this in the project that the bots run from, or use "
+            "`ape silverback init` for the bots of this one\n" + "\n".join(notes)
+        )
     used = [group for values in described.values() for group in values.get("environment", ())]
     variables = {name: list(groups[name]) for name in dict.fromkeys(used) if name in groups}
     entries = [Entry(key, value) for key, value in (("profile", profile), ("cluster", cluster)) if value]

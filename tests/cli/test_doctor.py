@@ -32,6 +32,9 @@ silverback:
 """
 
 
+CHECKS = ("configuration", "bots", "profile", "login", "cluster", "clock", "chain", "engine", "files")
+
+
 @dataclass
 class Patient:
     """A machine with a project and a profile, to be broken before `doctor` looks at it."""
@@ -96,6 +99,7 @@ def test_where_all_is_well_nothing_is_an_error(patient: Patient) -> None:
         "files",
     }
     assert [one for one in found if one.outcome != "ok" and one.check != "engine"] == []
+    assert "skipped" not in {one.outcome for one in found}
     [chain] = [one for one in found if one.check == "chain"]
     assert chain.text == "ethereum:local:foundry (of watcher) is chain 1337"
     lines = patient.doctor().stdout.splitlines()
@@ -146,11 +150,11 @@ def a_broken_profile_file(patient: Patient) -> None:
 
 
 BROKEN: dict[Callable[[Patient], None], tuple[str, str, str]] = {
-    a_key_of_the_section: ("configuration", "acount", ""),
-    no_such_profile: ("profile", "labb", ""),
-    a_broken_profile_file: ("profile", "profile.toml", ""),
-    a_host_that_isnt_one: ("profile", "lab", ""),
-    a_dead_cluster: ("cluster", "127.0.0.1:9", ""),
+    a_key_of_the_section: ("configuration", "acount", "correct it in the configuration file"),
+    no_such_profile: ("profile", "labb", "choose another profile"),
+    a_broken_profile_file: ("profile", "profile.toml", "correct ~/.silverback/profile.toml"),
+    a_host_that_isnt_one: ("profile", "lab", "correct ~/.silverback/profile.toml"),
+    a_dead_cluster: ("cluster", "127.0.0.1:9", "start the cluster, or correct its address"),
     a_wrong_key: ("cluster", "X-API-Key", "correct the key in the profile"),
     a_profile_that_others_read: ("files", "profile.toml", "chmod 600 "),
     an_ecosystem_without_its_plugin: ("bots", "starknet", "`ape plugins install starknet`"),
@@ -166,18 +170,36 @@ def test_a_node_is_looked_for_where_the_provider_finds_it(patient: Patient, anvi
     assert "ok       chain          ethereum:local:foundry (of watcher) is chain 1337" in result.stdout
 
 
+REST: dict[str, set[str]] = {
+    "configuration": {"bots", "profile", "login", "cluster", "clock", "chain"},
+    "bots": {"chain"},
+    "profile": {"login", "cluster", "clock"},
+    "cluster": {"clock"},
+}
+"""Check with an error → those that rest on it."""
+
+
 @pytest.mark.parametrize("broken", BROKEN, ids=lambda one: one.__name__)
 def test_what_is_broken_is_an_error_of_its_check_with_its_cure(
     broken: Callable[[Patient], None], patient: Patient
 ) -> None:
     broken(patient)
     check, text, cure = BROKEN[broken]
-    errors = [one for one in patient.findings(code=1) if one.outcome == "error"]
+    found = patient.findings(code=1)
+    errors = [one for one in found if one.outcome == "error"]
     assert check in {one.check for one in errors}, errors
     [first, *_] = [one for one in errors if one.check == check]
     assert text in first.text
-    assert cure in (first.cure or "")
-    assert "1 error found" in patient.doctor(code=1).stderr
+    assert first.cure
+    assert cure in first.cure
+    left_out = {one.check: one.text for one in found if one.outcome == "skipped"}
+    answered = broken is a_wrong_key  # it told the time
+    assert left_out.keys() == REST.get(check, set()) - ({"clock"} if answered else set())
+    assert set(left_out.values()) <= {f"not checked: `{check}` has an error"}
+    assert {one.check for one in found} >= {"versions", *CHECKS}, "each check has a line"
+    shown = patient.doctor(code=1)
+    assert "1 error found" in shown.stderr
+    assert shown.stdout.count(f"not checked: `{check}` has an error") == len(left_out)
 
 
 def test_a_node_on_another_chain_is_an_error(patient: Patient) -> None:
@@ -205,6 +227,8 @@ def test_without_an_engine_or_a_cluster_there_are_warnings_with_what_needs_them(
     found = {one.check: one for one in patient.findings()}
     assert (found["engine"].outcome, "only `build`" in str(found["engine"].cure)) == ("warning", True)
     assert (found["profile"].outcome, found["profile"].text) == ("warning", "no cluster is configured")
+    left_out = {name: one.text for name, one in found.items() if one.outcome == "skipped"}
+    assert left_out == dict.fromkeys(("login", "cluster", "clock"), "not checked: no cluster is configured")
 
 
 @pytest.mark.parametrize(

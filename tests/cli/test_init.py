@@ -15,7 +15,8 @@ from ape_silverback.cluster.types import HealthPolicy, RestartPolicy
 from ape_silverback.config.models import RestartConfig
 from ape_silverback.config.reader import read_section
 from tests.cli.conftest import Run
-from tests.conftest import Ape
+from tests.conftest import Ape, run_ape
+from tests.place import Place
 
 BOT = """\
 import os
@@ -160,6 +161,20 @@ def test_what_a_cluster_runs_is_described_so_that_nothing_is_left_to_change(
     plan = json.loads(run("plan", "--format", "json").stdout)
     assert {action["kind"] for action in plan["actions"]} <= {"keep", "adopt"}
     assert "Nothing to change" in run("deploy", "--adopt", "--yes").stdout
+
+
+def test_where_no_bot_of_a_cluster_can_be_described_nothing_is_written(ape: Ape, project: Path, place: Place) -> None:
+    place.cluster("deploy", "--yes")
+    elsewhere = run_ape(place.home, project, ["silverback", "init", "--from-cluster", "--profile", "local"])
+    assert elsewhere.returncode == 1
+    assert "nothing to describe here, so nothing was written" in elsewhere.stderr
+    assert f"left: left out, it runs from the folder {place.project}" in elsewhere.stderr
+    assert "describes" not in elsewhere.stderr
+    assert not list(project.iterdir())
+    here = place.ape("silverback", "init", "--from-cluster", "--profile", "local")
+    assert here.returncode == 0, here.stderr
+    assert "ape-config.yaml describes 2 bots: left, right." in here.stderr
+    assert "Nothing to change" in place.cluster("plan", "--detailed-exitcode").stdout
 
 
 COMPOSE = """\
