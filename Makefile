@@ -8,13 +8,14 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 TOOLS := .tools/.anvil-$(ANVIL_VERSION)-oidc-provider-$(OIDC_PROVIDER_VERSION)-axe-$(AXE_VERSION)
 
-.PHONY: help install demo demo-docker test trials bench docs lint format clean
+.PHONY: help install demo demo-docker test trials trials-sample bench docs lint format clean
 
 help:
 	@echo "make demo    deploy this repository's bots to a local cluster on a real chain, then stop everything"
 	@echo "make demo-docker  the same with containers, on a machine with docker.io"
 	@echo "make test    lint, types and tests"
 	@echo "make trials  the tests that take minutes"
+	@echo "make trials-sample  some of them, in one or two"
 	@echo "make bench   what commands and deployments cost, beside the public command line"
 	@echo "make docs    the documentation as a site, in docs/_build"
 	@echo "make install what both need: a virtual environment in $(VENV), anvil and oidc-provider in .tools"
@@ -53,6 +54,9 @@ test: install lint
 
 trials: install
 	$(BIN)/python -m pytest -n auto --dist loadgroup -m trial
+
+trials-sample: install
+	$(BIN)/python -m pytest -n auto --dist loadgroup -m 'trial and sample'
 
 docs: $(INSTALLED)
 	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet docs docs/_build/ape-silverback/latest

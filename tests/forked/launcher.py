@@ -38,7 +38,8 @@ def run():
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
         signal.signal(number, lambda number, frame: connection.send(bytes([number])))
     arguments = [os.fsencode(part) for part in (PROGRAM, *sys.argv[1:])]
-    parts = [str(len(arguments)).encode(), os.getcwdb(), *arguments]  # noqa: PTH109 - pathlib takes time to import
+    mask = os.umask(0o077)
+    parts = [b"%d" % len(arguments), b"%d" % mask, os.getcwdb(), *arguments]  # noqa: PTH109 - pathlib takes time to import
     parts += [name + b"=" + value for name, value in os.environb.items()]
     content = b"".join(part + b"\0" for part in parts)
     files = b"".join(number.to_bytes(4, sys.byteorder) for number in (0, 1, 2))

@@ -53,6 +53,7 @@ class Run:
 
     program: str
     arguments: list[str]
+    mask: int
     folder: bytes
     environment: dict[bytes, bytes]
     files: list[int]
@@ -78,10 +79,10 @@ def receive(connection: socket.socket) -> Run:
     received = bytearray()
     while len(received) < rest:
         received += connection.recv(rest - len(received)) or exit_with_launcher()
-    count, folder, *parts = bytes(received[:-1]).split(b"\0")
+    count, mask, folder, *parts = bytes(received[:-1]).split(b"\0")
     program, *arguments = [os.fsdecode(part) for part in parts[: int(count)]]
     environment = dict(part.split(b"=", 1) for part in parts[int(count) :])  # type: ignore[misc]
-    return Run(program, arguments, folder, environment, list(files))
+    return Run(program, arguments, int(mask), folder, environment, list(files))
 
 
 def exit_with_launcher() -> bytes:
@@ -150,6 +151,7 @@ def serve(listener: socket.socket) -> Run | None:
 def become(run: Run) -> None:
     """Be what the launcher started, as if Python had been started with its environment."""
     os.setsid()
+    os.umask(run.mask)
     os.chdir(run.folder)
     for number, file in enumerate(run.files):
         os.dup2(file, number)

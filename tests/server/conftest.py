@@ -10,6 +10,7 @@ import pytest
 from ape_silverback.cluster.base_client import Retries
 from ape_silverback.cluster.client import ClusterClient
 from ape_silverback.server.daemon import LocalCluster, Started
+from tests.conftest import run_ape
 
 BOT = """
 import os
@@ -65,10 +66,18 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("home") / ".silverback" / "local"
 
 
+def local_cluster(folder: Path, *options: str) -> LocalCluster:
+    """Start a local cluster with `ape`, whose server and bots are forked, and return it."""
+    home = folder.parents[1]
+    result = run_ape(home, home, ["silverback", "cluster", "up", *options])
+    assert result.returncode == 0, result.stderr
+    return LocalCluster(folder)
+
+
 @pytest.fixture(scope="module")
 def started(folder: Path) -> Iterator[Started]:
     """The server, started."""
-    cluster = LocalCluster(folder)
+    cluster = local_cluster(folder)
     yield cluster.up()
     cluster.down()
 

@@ -83,6 +83,7 @@ def test_a_transaction_within_one_is_undone_with_it(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "says"),
     [(b"this is no database, " * 100, "file is not a database"), (None, "version 99, newer than this package")],
+    ids=["another file", "a newer version"],
 )
 def test_a_database_that_cant_be_used_is_left_alone_and_named(tmp_path: Path, content: bytes | None, says: str) -> None:
     folder = tmp_path / "local"

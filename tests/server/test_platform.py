@@ -21,6 +21,7 @@ from ape_silverback.server.daemon import LocalCluster, Started
 from ape_silverback.server.platform.payments import Wanted
 from ape_silverback.version import __version__
 from demo.chain import find_anvil, free_port, running_anvil
+from tests.server.conftest import local_cluster
 from tests.server.payer import HOUR, Payer
 from tests.server.test_server import gone, new_bot, pid_of
 from tests.stream.payments import STANDARD
@@ -33,8 +34,8 @@ STATUS = ResourceStatus
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory, chain: str) -> Iterator[LocalCluster]:
     """The local cluster, with the platform."""
-    cluster = LocalCluster(tmp_path_factory.mktemp("home") / ".silverback" / "local")
-    cluster.up(wanted=Wanted(chain=chain))
+    folder = tmp_path_factory.mktemp("home") / ".silverback" / "local"
+    cluster = local_cluster(folder, "--chain", chain, "--dev-payments")
     yield cluster
     cluster.down()
 

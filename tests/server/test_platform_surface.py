@@ -12,10 +12,10 @@ from silverback.cluster.client import PlatformClient as PublicClient
 from ape_silverback.cluster.client import PlatformClient
 from ape_silverback.cluster.types import ResourceStatus
 from ape_silverback.exceptions import Conflict, NotFound, ProfileError, Unauthorized, ValidationFailed
-from ape_silverback.server.daemon import LocalCluster, Started
+from ape_silverback.server.daemon import Started
 from ape_silverback.server.platform.app import slug_of
-from ape_silverback.server.platform.payments import Wanted
 from ape_silverback.version import __version__
+from tests.server.conftest import local_cluster
 from tests.server.payer import Payer
 from tests.server.test_platform import client_of
 from tests.waiting import wait_for
@@ -26,8 +26,9 @@ pytestmark = pytest.mark.xdist_group("local-platform-surface")
 @pytest.fixture(scope="module")
 def started(tmp_path_factory: pytest.TempPathFactory, anvil: str) -> Iterator[Started]:
     """The local cluster, with the platform."""
-    cluster = LocalCluster(tmp_path_factory.mktemp("home") / ".silverback" / "local")
-    yield cluster.up(wanted=Wanted(chain=anvil))
+    folder = tmp_path_factory.mktemp("home") / ".silverback" / "local"
+    cluster = local_cluster(folder, "--chain", anvil, "--dev-payments")
+    yield cluster.up()
     cluster.down()
 
 

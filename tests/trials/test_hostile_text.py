@@ -12,7 +12,7 @@ from tests.cli.hostile import Welcoming, behave, look_at
 from tests.cli.platform import log_in
 from tests.cluster.server import Server, serving
 
-pytestmark = pytest.mark.trial
+pytestmark = [pytest.mark.trial, pytest.mark.sample]
 
 KEY = {"SILVERBACK_CLUSTER_API_KEY": "k"}
 COMMANDS: dict[tuple[str, ...], int] = {

@@ -65,6 +65,7 @@ class Slow:
             return answer([])
 
 
+@pytest.mark.sample
 def test_a_restart_of_all_takes_little_longer_than_one(tmp_path: Path) -> None:
     cluster = Slow(healthy_after=0)
     with serving(cluster) as server, ClusterClient(base_url=server.url) as client:
