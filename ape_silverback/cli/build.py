@@ -27,7 +27,7 @@ NO_REGISTRY = "registry.invalid"
 @project_bots
 @click.option("--push", is_flag=True, help="Push each image to its registry once it is built.")
 @click.option("--tag", metavar="TAG", help="Tag of the images; `git` for the commit.")
-@click.option("--allow-dirty", is_flag=True, help="Accept uncommitted changes with --tag git.")
+@click.option("--allow-dirty", is_flag=True, help="Allow uncommitted changes with --tag git.")
 @click.option("--target", metavar="NAME", help="Name the images as for this target of the section.")
 @click.option("--sdk", metavar="VERSION", help="Version of the bot SDK whose image is the base. Default: stable.")
 @click.option("--base", metavar="IMAGE", help="Base image, in place of the bot SDK's.")

@@ -25,7 +25,7 @@ profile_option = click.option(
 @click.option(
     "--no-browser",
     is_flag=True,
-    help="Show an address to open elsewhere, and ask for the one that the browser ends at.",
+    help="Print a URL to open in any browser, and ask for the URL that it ends up at.",
 )
 @click.option(
     "--port",

@@ -270,7 +270,7 @@ class LocalCluster:
                 return running
             if time.monotonic() > deadline:
                 raise LocalClusterError(
-                    f"the local cluster runs (pid {running.pid}) but doesn't answer at {running.host}; "
+                    f"the local cluster is running (pid {running.pid}) but doesn't answer at {running.host}; "
                     "`ape silverback cluster down` stops it"
                 )
             time.sleep(0.05)
@@ -384,9 +384,9 @@ def _check_same(wanted: Wanted | None, platform: StartedPlatform | None) -> None
 
     again = "`ape silverback cluster down` first, then `up` with these options"
     if platform is None:
-        raise LocalClusterError(f"the local cluster runs without payments: {again}")
+        raise LocalClusterError(f"the local cluster is running without payments: {again}")
     if platform.payments.wanted != wanted:
-        raise LocalClusterError(f"the local cluster runs with another chain, StreamManager or tokens: {again}")
+        raise LocalClusterError(f"the local cluster is running with another chain, StreamManager or tokens: {again}")
     if not still_there(platform.payments):
         raise LocalClusterError(
             f"the chain was started anew: it has no StreamManager at {platform.payments.manager} any more; {again}"

@@ -607,7 +607,7 @@ def test_an_interrupt_says_what_goes_on(cluster: Cluster, home: Path, project: P
             said = process.stderr.read()
     finally:
         cluster.machine.ready_at_once = True
-    assert "Interrupted. Started, and not waited for any longer: alpha." in said
+    assert "Interrupted. Started, but no longer waiting for: alpha." in said
     assert "Traceback" not in said
 
 

@@ -403,7 +403,7 @@ def test_every_bot_has_to_be_asked_for(place: Place, command: str) -> None:
 
 def test_up_says_that_it_runs_already_and_status_shows_it(place: Place) -> None:
     again = place.cluster("up")
-    assert "runs already at http://127.0.0.1:" in again.stdout
+    assert "is already running at http://127.0.0.1:" in again.stdout
     status = place.cluster("status").stdout
     assert re.search(r"Cluster +local \(http://127.0.0.1:\d+\), version 0.8", status)
     profile = place.home / ".silverback" / "profile.toml"

@@ -93,17 +93,17 @@ def test_a_stream_manager_that_is_there_is_taken_as_it_is(run: Run, chain: str) 
     assert payer.ask("eth_getTransactionCount", payer.owner, "latest") == before  # nothing was deployed
 
     # What runs is what was asked for first; another wish is told so.
-    assert "runs already" in run(*there, "--token", made.token).stdout
-    assert "runs already" in run("up").stdout
+    assert "is already running" in run(*there, "--token", made.token).stdout
+    assert "is already running" in run("up").stdout
     for other in (there, ("up", "--chain", chain, "--dev-payments")):
-        assert "runs with another chain, StreamManager or tokens: `ape" in run(*other, code=1).stderr
+        assert "is running with another chain, StreamManager or tokens: `ape" in run(*other, code=1).stderr
     run("down")
 
     # A token that it stops to accept.
     payer.send(made.manager, "set_token_accepted", made.token, False, sender=payer.controller)
     refused = run(*there, "--token", made.token, code=1).stderr
     assert f"{made.manager} doesn't accept the token {made.token}" in refused
-    assert "doesn't run" in run("down").stdout
+    assert "isn't running" in run("down").stdout
 
 
 def test_a_cluster_without_payments_stays_one(run: Run, home: Path, chain: str) -> None:
@@ -112,7 +112,7 @@ def test_a_cluster_without_payments_stays_one(run: Run, home: Path, chain: str) 
     assert not (home / ".silverback" / "local" / "platform").exists()
     assert "local-platform" not in (home / ".silverback" / "profile.toml").read_text()
     refused = run("up", "--chain", chain, "--dev-payments", code=1).stderr
-    assert "runs without payments: `ape silverback cluster down` first" in refused
+    assert "is running without payments: `ape silverback cluster down` first" in refused
 
 
 @pytest.mark.parametrize(
@@ -150,7 +150,7 @@ def test_values_that_cant_be_used_are_told_and_nothing_is_started(
     refused = run("up", *(chain if option == "CHAIN" else option for option in options), code=1).stderr
     assert said in refused
     assert "secret" not in refused
-    assert "doesn't run" in run("down").stdout
+    assert "isn't running" in run("down").stdout
 
 
 def test_nothing_is_deployed_where_it_costs_money(run: Run) -> None:

@@ -39,9 +39,9 @@ cluster = LazyGroup(
             "up": ("ape_silverback.cli.cluster.server:up", "Start the local cluster"),
             "down": ("ape_silverback.cli.cluster.server:down", "Stop the local cluster and its bots"),
             "serve": ("ape_silverback.cli.cluster.serve:serve", "Serve a cluster in the foreground"),
-            "backup": ("ape_silverback.cli.cluster.serve:backup", "Copy a cluster of this machine"),
-            "restore": ("ape_silverback.cli.cluster.serve:restore", "Make a cluster of a copy"),
-            "notify": ("ape_silverback.cli.cluster.notify:notify", "Messages when something breaks"),
+            "backup": ("ape_silverback.cli.cluster.serve:backup", "Back up a cluster of this machine"),
+            "restore": ("ape_silverback.cli.cluster.serve:restore", "Restore a cluster from a backup"),
+            "notify": ("ape_silverback.cli.cluster.notify:notify", "Notifications when something breaks"),
         },
         "Platform": {
             "workspaces": ("ape_silverback.cli.cluster.workspaces:workspaces", "Manage workspaces of the platform"),

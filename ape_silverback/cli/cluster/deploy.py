@@ -37,31 +37,34 @@ if TYPE_CHECKING:
 @project_bots
 @click.option("-y", "--yes", is_flag=True, help="Don't ask before changes are made.")
 @click.option(
-    "--dry-run", is_flag=True, help="Show the resolved bots, where each value comes from, and the plan; stop."
+    "--dry-run", is_flag=True, help="Show the resolved bots, where each value comes from, and the plan; then stop."
 )
 @click.option(
     "--plan",
     "plan_file",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="Apply this plan of `plan --out`, as it is, if the cluster hasn't moved since.",
+    help="Apply a plan from `plan --out` as it is, unless the cluster has changed since.",
 )
 @project_options
 @apply_flags
-@click.option("--rollback", is_flag=True, help="Give a bot that fails after a change what it had before.")
-@click.option("--build", is_flag=True, help="First build the images of the bots that are deployed, as `build` does.")
+@click.option("--rollback", is_flag=True, help="Roll back a bot that fails after a change.")
+@click.option("--build", is_flag=True, help="Build the images of the deployed bots first, as `build` does.")
 @click.option(
-    "--push/--no-push", default=True, show_default=True, help="With --build: push them, since a cluster pulls them."
+    "--push/--no-push",
+    default=True,
+    show_default=True,
+    help="With --build: push the images, since a cluster pulls them.",
 )
 @click.option(
     "--watch",
     "watching",
     is_flag=True,
-    help="Then show the bots' logs, and restart the bots that import a file when it is saved. For a local cluster.",
+    help="Keep running: show the bots' logs, and restart bots when a file they import is saved. Local clusters only.",
 )
 @click.option(
     "--on-exit",
     type=click.Choice(["keep", "stop"], case_sensitive=False),
-    help="With --watch: what becomes of the bots after Ctrl-C. Default: ask; keep where stdin isn't a terminal.",
+    help="With --watch: what to do with the bots after Ctrl-C. Default: ask; keep if stdin isn't a terminal.",
 )
 @no_verify_option
 @events_option

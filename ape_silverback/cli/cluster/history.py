@@ -70,7 +70,10 @@ def history(target: str | None, format_: str, profile: str | None, cluster: str 
 @click.command()
 @project_bots
 @click.option(
-    "--to", metavar="ID", type=click.IntRange(min=1), help="The deployment, of `history`. Default: the one before."
+    "--to",
+    metavar="ID",
+    type=click.IntRange(min=1),
+    help="ID of the deployment, from `history`. Default: the one before.",
 )
 @click.option("-y", "--yes", is_flag=True, help="Don't ask before changes are made.")
 @target_option

@@ -26,7 +26,7 @@ keys = LazyGroup(
     can look at everything but change nothing.
     """,
     commands_by_section={
-        "": {
+        "Commands": {
             "new": (f"{HERE}:new", "Create an API key"),
             "list": (f"{HERE}:list_", "List API keys"),
             "revoke": (f"{HERE}:revoke", "Revoke an API key"),

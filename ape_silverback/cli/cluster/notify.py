@@ -12,7 +12,7 @@ HERE = "ape_silverback.cli.cluster.notify"
 
 notify = LazyGroup(
     name="notify",
-    help="Messages to people when something breaks, as `notify:` of the section sets them up.",
+    help="Notifications when something breaks, as configured by `notify:` in the section.",
     commands_by_section={"Commands": {"test": (f"{HERE}:test", "Send a test message")}},
 )
 

@@ -66,7 +66,7 @@ _path = click.argument("path", metavar="CLUSTER_PATH", shell_complete=complete_c
     metavar="KEY VALUE",
     type=(str, str),
     multiple=True,
-    help="A setting that differs from the tier, such as `bots 20` or `memory '4 GiB'`; may be repeated.",
+    help="A setting that differs from the tier, such as `bots 20` or `memory '4 GiB'`; repeatable.",
 )
 @click.option("--token", metavar="TOKEN", help="Token to pay with, by symbol or address. Default: the only one.")
 @payment_options
@@ -74,7 +74,8 @@ def create(path: str, tier: str, updates: tuple[tuple[str, str], ...], token: st
     """Pay for a cluster that isn't paid for yet. CLUSTER_PATH is WORKSPACE/NAME.
 
     The StreamManager is verified and everything is shown before anything is signed. A price that rises in between
-    makes the payment fail, and costs nothing but gas. A payment whose end wasn't seen is found by the same command.
+    makes the payment fail, and costs nothing but gas. Run again after an interruption, the command finds a payment that
+    went through.
 
     \b
     Examples:
@@ -136,7 +137,7 @@ def info(path: str, network: str | None, format_: str, profile: str | None) -> N
 def add_time(path: str, **options: Any) -> None:
     """Extend the payment stream of a cluster, which may be somebody else's. CLUSTER_PATH is WORKSPACE/NAME.
 
-    A payment whose end wasn't seen is found by the same command, and not made twice.
+    Run again after an interruption, the command finds a payment that went through, and doesn't pay twice.
 
     \b
     Example:

@@ -47,17 +47,17 @@ class _Detailed(click.Command):
     type=click.Choice(["text", "json", MARKDOWN], case_sensitive=False),
     default="text",
     show_default=True,
-    help="How to show it: for people, as docs/userguides/output.md describes, or for a pull request.",
+    help="Output format; docs/userguides/output.md describes JSON, and markdown is for pull requests.",
 )
 @click.option(
     "--detailed-exitcode",
     is_flag=True,
-    help="Exit code 0: the cluster is as the project wants it, 1: error, 2: changes, or bots that are left over.",
+    help="Exit with 0 if there is nothing to do, 1 on an error, 2 if there are changes or left-over bots.",
 )
 @click.option(
     "--drift-only",
     is_flag=True,
-    help="Show only what was changed on the cluster since the last deployment; exit code 2 is for that then.",
+    help="Show only what was changed on the cluster since the last deployment; exit code 2 then means drift.",
 )
 @click.option(
     "--out",

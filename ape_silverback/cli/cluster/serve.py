@@ -24,7 +24,7 @@ _folder_option = click.option(
     "--folder",
     type=click.Path(file_okay=False, path_type=Path),
     default=_default_folder,
-    help="Everything that the cluster keeps.  [~/.silverback/server]",
+    help="Folder with the cluster's data.  [~/.silverback/server]",
 )
 
 
@@ -33,12 +33,16 @@ _folder_option = click.option(
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", type=click.IntRange(1, 65535), default=8080, show_default=True, help="Port to listen on.")
 @click.option("--tls-cert", type=click.Path(dir_okay=False, path_type=Path), help="TLS certificate, in PEM.")
-@click.option("--tls-key", type=click.Path(dir_okay=False, path_type=Path), help="Private key of it, in PEM.")
-@click.option("--insecure", is_flag=True, help="Listen elsewhere than on the loopback interface without TLS.")
-@click.option("--address", metavar="URL", help="Where bots with access to the cluster find it, if elsewhere.")
-@click.option("--keep-bots", is_flag=True, help="Let bots run on when the server ends; the next one adopts them.")
 @click.option(
-    "--runtime", metavar="NAME", help="Where bots run: process, docker or swarm. Default: as before, at first process."
+    "--tls-key", type=click.Path(dir_okay=False, path_type=Path), help="Private key of the certificate, in PEM."
+)
+@click.option("--insecure", is_flag=True, help="Allow listening beyond the loopback interface without TLS.")
+@click.option("--address", metavar="URL", help="Address at which bots with cluster access reach it, if it differs.")
+@click.option("--keep-bots", is_flag=True, help="Keep bots running when the server ends; the next one adopts them.")
+@click.option(
+    "--runtime",
+    metavar="NAME",
+    help="Where bots run: process, docker or swarm. Default: the last one used, initially process.",
 )
 @click.option(
     "--docker-network", metavar="NAME", help="Network of the containers: host, bridge or a network's name. [bridge]"
@@ -104,10 +108,10 @@ def serve(
 @click.command()
 @click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
 @_folder_option
-@click.option("--with-key", is_flag=True, help="Put the key in that decrypts values of variables and passwords.")
+@click.option("--with-key", is_flag=True, help="Include the key that decrypts values of variables and passwords.")
 @verbosity_option()
 def backup(file: Path, folder: Path, with_key: bool) -> None:
-    """Copy a cluster of this machine into FILE: bots, variable groups, credentials, keys and events, but no logs.
+    """Back up a cluster of this machine to FILE: bots, variable groups, credentials, keys and events, but no logs.
 
     Its server may be running. Values stay encrypted; keep the cluster's file `secret.key` apart from the copy, since
     a restore needs it.
@@ -130,11 +134,11 @@ def backup(file: Path, folder: Path, with_key: bool) -> None:
 @click.option(
     "--secret-key",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="File secret.key of the cluster that was copied.",
+    help="The secret.key file of the cluster that was backed up.",
 )
 @verbosity_option()
 def restore(file: Path, folder: Path, secret_key: Path | None) -> None:
-    """Make a cluster on this machine of what `backup` wrote.
+    """Restore a cluster on this machine from what `backup` wrote.
 
     Its bots stay stopped: those of the original may be running, and a bot that signs must not run twice. Start them
     once you know that they aren't: `bots start --all`.

@@ -39,7 +39,7 @@ notify_option = click.option(
     metavar="VARIABLE",
     multiple=True,
     callback=_check_variables,
-    help="Variable of the environment with an address to notify when something breaks, such as slack://…; repeatable. "
+    help="Environment variable that holds an address to notify when something breaks, such as slack://…; repeatable. "
     "Default: `notify.urls` of the section.",
 )
 
@@ -49,7 +49,7 @@ notify_option = click.option(
     "--port", type=click.IntRange(1, 65535), help="Port to listen on. Default: the last one, else a free one."
 )
 @click.option(
-    "--chain", metavar="URL", help="Have a platform too, whose clusters are paid for on the chain of this node."
+    "--chain", metavar="URL", help="Also run a platform, whose clusters are paid for on the chain of this node."
 )
 @click.option("--stream-manager", metavar="ADDRESS", help="StreamManager on that chain that takes the payments.")
 @click.option("--token", "tokens", metavar="ADDRESS", multiple=True, help="Token that it accepts; repeatable.")
@@ -57,7 +57,9 @@ notify_option = click.option(
     "--dev-payments", is_flag=True, help="Deploy a StreamManager and a test token there, on a development chain only."
 )
 @click.option(
-    "--runtime", metavar="NAME", help="Where bots run: process, docker or swarm. Default: as before, at first process."
+    "--runtime",
+    metavar="NAME",
+    help="Where bots run: process, docker or swarm. Default: the last one used, initially process.",
 )
 @click.option(
     "--docker-network", metavar="NAME", help="Network of the containers: host, bridge or a network's name. [bridge]"
@@ -124,7 +126,7 @@ def up(
         already=started.already,
         platform=LocalPlatformDocument.of(PLATFORM, platform.payments) if platform else None,
     )
-    begun = "The local cluster runs already" if started.already else "Started the local cluster"
+    begun = "The local cluster is already running" if started.already else "Started the local cluster"
     show(document.data(), format_, lambda: echo(f"{begun} at {running.host} (pid {running.pid})."))
     if platform:
         note(_payments_text(platform.payments))
@@ -151,7 +153,7 @@ def down() -> None:
     from ape_silverback.server.daemon import LocalCluster
 
     stopped = LocalCluster().down()
-    echo("Stopped the local cluster and its bots." if stopped else "The local cluster doesn't run.")
+    echo("Stopped the local cluster and its bots." if stopped else "The local cluster isn't running.")
     if _is_ours(PROFILE):  # fails where the profile file is broken, and then it has been stopped all the same
         remove_profile(PROFILE)
     _forget_platform()

@@ -59,7 +59,7 @@ MANY_CLUSTERS = 4
     "filters",
     metavar="KEY=VALUE",
     multiple=True,
-    help=f"Show only some bots, as state=stopped or 'name=price-*'; repeatable. Keys: {', '.join(FILTERED_BY)}.",
+    help=f"Show only some bots, such as state=stopped or 'name=price-*'; repeatable. Keys: {', '.join(FILTERED_BY)}.",
 )
 @click.option("--all-clusters", is_flag=True, help="Every cluster of every workspace of the platform.")
 @format_option

@@ -27,13 +27,11 @@ if TYPE_CHECKING:
     "clusters",
     metavar="WORKSPACE/NAME",
     multiple=True,
-    help="The cluster of the platform; may be repeated.",
+    help="Cluster of the platform; repeatable.",
     shell_complete=complete_clusters,
 )
 @click.option("--all", "every", is_flag=True, help="Every cluster of every workspace.")
-@click.option(
-    "--pin", is_flag=True, help="Write managers and controllers that are trusted into the project's configuration."
-)
+@click.option("--pin", is_flag=True, help="Write trusted managers and controllers into the project's configuration.")
 @click.option("--target", metavar="NAME", help="Target of the section whose cluster it is.")
 @click.option(
     "--network",
@@ -55,8 +53,8 @@ def verify(
     """Check that a cluster is paid for by the StreamManager that it should be, on chain. Exit code 1 if it isn't.
 
     The checks, in order: `address`, `pinned` in the section, named by the `platform`, the right `chain`, the genuine
-    `code`, the pinned `controller`, the `stream` itself, its `product` made for this cluster, `time` left. Those that
-    rest on one that isn't passed are skipped.
+    `code`, the pinned `controller`, the `stream` itself, its `product` made for this cluster, `time` left. A check
+    that depends on one that didn't pass is skipped.
 
     \b
     Examples:

@@ -29,7 +29,7 @@ events_option = click.option(
     type=click.Choice(["text", "json"], case_sensitive=False),
     default="text",
     show_default=True,
-    help="Format of what happens: json is an event a line, as docs/userguides/output.md describes.",
+    help="Output format; json is one event per line, as docs/userguides/output.md describes.",
 )
 
 
@@ -65,7 +65,7 @@ def apply(
         if images:
             note(f"Images to build first: {', '.join(dict.fromkeys(bot.configuration.image for bot in images))}.")
         if unfinished := session.deployer.records.unfinished():
-            note(f"The last deployment was cut off; begun, and of no known end: {', '.join(unfinished)}.")
+            note(f"The last deployment was interrupted; outcome unknown: {', '.join(unfinished)}.")
         if plan.writes:
             confirm(f"Apply this to {plan.cluster}?", yes)
         left = "Changes in flight will complete; run the same command again for the rest."

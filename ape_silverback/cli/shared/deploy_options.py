@@ -25,14 +25,16 @@ env_files_option = click.option(
     "env_files",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     multiple=True,
-    help="File with values of variables, as NAME=VALUE lines. Wins over the environment; may be repeated.",
+    help="File of NAME=VALUE lines with values of variables. Takes precedence over the environment; repeatable.",
 )
-prune_option = click.option("--prune", is_flag=True, help="Remove what this project deployed before and no longer has.")
+prune_option = click.option(
+    "--prune", is_flag=True, help="Remove what this project deployed earlier and no longer has."
+)
 
 adopt_option = click.option(
     "--adopt",
     is_flag=True,
-    help="Take over bots and groups of these names that this project didn't deploy. They are its own as soon as the "
+    help="Take over bots and groups of these names that this project didn't deploy. They belong to it as soon as the "
     "deployment begins, even if that fails.",
 )
 
@@ -47,17 +49,19 @@ project_options = together(
         "settings",
         metavar="KEY=VALUE",
         multiple=True,
-        help="A key of the section for this run, as bots.NAME.account=me; may be repeated.",
+        help="Key of the section for this run, such as bots.NAME.account=me; repeatable.",
     ),
-    click.option("--allow-dirty", is_flag=True, help="Take the commit for a tag even with uncommitted changes."),
+    click.option("--allow-dirty", is_flag=True, help="Allow uncommitted changes with --tag git."),
     env_files_option,
     allow_commands_option,
     prune_option,
-    click.option("--push-vars", is_flag=True, help="Send the values of variables that are there already, too."),
+    click.option("--push-vars", is_flag=True, help="Also send the values of variables that the cluster already has."),
     adopt_option,
-    click.option("--keep-drift", is_flag=True, help="Leave what was changed on the cluster and not in the project."),
-    click.option("--force", is_flag=True, help="Restart bots that need nothing, too: for a tag that was moved."),
-    click.option("--restart/--no-restart", default=True, show_default=True, help="Restart bots that need it."),
+    click.option("--keep-drift", is_flag=True, help="Keep changes that were made on the cluster, not in the project."),
+    click.option(
+        "--force", is_flag=True, help="Also restart bots that haven't changed, such as for a tag that was moved."
+    ),
+    click.option("--restart/--no-restart", default=True, show_default=True, help="Restart bots whose changes need it."),
 )
 """What the project wants, and what the plan may do."""
 
@@ -68,7 +72,7 @@ apply_flags = together(
         type=Number(min=0, min_open=True),
         default=180.0,
         show_default=True,
-        help="Seconds to wait for a bot to be running and healthy; one that still looks stopped gets 60 of them.",
+        help="Seconds to wait for a bot to become healthy; at most 60 for one that still looks stopped.",
     ),
     click.option(
         "--settle",
@@ -77,27 +81,27 @@ apply_flags = together(
         show_default=True,
         envvar="SILVERBACK_SETTLE",
         show_envvar=True,
-        help="Seconds for which a bot that was changed has to stay healthy.",
+        help="Seconds that a changed bot has to stay healthy.",
     ),
     click.option(
         "--strategy",
         type=click.Choice(["all", "rolling"]),
         default="all",
         show_default=True,
-        help="Restart running bots at once, or some after the others.",
+        help="Restart running bots all at once, or a few at a time.",
     ),
     click.option(
         "--max-unavailable",
         type=click.IntRange(min=1),
-        help="With --strategy rolling: most bots that may be down at once, failed ones included. Default: 1.",
+        help="With --strategy rolling: maximum number of bots down at once, failed ones included. Default: 1.",
     ),
-    click.option("--fail-fast", is_flag=True, help="Begin nothing more once a bot failed."),
+    click.option("--fail-fast", is_flag=True, help="Start nothing more once a bot has failed."),
     click.option(
         "--concurrency",
         type=click.IntRange(1, 100),
         default=CONCURRENCY,
         show_default=True,
-        help="Most requests under way at once.",
+        help="Maximum number of concurrent requests.",
     ),
 )
 """How a plan is carried out."""

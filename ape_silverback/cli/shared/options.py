@@ -80,7 +80,7 @@ allow_option = click.option(
     metavar="FOLDER",
     type=click.Path(exists=True, file_okay=False, resolve_path=True, path_type=Path),
     multiple=True,
-    help="Run bots as processes only from projects in FOLDER; repeatable, kept for the next time, / for any.",
+    help="Run bots as processes only from projects in FOLDER; repeatable, remembered. / allows any.",
 )
 
 wide_option = click.option(
@@ -92,7 +92,7 @@ wide_option = click.option(
 
 yes_option = click.option("-y", "--yes", is_flag=True, help="Don't ask for confirmation.")
 
-all_option = click.option("--all", "every", is_flag=True, help="All of them.")
+all_option = click.option("--all", "every", is_flag=True, help="Select all.")
 
 
 def _commands(_ctx: click.Context, _param: click.Parameter, allowed: bool) -> Any:
@@ -106,7 +106,7 @@ allow_commands_option = click.option(
     "commands",
     is_flag=True,
     callback=_commands,
-    help="Run the commands that env files have for values, as NAME=$(command). Each is shown before it runs.",
+    help="Run commands in env files, written as NAME=$(command). Each is shown before it runs.",
 )
 """Passes the command what runs them, or None."""
 
@@ -189,7 +189,7 @@ log_size_option = click.option(
     "log_size",
     metavar="SIZE",
     type=Size(least=1024 * 1024),
-    help="Size of a bot's log, such as 200m. Default: as before, at first 50m.",
+    help="Maximum size of a bot's log, such as 200m. Default: the last one used, initially 50m.",
 )
 
 

@@ -64,13 +64,19 @@ signing_options = together(
 
 payment_options = together(
     click.option("--amount", metavar="AMOUNT", help="Tokens to pay, such as '12.5' or '12.5 USDC'."),
-    click.option("--time", "seconds", type=Span(), metavar="TIME", help="Time to pay for: '30 days', or until when."),
+    click.option(
+        "--time",
+        "seconds",
+        type=Span(),
+        metavar="TIME",
+        help="Time to pay for, such as '30 days', or the date to pay until.",
+    ),
     click.option(
         "--approve",
         type=click.Choice(["exact", "unlimited", "none"]),
         default="exact",
         show_default=True,
-        help="Amount that the StreamManager is allowed to take, where it isn't yet.",
+        help="Allowance to grant the StreamManager if it has too little.",
     ),
     signing_options,
 )

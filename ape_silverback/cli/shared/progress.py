@@ -90,7 +90,7 @@ def show_until_ready(client: ClusterClient, names: Sequence[str], timing: Timing
     from ape_silverback.deployment.wait import wait_until_ready
 
     failures = []
-    with progress(f"Started, and not waited for any longer: {', '.join(names)}.") as shown:
+    with progress(f"Started, but no longer waiting for: {', '.join(names)}.") as shown:
         for event in wait_until_ready(client, names, timing):
             shown.show(event)
             failures += [event] if event.kind in ("failed", "skipped") else []
@@ -104,7 +104,7 @@ def show_until_stopped(client: ClusterClient, names: Sequence[str], timing: Timi
     from ape_silverback.deployment.wait import wait_until_stopped
 
     failed: dict[str, str] = {}
-    with progress(f"The cluster goes on stopping {', '.join(names)}.", done="applied") as shown:
+    with progress(f"The cluster is still stopping: {', '.join(names)}.", done="applied") as shown:
         for event in wait_until_stopped(client, names, timing):
             shown.show(event)
             failed |= {event.name: event.text} if event.kind == "failed" else {}
@@ -117,7 +117,7 @@ def show_restart(client: ClusterClient, bots: Sequence[Bot], timing: Timing) -> 
 
     failed: dict[str, str] = {}
     names = [bot.name for bot in bots]
-    with progress(f"The cluster goes on restarting {', '.join(names)}.", done="applied") as shown:
+    with progress(f"The cluster is still restarting: {', '.join(names)}.", done="applied") as shown:
         for event in restart_bots(client, bots, timing):
             shown.show(event)
             failed |= {event.name: event.text} if event.kind == "failed" else {}
