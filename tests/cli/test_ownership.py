@@ -105,7 +105,11 @@ def test_a_bot_that_somebody_else_made_is_taken_over_only_when_told(
 def test_a_cluster_that_keeps_the_record_knows_it_on_every_machine(
     run: Run, client: ClusterClient, project: Path, home: Path
 ) -> None:
+    client.new_bot("stranger", "x/y:1", "ethereum", "mainnet", "node")
     write(project, PAIR)
+    first = run("plan", "--prune").stderr
+    assert "knows no earlier deployment of this project: --prune removes nothing" in first
+    assert "history:" not in first, "there is none to keep"
     run("deploy", "--yes")
     (home / ".silverback" / "deployments").rename(home / "elsewhere")
     write(project, f"{BASE}  bots: {{alpha: {{}}}}\n")

@@ -80,7 +80,10 @@ def find_warnings(
             "`--prune` may remove what the project no longer has"
         )
     yield from find_taken_over(inputs, strangers)
-    if recorded.last == 0 and (live.bots or inputs.options.prune):
+    if recorded.last == 0 and "deployments" in live.extensions:  # the cluster keeps the record, so none was lost
+        if inputs.options.prune:
+            yield f"{live.cluster} knows no earlier deployment of this project: --prune removes nothing"
+    elif recorded.last == 0 and (live.bots or inputs.options.prune):
         yield (
             f"nothing is recorded here of earlier deployments of this project to {live.cluster}: bots that it deployed "
             f"can't be told from others', and --prune removes nothing; {KEEP_A_HISTORY}"
