@@ -135,7 +135,7 @@ class Alerts:
         try:
             disk = shutil.disk_usage(self._folder)
         except OSError as error:
-            logger.warning("the disk of %s can't be looked at: %s", self._folder, error.strerror)
+            logger.warning("can't check the free space of %s: %s", self._folder, error.strerror)
         else:
             if disk.free < max(FREE_SHARE * disk.total, self._free_bytes):
                 text = f"{disk.free // 1024**2} MiB of {disk.total // 1024**2} MiB are free"
@@ -163,7 +163,7 @@ class Alerts:
             except sqlite3.Error as error:
                 if self._supervisor.store.is_closed:
                     return
-                logger.warning("what runs low wasn't looked at: %s", error)
+                logger.warning("can't check what runs low: %s", error)
 
 
 def outcome_notices(project: str, line: Mapping[str, Any], by: str | None) -> list[Notice]:

@@ -56,7 +56,7 @@ MOST_LETTERS = 300
 
 REFUSALS: dict[int | str, dict[str, Any]] = {
     400: {"description": "The Host header names another machine"},
-    401: {"description": "No or a wrong X-API-Key"},
+    401: {"description": "A missing or invalid X-API-Key"},
     402: {"description": "More than is paid for"},
     403: {"description": "A key that may only read, or a page of another site"},
     404: {"description": "Not found"},
@@ -147,7 +147,7 @@ def make_app(
     for module in ROUTES:
         app.include_router(module.router, dependencies=[Depends(_authenticate)], responses=REFUSALS)
     add_dashboard(app)
-    app.add_api_route("/healthz", _is_up, responses={503: {"description": "It isn't"}}, tags=["health"])
+    app.add_api_route("/healthz", _is_up, responses={503: {"description": "It doesn't work"}}, tags=["health"])
     app.add_exception_handler(NameTakenError, _answer(409, "the name is taken"))
     app.add_exception_handler(BusyError, _answer(409))
     app.add_exception_handler(GoneError, _answer(404))
@@ -169,12 +169,12 @@ def _authenticate(
     if role := role_of_key(request.app, key):
         request.state.role = role
         if role == "read" and request.method not in ("GET", "HEAD"):
-            raise HTTPException(403, "a key with role 'read' can't change anything")
+            raise HTTPException(403, "a key with the role 'read' can't change anything")
         return
     if not is_same(opened, state.session):
-        raise HTTPException(401, "no or a wrong X-API-Key")
+        raise HTTPException(401, "missing or invalid X-API-Key")
     if is_cross_site(request.headers):
-        raise HTTPException(403, "a request from another site isn't accepted with the session's cookie")
+        raise HTTPException(403, "the session's cookie isn't accepted from another site")
 
 
 def _is_up(request: Request) -> JSONResponse:

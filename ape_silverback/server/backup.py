@@ -82,7 +82,7 @@ def restore(file: Path, folder: Path, secret: Path | None = None) -> list[str]:
     except (OSError, tarfile.TarError, EOFError) as error:
         raise LocalClusterError(
             f"{error.filename if isinstance(error, OSError) else file}: can't be read: {error}"
-        ) from (error)
+        ) from error
     if DATABASE not in content:
         raise LocalClusterError(f"{file} isn't a backup of a cluster")
     if SECRET not in content:

@@ -51,7 +51,7 @@ class BoundedBodies:
         request = Request(scope)
         known = self.is_known(request)
         most = MOST_BYTES if known else MOST_BYTES_OF_STRANGERS
-        refusal = (413, f"the body is longer than {most} bytes") if known else (401, "no or a wrong X-API-Key")
+        refusal = (413, f"the body is longer than {most} bytes") if known else (401, "missing or invalid X-API-Key")
         length = request.headers.get("content-length", "0")
         if not length.isdecimal() or len(length) > 15 or int(length) > most:
             await _refuse(scope, receive, send, *refusal)

@@ -279,7 +279,7 @@ class LocalCluster:
     def _choose_port(self, wanted: int | None) -> int:
         if wanted is not None:
             if not _is_free(wanted):
-                raise LocalClusterError(f"port {wanted} of {HOST} is in use; name another with --port")
+                raise LocalClusterError(f"port {wanted} of {HOST} is in use; choose another with --port")
             return wanted
         match read_json(_port_file(self.folder)):
             case {"port": int(last)} if 0 < last < 65536 and _is_free(last):
@@ -384,12 +384,14 @@ def _check_same(wanted: Wanted | None, platform: StartedPlatform | None) -> None
 
     again = "`ape silverback cluster down` first, then `up` with these options"
     if platform is None:
-        raise LocalClusterError(f"the local cluster is running without payments: {again}")
+        raise LocalClusterError(f"the local cluster is running without payments: run {again}")
     if platform.payments.wanted != wanted:
-        raise LocalClusterError(f"the local cluster is running with another chain, StreamManager or tokens: {again}")
+        raise LocalClusterError(
+            f"the local cluster is running with another chain, StreamManager or tokens: run {again}"
+        )
     if not still_there(platform.payments):
         raise LocalClusterError(
-            f"the chain was started anew: it has no StreamManager at {platform.payments.manager} any more; {again}"
+            f"the chain was started anew: it has no StreamManager at {platform.payments.manager} any more; run {again}"
         )
 
 

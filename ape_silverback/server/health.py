@@ -97,7 +97,7 @@ def judge(
         waited = (now - running_since).total_seconds() if running_since and not ready else 0.0
         is_late = waited > policy.silent
         return BotHealth(
-            healthy=not is_late, reason=f"its start isn't complete after {_span(waited)}" if is_late else None
+            healthy=not is_late, reason=f"hasn't finished starting after {_span(waited)}" if is_late else None
         )
     behind = signs.blocks and (signs.lag != 0 or signs.under_way > 0)
     heartbeat = (signs.progress_at or running_since or signs.updated) if behind else signs.updated

@@ -118,7 +118,7 @@ class Measurements(Collector):
         healthy = GaugeMetricFamily("silverback_bot_healthy", "Whether a bot does its work.", labels=["bot", "network"])
         restarts = CounterMetricFamily("silverback_bot_restarts", "Restarts after a crash.", labels=["bot"])
         heartbeat = GaugeMetricFamily(
-            "silverback_bot_heartbeat_age_seconds", "Time since a bot last told that it works.", labels=["bot"]
+            "silverback_bot_heartbeat_age_seconds", "Time since a bot last showed that it works.", labels=["bot"]
         )
         lag = GaugeMetricFamily("silverback_bot_lag_blocks", "Blocks that a bot has yet to handle.", labels=["bot"])
         for bot in bots:
@@ -191,13 +191,13 @@ class Measurements(Collector):
             except sqlite3.Error as error:
                 if store.is_closed:  # just now
                     return
-                logger.warning("what bots recorded wasn't pruned: %s", error)
+                logger.warning("can't prune what bots recorded: %s", error)
                 continue
             for bot in bots:
                 try:
                     prune(self.supervisor.runtime.work_folder(bot.id))
                 except OSError as error:
-                    logger.warning("what bot '%s' recorded can't be pruned: %s", bot.name, error)
+                    logger.warning("can't prune what bot '%s' recorded: %s", bot.name, error)
 
 
 def _cumulative(buckets: list[int]) -> list[tuple[str, float]]:

@@ -24,15 +24,15 @@ logger = logging.getLogger(__name__)
 
 TITLES: Mapping[NoticeKind, str] = {
     "crashed": "crashed",
-    "restart-loop": "keeps crashing and isn't restarted any more",
+    "restart-loop": "keeps crashing, and is no longer restarted",
     "unhealthy": "unhealthy",
     "recovered": "recovered",
     "circuit-breaker": "stopped after too many failed tasks",
     "deploy-failed": "deployment failed",
     "rolled-back": "deployment rolled back",
-    "stream-low": "payment stream runs low",
-    "balance-low": "balance of a signer is low",
-    "disk-low": "disk is almost full",
+    "stream-low": "running out",
+    "balance-low": "balance is low",
+    "disk-low": "almost full",
 }
 
 GROUP_FOR = 10.0
@@ -244,7 +244,7 @@ def read_settings(file: Path) -> NotifySettings:
     except FileNotFoundError:
         return NotifySettings()
     except (OSError, ValueError) as error:
-        logger.warning("%s can't be read, so no notifications are sent: %s", file, type(error).__name__)
+        logger.warning("%s can't be read, and no notifications are sent: %s", file, type(error).__name__)
         return NotifySettings()
 
 

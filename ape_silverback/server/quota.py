@@ -38,13 +38,17 @@ def refusal(
     """
     more = "stop or remove one, or pay for more"
     if len(others) >= paid.bots:
-        return f"{paid.bots} bots are paid for, and {len(others)} are used; {more}"
+        return f"{_paid(paid.bots, 'bot')} paid for, and {len(others)} in use; {more}"
     networks = sorted({f"{one.ecosystem}:{one.network}" for one in others})
     if f"{new.ecosystem}:{new.network}" not in networks and len(networks) >= paid.networks:
         return (
-            f"{paid.networks} networks are paid for, and bots use {', '.join(networks)}; "
+            f"{_paid(paid.networks, 'network')} paid for, and bots use {', '.join(networks)}; "
             f"{new.ecosystem}:{new.network} would be one more"
         )
     if memory is not None and memory >= paid.memory * GIB:
-        return f"{paid.memory} GiB of memory are paid for, and bots use {memory / GIB:.1f} GiB; {more}"
+        return f"{paid.memory} GiB of memory is paid for, and bots use {memory / GIB:.1f} GiB; {more}"
     return None
+
+
+def _paid(count: int, thing: str) -> str:
+    return f"1 {thing} is" if count == 1 else f"{count} {thing}s are"

@@ -228,8 +228,8 @@ class Supervisor:
                 raise GoneError(f"bot '{bot.name}' is being removed")
             if bot.status in ALIVE and (seen := self.seen(bot)).unreachable_since:
                 raise BusyError(
-                    f"bot '{bot.name}' may still run on node {seen.node}, which doesn't answer; move it once that node "
-                    f"is off, or wait for the node: `bots move {bot.name} NODE`"
+                    f"bot '{bot.name}' may still be running on node {seen.node}, which doesn't answer; wait for the "
+                    f"node, or move the bot once that node is off: `bots move {bot.name} NODE`"
                 )
             self._states.enter(bot, DEPROVISIONING, wanted=False)
             self._ask_to_end(bot, self.remove_grace)

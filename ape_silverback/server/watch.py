@@ -92,7 +92,9 @@ class Watch:
         text = f"the cluster can't look after it: {error or type(error).__name__}"
         if self._troubles.get(key) != text:
             name = f"bot '{bot.name}'" if bot else "the bots"
-            log.error("can't look after %s, tries again: %s", name, error, exc_info=not isinstance(error, EngineError))
+            log.error(
+                "can't look after %s, will try again: %s", name, error, exc_info=not isinstance(error, EngineError)
+            )
         self._troubles[key] = text
 
     def _run(self) -> None:

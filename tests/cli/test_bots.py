@@ -408,7 +408,7 @@ def test_new_takes_what_isnt_said_from_the_project(run: Run, client: ClusterClie
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["alpha", "-i", "a/b:1", "--network", "ethereum:mainnet:alchemy"], "there is a bot 'alpha' already"),
+        (["alpha", "-i", "a/b:1", "--network", "ethereum:mainnet:alchemy"], "there is already a bot 'alpha'"),
         (["delta", "--network", "ethereum:mainnet:alchemy"], "has no image"),
         (["delta", "-i", "a/b:1", "--network", "nowhere"], "unknown ecosystem 'nowhere'"),
         (["delta", "-i", "a/b:1", "--network", "ethereum:mainnet:alchemy", "-g", "none"], "no variable group 'none'"),

@@ -66,10 +66,10 @@ def test_what_runs_low_is_told_once_by_mail(tmp_path: Path) -> None:
     body = mail.get_body(("plain", "html"))
     assert body is not None
     text = body.get_content()
-    assert "disk of the cluster: disk is almost full: " in text
-    assert "payment stream: payment stream runs low: 2 hours left" in text
-    assert "poor on ethereum:mainnet: balance of a signer is low: 0.0021 ETH left, less than 0.01" in text
-    assert text.count("balance of a signer is low") == 1
+    assert "disk of the cluster: almost full: " in text
+    assert "payment stream: running out: 2 hours left" in text
+    assert "poor on ethereum:mainnet: balance is low: 0.0021 ETH left, less than 0.01" in text
+    assert text.count("balance is low") == 1
     assert "rich" not in text
 
 

@@ -27,7 +27,7 @@ def reason(signs: Signs | None, seconds: float, *, ready: bool = True) -> str | 
 
 def test_a_bot_that_has_told_nothing_is_healthy_while_its_start_may_take_as_long() -> None:
     assert reason(None, 299, ready=False) is None
-    assert reason(None, 360, ready=False) == "its start isn't complete after 6 min"
+    assert reason(None, 360, ready=False) == "hasn't finished starting after 6 min"
     assert reason(None, 90_000) is None
 
 

@@ -72,8 +72,8 @@ def test_a_payment_is_rehearsed_from_the_workspace_to_the_end(run: Run, home: Pa
 
     payer.advance(3700)
     wait_for(lambda: state() == "removed", 30)
-    assert "what was paid for ran out" in run("deploy", "--yes", *prod, code=1).stderr
-    assert "is gone: what was paid for ran out" in run("bots", "list", *prod, code=1).stderr
+    assert "its payment ran out" in run("deploy", "--yes", *prod, code=1).stderr
+    assert "is gone: its payment ran out" in run("bots", "list", *prod, code=1).stderr
     store.close()
 
     run("down")
@@ -93,10 +93,10 @@ def test_a_stream_manager_that_is_there_is_taken_as_it_is(run: Run, chain: str) 
     assert payer.ask("eth_getTransactionCount", payer.owner, "latest") == before  # nothing was deployed
 
     # What runs is what was asked for first; another wish is told so.
-    assert "is already running" in run(*there, "--token", made.token).stdout
-    assert "is already running" in run("up").stdout
+    assert "already running" in run(*there, "--token", made.token).stdout
+    assert "already running" in run("up").stdout
     for other in (there, ("up", "--chain", chain, "--dev-payments")):
-        assert "is running with another chain, StreamManager or tokens: `ape" in run(*other, code=1).stderr
+        assert "running with another chain, StreamManager or tokens: run `ape" in run(*other, code=1).stderr
     run("down")
 
     # A token that it stops to accept.
@@ -112,7 +112,7 @@ def test_a_cluster_without_payments_stays_one(run: Run, home: Path, chain: str) 
     assert not (home / ".silverback" / "local" / "platform").exists()
     assert "local-platform" not in (home / ".silverback" / "profile.toml").read_text()
     refused = run("up", "--chain", chain, "--dev-payments", code=1).stderr
-    assert "is running without payments: `ape silverback cluster down` first" in refused
+    assert "running without payments: run `ape silverback cluster down` first" in refused
 
 
 @pytest.mark.parametrize(

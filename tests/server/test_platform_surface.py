@@ -112,7 +112,7 @@ def test_a_slug_is_taken_once(client: PlatformClient) -> None:
         lambda: client.create_workspace(workspace_name="ONE!"),
         lambda: other.update(slug="one"),
     ):
-        with pytest.raises(Conflict, match=r"workspace 'one' (exists )?already"):
+        with pytest.raises(Conflict, match=r"already a workspace 'one'|workspace 'one' exists already"):
             attempt()
     assert set(client.workspaces) == {"one", "other"}
     # In another workspace a cluster may have the same.
@@ -151,7 +151,7 @@ def test_a_name_that_gives_no_slug_asks_for_one(client: PlatformClient) -> None:
 def test_a_workspace_with_a_cluster_stays(client: PlatformClient) -> None:
     workspace = client.create_workspace("full")
     workspace.create_cluster("only")
-    with pytest.raises(Conflict, match="holds clusters"):
+    with pytest.raises(Conflict, match="still has clusters"):
         workspace.remove()
     assert "full" in client.workspaces
 
@@ -186,7 +186,7 @@ def test_an_unpaid_cluster_and_an_unknown_version_cant_be_migrated(client: Platf
     workspace = client.create_workspace()
     made = workspace.create_cluster()
     assert workspace.available_versions == [__version__]
-    with pytest.raises(Conflict, match="doesn't run"):
+    with pytest.raises(Conflict, match="isn't running"):
         workspace.migrate_cluster(str(made.id))
     with pytest.raises(ValidationFailed, match="no version"):
         workspace.migrate_cluster(str(made.id), "0.0.1")
@@ -200,7 +200,7 @@ def test_manager_and_tokens_are_those_of_the_chain_and_of_no_other(started: Star
     assert client.get_stream_manager(1337) == started.platform.payments.manager
     assert client.get_accepted_tokens(1337) == dict(started.platform.payments.tokens)
     for ask in (client.get_stream_manager, client.get_accepted_tokens):
-        with pytest.raises(NotFound, match="chain 1, but on chain 1337"):
+        with pytest.raises(NotFound, match="on chain 1337, not on chain 1"):
             ask(1)
 
 

@@ -45,7 +45,7 @@ def test_memory_that_is_used_up_refuses_one_more() -> None:
     assert refusal(paid, [BOT], BOT, 2 * GIB - 1) is None
     assert refusal(paid, [BOT], BOT, None) is None
     assert refusal(paid, [BOT], BOT, 2 * GIB + GIB // 10) == (
-        "2 GiB of memory are paid for, and bots use 2.1 GiB; stop or remove one, or pay for more"
+        "2 GiB of memory is paid for, and bots use 2.1 GiB; stop or remove one, or pay for more"
     )
 
 
@@ -59,7 +59,7 @@ def test_a_bot_that_finds_no_memory_left_is_refused_and_one_that_runs_may_change
     paid = ClusterConfiguration(bots=5, networks=2, memory=1)
     with serving_cluster(tmp_path, configuration=paid, machine=Full) as cluster, cluster.client() as client:
         one = client.new_bot(name="one", **NETWORK)
-        with pytest.raises(ClientError, match=r"1 GiB of memory are paid for, and bots use 1\.0 GiB") as refused:
+        with pytest.raises(ClientError, match=r"1 GiB of memory is paid for, and bots use 1\.0 GiB") as refused:
             client.new_bot(name="two", **NETWORK)
         assert refused.value.status == 402
         one.update(network="sepolia")

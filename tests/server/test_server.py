@@ -309,7 +309,7 @@ def test_what_a_bot_uses_cant_be_removed(client: ClusterClient, bots_folder: Pat
         ({"name": "no spaces"}, "name"),
         ({"name": ""}, "name"),
         ({"environment": ["missing"]}, "no variable group 'missing'"),
-        ({"credential_name": "missing"}, "no credentials 'missing'"),
+        ({"credential_name": "missing"}, "no registry credential 'missing'"),
         ({"image": "ghcr.io/a/b:1"}, "runs bots as processes"),
         ({"image": 5}, "image"),
     ],

@@ -350,11 +350,11 @@ def test_a_bot_isnt_started_while_anything_of_its_former_run_is_left(folder: Pat
     run = Run(uuid.uuid4(), "one", f"project:{folder}#polite", {})
     runtime.start(run, {})
     try:
-        with pytest.raises(EngineError, match="former run"):
+        with pytest.raises(EngineError, match="last run"):
             runtime.start(run, {})
         wait_for(lambda: starts(folder, "polite"))
         other = ProcessRuntime(folder / "bots", command=runtime.command)  # of the next server
-        with pytest.raises(EngineError, match="former run"):
+        with pytest.raises(EngineError, match="last run"):
             other.start(run, {})
     finally:
         runtime.kill(run.bot, {})

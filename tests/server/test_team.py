@@ -91,14 +91,14 @@ def test_what_is_paid_for_is_what_can_run(tmp_path: Path) -> None:
     paid = ClusterConfiguration(bots=3, networks=1)
     with serving_cluster(tmp_path, configuration=paid) as cluster, client_of(cluster) as client:
         client.new_bot(name="one", **NETWORK)
-        with pytest.raises(ClientError, match="1 networks are paid for") as refused:
+        with pytest.raises(ClientError, match="1 network is paid for") as refused:
             client.new_bot(name="two", **{**NETWORK, "network": "sepolia"})
         assert refused.value.status == 402
         two = client.new_bot(name="two", **NETWORK)
         with pytest.raises(ClientError, match="ethereum:sepolia would be one more"):
             two.update(network="sepolia")
         three = client.new_bot(name="three", **NETWORK)
-        with pytest.raises(ClientError, match="3 bots are paid for, and 3 are used"):
+        with pytest.raises(ClientError, match="3 bots are paid for, and 3 in use"):
             client.new_bot(name="four", **NETWORK)
         three.stop()
         client.new_bot(name="four", **NETWORK)

@@ -274,7 +274,8 @@ def test_what_bots_that_rest_cost(light: LightCluster) -> None:
             f"{sum(resident) / len(resident) / 1e6:.1f} MB resident, {sum(own) / len(own) / 1e6:.1f} MB its share, "
             f"{spent:.1f} s of CPU all shims since their start"
         )
-        assert share < 0.06
+        assert share < 0.02
+        assert sum(own) / len(own) < 8e6
     for number in range(150):
         bot = client.post("/bots", json=light.body(f"stopped-{number}", "rest")).json()["id"]
         client.post(f"/bots/{bot}/stop")

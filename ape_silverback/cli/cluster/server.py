@@ -134,7 +134,7 @@ def up(
         note(f"Profile '{PROFILE}' is in {profile_path()}, the server's log in {cluster.server_log}.")
         note(f"Next: ape silverback cluster {f'workspaces new -p {PLATFORM}' if platform else 'deploy'}")
     elif port is not None and not running.host.endswith(f":{port}"):
-        note(f"It doesn't listen on port {port}: `ape silverback cluster down` first to move it.")
+        note(f"It doesn't listen on port {port}: run `ape silverback cluster down` first to move it.")
 
 
 @click.command()

@@ -43,7 +43,7 @@ Viewer = Annotated[Role, Depends(_viewer)]
 
 def _writer(role: Viewer) -> None:
     if role != "write":
-        raise HTTPException(403, "the key is for reading only")
+        raise HTTPException(403, "a key with the role 'read' can't change anything")
 
 
 Writer = Depends(_writer)
@@ -52,7 +52,7 @@ Writer = Depends(_writer)
 
 def _same_origin(request: Request) -> None:
     if is_cross_site(request.headers):
-        raise HTTPException(403, "sent from another site")
+        raise HTTPException(403, "the request was sent from another site")
 
 
 SameOrigin = Depends(_same_origin)
@@ -77,7 +77,7 @@ def new_link(request: Request) -> JSONResponse:
     if grant is None and is_same(request.cookies.get(SESSION), request.app.state.session):
         grant = Grant("write")
     if grant is None:
-        raise HTTPException(401, "no or a wrong X-API-Key")
+        raise HTTPException(401, "missing or invalid X-API-Key")
     return JSONResponse({"path": f"/ui/link/{request.app.state.dashboard.new_link(grant)}"})
 
 

@@ -66,7 +66,7 @@ def act(
 ) -> Response:
     """Start, stop or restart bots."""
     if not request.headers.get("HX-Request"):  # which no form of another site can send
-        raise HTTPException(403, "not sent by the dashboard")
+        raise HTTPException(403, "the request wasn't sent by the dashboard")
     problems = []
     for one in _selected(supervisor, bot or []):
         try:

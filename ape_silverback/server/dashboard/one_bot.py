@@ -103,7 +103,7 @@ def bot_log(
 ) -> Response:
     """Send the log of a bot, from a while ago or from before a certain line on, and then live."""
     if level not in LogLevel.__members__:
-        raise HTTPException(422, "not a log level")
+        raise HTTPException(422, "not a valid log level")
     begin = with_timezone(at) - MARK_CONTEXT if at else datetime.now(timezone.utc) - LOG_BEGINS
     content = stream(
         supervisor.runtime.log_file(bot.id),

@@ -33,13 +33,13 @@ NAME_SIZE = 100
 
 def _slug(value: str | None) -> str | None:
     if value is not None and not re.fullmatch(rf"[a-z0-9](?:[a-z0-9-]{{0,{SLUG_SIZE - 2}}}[a-z0-9])?", value):
-        raise ValueError(f"expected at most {SLUG_SIZE} small letters, digits and '-' between them")
+        raise ValueError(f"expected at most {SLUG_SIZE} lowercase letters and digits, with '-' between them")
     return value
 
 
 def _name(value: str | None) -> str | None:
     if value is not None and (len(value) > NAME_SIZE or not value.isprintable() or not value.strip()):
-        raise ValueError(f"expected at most {NAME_SIZE} letters that can be shown")
+        raise ValueError(f"expected at most {NAME_SIZE} printable characters")
     return value
 
 
@@ -84,9 +84,9 @@ def add_platform(app: FastAPI, store: PlatformStore, clusters: Clusters, payment
 
     def authenticate(request: Request, opened: Annotated[str | None, Depends(cookie)]) -> None:
         if not is_same(opened, session):
-            raise HTTPException(401, "no or a wrong session; `ape silverback cluster up` writes the one of this server")
+            raise HTTPException(401, "missing or invalid session; `ape silverback cluster up` writes this server's")
         if is_cross_site(request.headers):
-            raise HTTPException(403, "a request from another site isn't accepted with the session's cookie")
+            raise HTTPException(403, "the session's cookie isn't accepted from another site")
 
     for router in (_workspaces(store), _clusters(store), _payments(payments)):
         app.include_router(router, dependencies=[Depends(authenticate)])
@@ -114,7 +114,7 @@ def _workspaces(store: PlatformStore) -> APIRouter:
     @router.delete("/workspaces/{workspace}")
     def remove_workspace(workspace: Found) -> Response:
         if not store.remove_workspace(workspace.id):
-            raise HTTPException(409, f"workspace '{workspace.slug}' holds clusters")
+            raise HTTPException(409, f"workspace '{workspace.slug}' still has clusters")
         return Response()
 
     @router.get("/users/{user}")
@@ -164,10 +164,14 @@ def _clusters(store: PlatformStore) -> APIRouter:
     def migrate_cluster(cluster: Found, body: Annotated[Migration, Form()]) -> Response:
         version = body.version or VERSIONS[-1]
         if version not in VERSIONS:
-            raise HTTPException(422, [_problem("version", f"there is no version '{version}': {', '.join(VERSIONS)}")])
+            raise HTTPException(
+                422, [_problem("version", f"there is no version '{version}'; there is: {', '.join(VERSIONS)}")]
+            )
         _check_there(cluster)
         if cluster.status is not ResourceStatus.RUNNING:
-            raise HTTPException(409, f"cluster '{cluster.info.slug}' doesn't run: it is {cluster.status}")
+            raise HTTPException(
+                409, f"cluster '{cluster.info.slug}' isn't running: its state is {cluster.status.name.lower()}"
+            )
         store.set_version(cluster.info.id, version)
         return Response()
 
@@ -187,7 +191,7 @@ def _payments(payments: Payments) -> APIRouter:
 
     def check(chain_id: int) -> None:
         if chain_id != payments.chain_id:
-            raise HTTPException(404, f"nothing is paid for on chain {chain_id}, but on chain {payments.chain_id}")
+            raise HTTPException(404, f"clusters are paid for on chain {payments.chain_id}, not on chain {chain_id}")
 
     @router.get("/manager/{chain_id}", dependencies=[Depends(check)])
     def manager() -> str:
@@ -214,7 +218,7 @@ def _proxy(store: PlatformStore, clusters: Clusters, session: str) -> ASGIApp:
         key = request.headers.get("x-api-key") or bearer_key(request.headers.get("authorization"))
         has_key = app is not None and role_of_key(app, key) is not None
         if not has_key and not is_same(request.cookies.get(SESSION), session):
-            await JSONResponse({"detail": "no or a wrong session"}, 401)(scope, receive, send)
+            await JSONResponse({"detail": "missing or invalid session"}, 401)(scope, receive, send)
         elif app is not None:
             await app(scope, receive, send)
         else:
@@ -231,8 +235,8 @@ def _absence(record: ClusterRecord | None, path: str) -> tuple[int, str]:
     if record.status is ResourceStatus.CREATED:
         return 409, f"cluster {path} isn't paid for yet"
     if record.status is ResourceStatus.REMOVED:
-        return 404, f"cluster {path} is gone: what was paid for ran out, or was cancelled"
-    return 409, f"cluster {path} can't be used now: it is {record.status}"
+        return 404, f"cluster {path} is gone: its payment ran out or was cancelled"
+    return 409, f"cluster {path} can't be used now: its state is {record.status.name.lower()}"
 
 
 def _finder(store: PlatformStore) -> Callable[[UUID], WorkspaceInfo]:
@@ -265,7 +269,7 @@ def slug_of(name: str) -> str:
 
 def _check_free(slug: str | None, kind: str, taken: set[str]) -> None:
     if slug in taken:
-        raise HTTPException(409, f"there is a {kind} '{slug}' already")
+        raise HTTPException(409, f"there is already a {kind} '{slug}'")
 
 
 def _check_there(cluster: ClusterRecord) -> None:

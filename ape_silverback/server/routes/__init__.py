@@ -70,4 +70,4 @@ def invalid(message: str, *place: str) -> HTTPException:
 def check_room(there: int) -> None:
     """Raise if a cluster can't take one more of a kind: status 409."""
     if there >= MOST_THINGS:
-        raise HTTPException(409, f"this cluster holds {there} of them already, which is the most that it takes")
+        raise HTTPException(409, f"there are already {there} of these, the most that a cluster holds; remove one first")

@@ -104,7 +104,7 @@ class BotChanges(BaseModel):
 
 def _found(bot: UUID, store: TheStore) -> BotRecord:
     if (record := store.bot(bot)) is None:
-        raise HTTPException(404, f"there is no bot {bot}")
+        raise HTTPException(404, f"there is no bot with the id {bot}")
     return record
 
 
@@ -155,13 +155,13 @@ def new_bot(supervisor: TheSupervisor, store: TheStore, paid: WhatIsPaid, body: 
                 configuration,
             ) and there.status < ResourceStatus.DEPROVISIONING:
                 return there
-            raise HTTPException(409, f"there is another bot with the id {body.id}")
+            raise HTTPException(409, f"another bot has the id {body.id}")
         if body.id is not None and any(one.id == body.id for one in store.removed_bots()):
-            raise HTTPException(409, f"a bot with the id {body.id} was removed")
+            raise HTTPException(409, f"the bot with the id {body.id} was removed")
         check_room(len(store.bots()))
         _check(configuration, supervisor)
         if any(bot.name == body.name for bot in store.bots()):
-            raise HTTPException(409, f"there is a bot '{body.name}' already")
+            raise HTTPException(409, f"there is already a bot '{body.name}'")
         _check_paid(paid, [bot for bot in store.bots() if bot.wanted], configuration, supervisor)
         return None
 
@@ -276,7 +276,7 @@ def removed_logs(
 ) -> StreamingResponse:
     """Return the log of a removed bot, a JSON entry a line."""
     if not any(one.id == bot for one in supervisor.store.removed_bots()):
-        raise HTTPException(404, f"nothing is kept of a bot {bot}")
+        raise HTTPException(404, f"no log of a removed bot with the id {bot} is kept")
     content = stream(supervisor.removed.log(bot), Filter(_level(log_level), start_time, end_time))
     return StreamingResponse(content, media_type=LOG_TYPE)
 
@@ -301,7 +301,7 @@ def _check(configuration: BotConfiguration, supervisor: Supervisor) -> None:
         if name not in groups
     ]
     if configuration.credential_name not in (None, *credentials):
-        text = f"there are no credentials '{configuration.credential_name}'"
+        text = f"there is no registry credential '{configuration.credential_name}'"
         problems.append(problem(text, "body", "credential_name", kind="unknown"))
     variables = {name for group in configuration.environment for name in groups.get(group, ())}
     if configuration.heartbeat not in (None, *variables):

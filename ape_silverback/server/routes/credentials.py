@@ -38,7 +38,7 @@ class CredentialChanges(BaseModel):
 
 def _found(name: str, store: TheStore) -> CredentialRecord:
     if (record := store.credential(name)) is None:
-        raise HTTPException(404, f"there are no credentials '{name}'")
+        raise HTTPException(404, f"there is no registry credential '{name}'")
     return record
 
 
@@ -57,7 +57,7 @@ def new_credential(store: TheStore, body: NewCredential) -> RegistryCredentialsI
     with store.transaction():
         check_room(len(store.credentials()))
         if store.credential(body.name):
-            raise HTTPException(409, f"there are credentials '{body.name}' already")
+            raise HTTPException(409, f"there is already a registry credential '{body.name}'")
         store.add_credential(**body.model_dump())
         return _info(_found(body.name, store))
 
@@ -76,7 +76,7 @@ def remove_credential(store: TheStore, one: Credential) -> Response:
     with store.transaction():
         using = [bot.name for bot in store.bots() if bot.configuration.credential_name in (one.name, one.id)]
         if using:
-            raise HTTPException(409, f"credentials '{one.name}' are used by {', '.join(using)}")
+            raise HTTPException(409, f"registry credential '{one.name}' is used by {', '.join(using)}")
         store.remove_credential(one.name)
     return Response()
 

@@ -26,7 +26,7 @@ class NewKey(BaseModel):
 
 def _keys(request: Request) -> Keys:
     if request.state.role != "write":
-        raise HTTPException(403, "a key with role 'read' can't see or change keys")
+        raise HTTPException(403, "a key with the role 'read' can't list or change keys")
     found: Keys = request.app.state.keys
     return found
 
@@ -42,7 +42,9 @@ def new_key(request: Request, body: NewKey) -> NewKeyInfo:
     """Make a key. Its secret is in this answer only."""
     there = _keys(request)
     if len(there.all()) >= MOST_THINGS:
-        raise HTTPException(409, f"there are {MOST_THINGS} keys already; revoke one first")
+        raise HTTPException(
+            409, f"there are already {MOST_THINGS} keys, the most that a cluster holds; revoke one first"
+        )
     key, secret = there.add(body.name, body.role)
     return NewKeyInfo(**asdict(key), key=secret)
 
@@ -51,5 +53,5 @@ def new_key(request: Request, body: NewKey) -> NewKeyInfo:
 def revoke_key(request: Request, key: UUID) -> Response:
     """Revoke the key."""
     if not _keys(request).revoke(key):
-        raise HTTPException(404, f"there is no key {key}")
+        raise HTTPException(404, f"there is no key with the id {key}")
     return Response()

@@ -22,7 +22,7 @@ MOST_VALUE_BYTES = 100_000
 def _text(value: str) -> str:
     """Refuse what no process, file or database could take."""
     if "\0" in value:
-        raise ValueError("expected no NUL character")
+        raise ValueError("NUL characters aren't allowed")
     try:
         value.encode()
     except UnicodeEncodeError:
@@ -32,7 +32,7 @@ def _text(value: str) -> str:
 
 def _name(value: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}", value):
-        raise ValueError("expected at most 63 letters, digits, '-', '_' and '.'")
+        raise ValueError("expected at most 63 letters, digits, '-', '_' and '.', beginning with a letter or digit")
     return value
 
 
@@ -41,7 +41,7 @@ def _variables(values: dict[str, Any]) -> dict[str, Any]:
         raise ValueError(f"expected at most {MOST_VARIABLES} variables")
     for name, value in values.items():
         if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{0,254}", name):
-            raise ValueError(f"{name[:60]!a} isn't a valid name of a variable")
+            raise ValueError(f"{name[:60]!a} isn't a valid variable name")
         if name in SET_BY_CLUSTER:
             raise ValueError(f"'{name}' is set by the cluster")
         if value is not None:

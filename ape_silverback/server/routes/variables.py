@@ -26,7 +26,7 @@ class GroupChanges(BaseModel):
 
 def _found(group: UUID, store: TheStore) -> GroupRecord:
     if (record := store.group(group)) is None:
-        raise HTTPException(404, f"there is no variable group {group}")
+        raise HTTPException(404, f"there is no variable group with the id {group}")
     return record
 
 
@@ -54,10 +54,10 @@ def new_group(
         if group_id is not None and (there := store.group(group_id)) is not None:
             if (there.name, there.revision, set(there.variables)) == (name, 1, set(body)):
                 return _info(there)
-            raise HTTPException(409, f"there is another variable group with the id {group_id}")
+            raise HTTPException(409, f"another variable group has the id {group_id}")
         check_room(len(store.groups()))
         if any(group.name == name for group in store.groups()):
-            raise HTTPException(409, f"there is a variable group '{name}' already")
+            raise HTTPException(409, f"there is already a variable group '{name}'")
         return _info(store.add_group(name, body, group_id))
 
 

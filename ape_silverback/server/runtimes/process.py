@@ -118,7 +118,7 @@ class ProcessRuntime:
 
         Raises:
             ImageError: the image can't be run.
-            EngineError: processes of its former run are still there.
+            EngineError: processes of its last run are still there.
         """
         project, module = self._project_bot(run.image)
         self._check_alone(run.bot)
@@ -282,9 +282,9 @@ class ProcessRuntime:
             EngineError: there is something.
         """
         if self._observe(bot).alive:
-            raise EngineError("its former run isn't over")
+            raise EngineError("its last run hasn't ended")
         if left := self._left(bot):
-            raise EngineError(f"processes of its former run are left: {', '.join(map(str, sorted(left)))}")
+            raise EngineError(f"processes of its last run are still there: {', '.join(map(str, sorted(left)))}")
         if child := self._children.pop(bot, None):
             child.wait(KILL_AGAIN)
 
@@ -357,7 +357,7 @@ def _time(text: object) -> datetime | None:
 def _shim_text(code: int) -> str:
     """Return why a shim ran nothing, from its exit code."""
     if code == BUSY:
-        return "its former run isn't over"
+        return "its last run hasn't ended"
     if code == NO_ORDER or code < 0:
-        return "the process that should run it was ended"
+        return "the process that was to run it was killed"
     return os.strerror(code)
