@@ -1,4 +1,4 @@
-"""Recognize values that look like private keys, which don't belong in variables: every bot with the group can read them."""
+"""Recognize values that look like private keys, which every bot with the variable group could read."""
 
 from __future__ import annotations
 
