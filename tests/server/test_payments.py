@@ -113,6 +113,12 @@ def test_a_cluster_without_payments_stays_one(run: Run, home: Path, chain: str) 
     assert "local-platform" not in (home / ".silverback" / "profile.toml").read_text()
     refused = run("up", "--chain", chain, "--dev-payments", code=1).stderr
     assert "running without payments: run `ape silverback cluster down` first" in refused
+    profile = home / ".silverback" / "profile.toml"
+    profile.write_text("[")
+    broken = run("down", code=1)
+    assert "Stopped the local cluster" in broken.stdout
+    assert f"{profile}:1: " in broken.stderr
+    profile.unlink()
 
 
 @pytest.mark.parametrize(

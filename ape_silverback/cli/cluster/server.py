@@ -153,10 +153,12 @@ def down() -> None:
     from ape_silverback.server.daemon import LocalCluster
 
     stopped = LocalCluster().down()
-    echo("Stopped the local cluster and its bots." if stopped else "The local cluster isn't running.")
-    if _is_ours(PROFILE):  # fails where the profile file is broken, and then it has been stopped all the same
-        remove_profile(PROFILE)
-    _forget_platform()
+    try:
+        if _is_ours(PROFILE):
+            remove_profile(PROFILE)
+        _forget_platform()
+    finally:  # also where the profile file is broken
+        echo("Stopped the local cluster and its bots." if stopped else "The local cluster isn't running.")
 
 
 def _wanted(chain: str | None, manager: str | None, tokens: tuple[str, ...], deploy: bool) -> Wanted | None:
