@@ -168,6 +168,7 @@ def test_the_project_that_a_bot_belongs_to_is_named(
     refused = run_other("deploy", "--tag", "2", "--yes", code=1)
     assert f"alpha belongs to file://{project}; pass --adopt to take it over" in refused.stderr
     taken = run_other("deploy", "--tag", "2", "--adopt", "--yes")
+    assert "~ update bot alpha and restart\n" in taken.stdout
     assert f"taken over from file://{project}" in taken.stdout
     assert "bot alpha is this project's as soon as the deployment begins, even if that fails" in taken.stderr
     alpha = str(client.bots["alpha"].id)

@@ -149,8 +149,8 @@ def _lines(action: Action, plan: Plan) -> list[str]:
     if getattr(action, "adopts", False):
         label = f"variable group {action.name}" if action.kind == "update-group" else action.name
         owner = plan.owners.get(label)
-        what = "taken back" if label in plan.taken_over else "taken over"
-        details.append(f"{what} from {owner}" if owner else f"{what}: this project didn't deploy it")
+        back = "back" if label in plan.taken_over else "over"
+        details.append(f"taken {back} from {owner}" if owner else "taken over: this project didn't deploy it")
     return [style(f"{sign} {what} {action.name}{_remark(action)}", fg=colour), *(f"      {line}" for line in details)]
 
 
