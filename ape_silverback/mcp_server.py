@@ -82,9 +82,25 @@ class Served:
         return bots[name]
 
 
+class _Server(MCPServer[Any]):
+    """A server whose answer to a tool that it doesn't offer tells how it would.
+
+    Attributes:
+        refused: names of the tools that change the cluster, while that isn't allowed.
+    """
+
+    refused: frozenset[str] = frozenset()
+
+    async def call_tool(self, name: str, arguments: dict[str, Any], context: Any = None) -> Any:
+        """Call a tool."""
+        if name in self.refused:
+            raise ToolError(f"{name} changes the cluster, and this server only reads: start it with --allow-changes")
+        return await super().call_tool(name, arguments, context)
+
+
 def make_server(served: Served, allow_changes: bool = False) -> MCPServer[Any]:
     """Return the server of a cluster, with tools that change it only if they are allowed."""
-    server: MCPServer[Any] = MCPServer(
+    server = _Server(
         "Silverback Cluster",
         instructions=(
             f"Bots of the Silverback cluster {served.connection.label} and the deployments of an Ape project to it. "
@@ -92,10 +108,12 @@ def make_server(served: Served, allow_changes: bool = False) -> MCPServer[Any]:
         ),
         log_level="WARNING",
     )
+    changing = list(_changing_tools(served))
+    server.refused = frozenset() if allow_changes else frozenset(function.__name__ for function, _ in changing)
     for function in (*_cluster_tools(served), *_bot_tools(served), *_project_tools(served)):
         server.tool(annotations=LOOKS)(_told(function))
     if allow_changes:
-        for function, annotations in _changing_tools(served):
+        for function, annotations in changing:
             server.tool(annotations=annotations)(_told(function))
     _add_resources(server, served)
 

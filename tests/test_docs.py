@@ -25,13 +25,12 @@ from ape_silverback.exceptions import SilverbackError
 from tests.conftest import ROOT, ape_command, environment_of, run_ape
 
 GUIDES = ROOT / "docs" / "userguides"
-READ = ("resolution", "signers", "deploying", "python", "cluster-server", "verifying")
+READ = ("init", "resolution", "signers", "deploying", "doctor", "mcp", "python", "cluster-server", "verifying")
 RUN = (ROOT / "README.md", *(GUIDES / f"{name}.md" for name in READ))
 """Pages with blocks that run, in the order in which they do."""
 NOT_RUN = (
     GUIDES / "ci.md",
     GUIDES / "configuring.md",
-    GUIDES / "mcp.md",
     GUIDES / "troubleshooting.md",
     GUIDES / "watching.md",
     ROOT / "CONTRIBUTING.md",
