@@ -368,8 +368,8 @@ class RestartPolicy(WireModel):
     def __str__(self) -> str:
         if self.policy == "never":
             return self.policy
-        often = f"at most {self.max_restarts} crashes in {_span(self.window)}"
-        return f"{self.policy}, {often}, after {_span(self.backoff)} to {_span(self.max_backoff)}"
+        often = "1 crash" if self.max_restarts == 1 else f"{self.max_restarts} crashes in {_span(self.window)}"
+        return f"{self.policy}, {_span(self.backoff)} to {_span(self.max_backoff)} later, until {often}"
 
 
 class HealthPolicy(WireModel):
@@ -384,7 +384,8 @@ class HealthPolicy(WireModel):
     """Blocks that it has seen and not handled."""
 
     def __str__(self) -> str:
-        return f"silent for at most {_span(self.silent)}, at most {self.lag} blocks behind"
+        behind = "1 block" if self.lag == 1 else f"{self.lag} blocks"
+        return f"silent for at most {_span(self.silent)}, at most {behind} behind"
 
 
 POLICIES = frozenset({"restart", "healthy", "heartbeat"})

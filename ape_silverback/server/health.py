@@ -107,7 +107,7 @@ def judge(
         did = "handled no block" if behind else "showed no sign of work"
         reason = f"{did} for {_span(silence)}"
     elif signs.lag is not None and signs.lag > policy.lag:
-        reason = f"{signs.lag} blocks behind"
+        reason = f"{signs.lag} block{'s' * (signs.lag != 1)} behind"
     lag = signs.lag if (now - signs.updated).total_seconds() <= policy.silent else None  # the chain has gone on since
     return BotHealth(healthy=reason is None, reason=reason, heartbeat=heartbeat, last_block=signs.processed, lag=lag)
 

@@ -554,7 +554,7 @@ def test_a_new_bot_is_deployed_with_its_policies_and_a_change_of_them_restarts_n
     assert run("plan", BEAT_URL="http://127.0.0.1:9/hunter2").stdout.startswith("Nothing to change")
     write(project, f"{PAIR}{variables}  restart: always\n")
     changed = run("deploy", "--yes", BEAT_URL="http://127.0.0.1:9/hunter2")
-    assert "restart: never -> always" in changed.stdout
+    assert "restart: never -> always, 1 second to 5 minutes later, until 5 crashes in 10 minutes" in changed.stdout
     assert {bot.heartbeat for bot in client.bots.values()} == {None}
     assert "hunter2" not in changed.stdout + changed.stderr
     started = {name: bot.task.started_at for name, bot in bots.items() if bot.task}

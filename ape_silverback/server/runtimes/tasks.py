@@ -109,7 +109,7 @@ def judge(
             return Verdict(GONE)
         if asked:
             return Verdict(Observation(alive=False), node=bound)
-        return Verdict(Observation(alive=True, note="waits for a node"), node=bound)
+        return Verdict(Observation(alive=True, note="waiting for a node"), node=bound)
     task = ordered[-1]
     if len(ordered) > 1 and task.state in BEFORE and ordered[-2].state in BY_ITSELF:
         task = ordered[-2]  # the engine would start it again soon: what follows a crash isn't the engine's to decide
@@ -133,8 +133,8 @@ def judge(
         return Verdict(_unreachable(state, nodes, task.node, now), task.id, node)
     note = None
     if task.state in BEFORE:
-        note = task.error or {"preparing": f"{name} prepares it, and pulls its image if need be"}.get(
-            task.state, "waits for a node"
+        note = task.error or {"preparing": f"being prepared on {name}, which pulls its image if need be"}.get(
+            task.state, "waiting for a node"
         )
     kept = None
     if signer and (state.get("unreachable_since") or state.get("node") != node):
