@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import signal
 import socket
 import subprocess
 import sys
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -41,7 +43,12 @@ class LightCluster:
                 return client.get("/health").status_code == 200
             return False
 
-        wait_for(answers)
+        try:
+            wait_for(answers)
+        except AssertionError:
+            self.server.send_signal(signal.SIGUSR1)
+            time.sleep(2)
+            raise AssertionError((self.folder / "server.log").read_text()[-5000:]) from None
         return client
 
     def kill(self) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import faulthandler
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -61,7 +63,8 @@ def prepare(folder: Path) -> None:
 
 
 def main(folder: Path, port: int) -> None:
-    """Serve."""
+    """Serve; SIGUSR1 shows what all threads are at."""
+    faulthandler.register(signal.SIGUSR1)
     os.umask(0o077)
     raise_file_limit()
     (folder / "kept").mkdir(exist_ok=True)
