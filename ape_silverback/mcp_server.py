@@ -35,12 +35,16 @@ from ape_silverback.deployment.session import DeployRequest, open_session
 from ape_silverback.durations import read_span
 from ape_silverback.exceptions import SilverbackError
 from ape_silverback.stream.gate import verify_connection
+from ape_silverback.transport import deadline
 
 MOST_LINES = 1_000
 """Log lines in one answer."""
 
 LONGEST_MESSAGE = 2_000
 """Characters of a log message or an error in an answer."""
+
+LOG_TIMEOUT = 60.0
+"""Seconds that reading a log takes at most."""
 
 MOST_PLANS = 20
 """Plans that are kept for `deploy`; the oldest is forgotten first."""
@@ -208,7 +212,8 @@ def _bot_tools(served: Served) -> Iterator[Callable[..., Any]]:
     ) -> list[dict[str, Any]]:
         """Return the last lines of a bot's log, at most 1000. `since` is a time span such as 10m, 2h or 3 days."""
         wanted = min(max(lines, 1), MOST_LINES)
-        pieces = read_logs([served.bot(bot_name)], LogLevel[log_level], _since(since), None, wanted)
+        with deadline(LOG_TIMEOUT):
+            pieces = list(read_logs([served.bot(bot_name)], LogLevel[log_level], _since(since), None, wanted))
         return [
             {
                 "timestamp": line.time.isoformat() if line.time else None,
