@@ -289,7 +289,7 @@ class _Examination:
             return
         try:
             there = parsedate_to_datetime(self.dates[0] or "").timestamp()
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             yield skipped("clock", "the cluster doesn't tell the time")
             return
         apart = abs(time.time() - there)
