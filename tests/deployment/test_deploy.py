@@ -21,6 +21,7 @@ import pytest
 from ape_silverback.cli.shared.documents import LocalClusterDocument
 from tests.conftest import Ape, ape_command, environment_of
 from tests.place import BOT, CRASHING, Place
+from tests.server.sink import serving
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.xdist_group("deploy")
@@ -61,11 +62,8 @@ def recording(upstream: str) -> Iterator[tuple[str, list[str]]]:
         def log_message(self, *_: Any) -> None:
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Proxy)
-    Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}", seen
-    server.shutdown()
-    server.server_close()
+    with serving(ThreadingHTTPServer(("127.0.0.1", 0), Proxy)) as server:
+        yield f"http://127.0.0.1:{server.server_port}", seen
 
 
 def local_profile(place: Place) -> dict[str, str]:

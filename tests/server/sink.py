@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from email import message_from_bytes, policy
 from email.message import EmailMessage
 from http.server import BaseHTTPRequestHandler, HTTPServer
-from socketserver import StreamRequestHandler, ThreadingTCPServer
-from typing import Any
+from socketserver import BaseServer, StreamRequestHandler, ThreadingTCPServer
+from typing import Any, TypeVar
 
 
 class Sink(HTTPServer):
@@ -37,19 +37,6 @@ class Handler(BaseHTTPRequestHandler):
 
     def log_message(self, *_: Any) -> None:
         pass
-
-
-@contextmanager
-def running_sink() -> Iterator[Sink]:
-    """Take messages for as long as the context lasts."""
-    sink = Sink()
-    thread = threading.Thread(target=sink.serve_forever, daemon=True)
-    thread.start()
-    try:
-        yield sink
-    finally:
-        sink.shutdown()
-        sink.server_close()
 
 
 class MailServer(ThreadingTCPServer):
@@ -83,10 +70,15 @@ class MailHandler(StreamRequestHandler):
                 return
 
 
+S = TypeVar("S", bound=BaseServer)
+
+
 @contextmanager
-def running_mail_server() -> Iterator[MailServer]:
-    """Take mail for as long as the context lasts."""
-    with MailServer() as server:
+def serving(server: S) -> Iterator[S]:
+    """Serve in a thread for as long as the context lasts."""
+    with server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield server
-        server.shutdown()
+        try:
+            yield server
+        finally:
+            server.shutdown()

@@ -14,7 +14,7 @@ from ape_silverback.server.store import Store
 from ape_silverback.server.supervisor import Supervisor
 from tests.conftest import Ape
 from tests.server.machine import Machine, serving_cluster
-from tests.server.sink import running_mail_server, running_sink
+from tests.server.sink import MailServer, Sink, serving
 from tests.waiting import wait_for
 
 
@@ -24,7 +24,7 @@ def test_twenty_bots_that_crash_at_once_make_one_message(tmp_path: Path) -> None
     supervisor = Supervisor(
         store, machine, lambda _: {}, poll=0.02, stop_grace=0.2, restart=RestartPolicy(policy="never")
     )
-    with running_sink() as sink:
+    with serving(Sink()) as sink:
         notifier = Notifier(Digest("demo", group_for=1.0), apprise_sender({"URL": sink.address}))
         alerts = Alerts(supervisor, notifier, tmp_path)
         supervisor.begin()
@@ -48,7 +48,7 @@ def test_what_runs_low_is_told_once_by_mail(tmp_path: Path) -> None:
     machine.ready_at_once = True
     machine.work_folder = lambda bot: tmp_path / "work" / str(bot)  # type: ignore[method-assign]
     supervisor = Supervisor(store, machine, lambda _: {}, poll=0.02, stop_grace=0.2)
-    with running_mail_server() as server:
+    with serving(MailServer()) as server:
         notifier = Notifier(Digest("demo", group_for=0.5, quiet_for=0.0), apprise_sender({"URL": server.address}))
         alerts = Alerts(supervisor, notifier, tmp_path, lambda: time.time() + 7200.5, free_bytes=1 << 62, every=0.02)
         supervisor.begin()
@@ -81,7 +81,7 @@ def write_balance(work: Path, amount: str) -> None:
 
 
 def test_a_deployment_that_fails_or_is_rolled_back_is_told(tmp_path: Path) -> None:
-    with running_sink() as sink:
+    with serving(Sink()) as sink:
 
         def alerts(supervisor: Supervisor) -> Alerts:
             notifier = Notifier(Digest("demo", group_for=0.2), apprise_sender({"URL": sink.address}))

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -21,6 +18,7 @@ from ape_silverback.server.heartbeats import Heartbeats
 from ape_silverback.server.store import Store
 from ape_silverback.server.supervisor import Supervisor
 from tests.server.machine import KEY, NEVER, Machine, serving_cluster
+from tests.server.sink import serving
 from tests.waiting import wait_for
 
 
@@ -53,14 +51,6 @@ class Handler(BaseHTTPRequestHandler):
         pass
 
 
-@contextmanager
-def judging() -> Iterator[Judge]:
-    with Judge() as judge:
-        threading.Thread(target=judge.serve_forever, daemon=True).start()
-        yield judge
-        judge.shutdown()
-
-
 def test_only_healthy_bots_send_heartbeats_and_failures_hold_up_no_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -68,7 +58,7 @@ def test_only_healthy_bots_send_heartbeats_and_failures_hold_up_no_other(
     store, machine = Store(tmp_path / "cluster"), Machine(tmp_path)
     machine.ready_at_once = True
     supervisor = Supervisor(store, machine, lambda _: {}, poll=0.02, stop_grace=0.2, restart=NEVER)
-    with judging() as judge, caplog.at_level(logging.DEBUG):
+    with serving(Judge()) as judge, caplog.at_level(logging.DEBUG):
         heartbeats = Heartbeats(supervisor, every=0.1)
         supervisor.begin()
         values = {"image": "me/bot:1", "ecosystem": "ethereum", "network": "mainnet", "provider": "node"}
@@ -99,7 +89,7 @@ def test_only_healthy_bots_send_heartbeats_and_failures_hold_up_no_other(
 
 
 def test_a_bot_is_made_and_changed_with_its_policies_and_its_heartbeat(tmp_path: Path) -> None:
-    with serving_cluster(tmp_path) as cluster, judging() as judge:
+    with serving_cluster(tmp_path) as cluster, serving(Judge()) as judge:
         client = cluster.client()
         assert "heartbeat" in client.extensions
         client.new_variable_group("watch", {"BEAT": judge.address("beat")})

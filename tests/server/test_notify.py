@@ -10,7 +10,7 @@ import pytest
 from ape_silverback.exceptions import ConfigurationError
 from ape_silverback.server.notify import Digest, Message, Notice, Notifier, apprise_sender
 from tests.conftest import Ape
-from tests.server.sink import running_sink
+from tests.server.sink import Sink, serving
 
 
 def test_twenty_bots_that_crash_at_once_are_one_message() -> None:
@@ -65,7 +65,7 @@ def test_what_waits_is_sent_at_the_end() -> None:
 
 
 def test_a_service_gets_the_message_and_a_refusal_never_shows_its_address(caplog: pytest.LogCaptureFixture) -> None:
-    with running_sink() as sink, caplog.at_level(logging.DEBUG):
+    with serving(Sink()) as sink, caplog.at_level(logging.DEBUG):
         send = apprise_sender({"SLACK_URL": sink.address})
         assert send(Message("[demo] a: crashed", "a: crashed: exited with code 1"))
         sink.status = 500
@@ -87,7 +87,7 @@ def test_the_command_sends_a_test_message_to_what_the_section_names(ape: Ape, pr
     (project / "ape-config.yaml").write_text("silverback:\n  notify: {urls: [SLACK_URL]}\n")
     unset = ape(*command)
     assert (unset.returncode, "SLACK_URL isn't set: `notify.urls`" in unset.stderr) == (1, True)
-    with running_sink() as sink:
+    with serving(Sink()) as sink:
         sent = ape(*command, SLACK_URL=sink.address)
         assert (sent.returncode, sent.stdout) == (0, "Sent a message to SLACK_URL.\n")
         assert sink.received[0]["title"] == "ape-silverback: test message"
