@@ -64,6 +64,11 @@ def ape_command() -> str:
     return str(_forked.command)
 
 
+def python_command() -> Path:
+    """Return the interpreter that a forked `ape` starts clusters and bots with, which are forked too."""
+    return _forked.command.with_name(Path(sys.executable).name)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _temporary_home() -> Iterator[None]:
     # Ape's active project is the folder at its first use, once for a process: an empty one, not this repository.

@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from ape_silverback.server.runtimes.process import SDK
-from tests.conftest import APE, NO_SKIPS, ROOT, ape_command, environment_of
+from tests.conftest import APE, NO_SKIPS, ROOT, ape_command, environment_of, python_command
 
 HOSTILE = {
     "ALL_PROXY": "http://127.0.0.1:9",
@@ -38,11 +38,6 @@ def pytest_run(*arguments: str, **environment: str) -> subprocess.CompletedProce
     command = [sys.executable, "-m", "pytest", "-n0", "-p", "no:cacheprovider", "-p", "no:ape_test", *arguments]
     environment = {**os.environ, **environment}
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
-
-
-def python_command() -> Path:
-    """Return the interpreter that a forked `ape` starts clusters and bots with."""
-    return Path(ape_command()).with_name(Path(sys.executable).name)
 
 
 def test_the_users_environment_changes_no_test() -> None:

@@ -8,7 +8,6 @@ import os
 import random
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +17,7 @@ import pytest
 from ape_silverback.cluster.client import ClusterClient
 from ape_silverback.deployment.deployer import Deployer
 from ape_silverback.deployment.state import LocalState
-from tests.conftest import ROOT
+from tests.conftest import ROOT, python_command
 from tests.deployment.forker import STATES, state, values
 from tests.server.machine import Cluster
 
@@ -30,7 +29,7 @@ class Forker:
 
     def __init__(self, url: str, folder: Path) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "tests.deployment.forker", url, str(folder)],
+            [python_command(), "-m", "tests.deployment.forker", url, str(folder)],
             cwd=ROOT,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from ape_silverback.cluster.client import ClusterClient
-from tests.conftest import ROOT, environment_of
+from tests.conftest import ROOT, environment_of, python_command
 from tests.engines.conftest import Server
 from tests.engines.served import KEY
 from tests.engines.test_conformance import RUNNING, STOPPED, beats, until
@@ -31,7 +30,7 @@ def silverback(server: Server, home: Path) -> Iterator[Silverback]:
         f'default-profile = "here"\n[auth]\n[profile.here]\nhost = "{server.url}"\napi-key = "{KEY}"\n'
     )
     with subprocess.Popen(
-        [sys.executable, "-m", "tests.engines.public_command"],
+        [python_command(), "-m", "tests.engines.public_command"],
         cwd=ROOT,
         env=environment_of(home),
         stdin=subprocess.PIPE,

@@ -13,8 +13,10 @@ UNICODE = ("", "C", "POSIX", "C.UTF-8", "en_US.UTF-8")
 FORKED = (
     ("-m", "ape_silverback.server"),
     ("-c", "from ape_silverback.server.runtimes.sdk import main; main()"),
+    ("-m", "tests.deployment.forker"),
+    ("-m", "tests.engines.public_command"),
 )
-"""What of an interpreter's arguments is forked: the server of a cluster, and the bot SDK."""
+"""What of an interpreter's arguments is forked: the server of a cluster, the bot SDK, and what imports as much."""
 
 
 def is_forked():
