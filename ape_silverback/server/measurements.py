@@ -128,7 +128,7 @@ class Measurements(Collector):
                 heartbeat.add_metric([bot.name], time.time() - bot.heartbeat_at.timestamp())
             if bot.lag is not None:
                 lag.add_metric([bot.name], bot.lag)
-        yield from (healthy, restarts, heartbeat, lag)
+        yield from (healthy, restarts, self._failures(), heartbeat, lag)
         yield self._balances(bots)
         yield self._logged({bot.id: bot.name for bot in bots})
         yield from self._recorded({bot.id: bot.name for bot in bots})
@@ -136,6 +136,14 @@ class Measurements(Collector):
             left = GaugeMetricFamily("silverback_paid_seconds_left", "Time that the cluster is paid for.")
             left.add_metric([], expires - time.time())
             yield left
+
+    def _failures(self) -> CounterMetricFamily:
+        failures = CounterMetricFamily(
+            "silverback_bot_watch_failures", "Failed attempts of the cluster to look after a bot.", labels=["bot"]
+        )
+        for bot in self.supervisor.store.bots():
+            failures.add_metric([bot.name], self.supervisor.failures(bot))
+        return failures
 
     def _recorded(self, names: dict[UUID, str]) -> Families:
         """Return what bots recorded: tasks, their errors and their time, and the latest value of each metric."""

@@ -296,6 +296,10 @@ class Supervisor:
         """Return what the runtime last told of a bot."""
         return self._runs.seen(bot)
 
+    def failures(self, bot: BotRecord) -> int:
+        """Return how often looking after a bot has failed, since the server started."""
+        return self._watch.failures(bot.id)
+
     def memory(self, bots: Sequence[BotRecord]) -> int | None:
         """Return how many bytes of memory bots use; None where the runtime holds each of them to an amount."""
         if not isinstance(self.runtime, MeasuringRuntime):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from typing import Concatenate, ParamSpec
 from uuid import UUID
@@ -23,7 +24,8 @@ log = logging.getLogger(__name__)
 class Watch:
     """Looks at all bots again and again, until it is ended.
 
-    A look that fails is logged and tried again. So is what fails with one bot, which touches no other one.
+    A look that fails is logged and tried again. So is what fails with one bot, which is counted and touches no other
+    one.
 
     Args:
         look: looks at all bots once.
@@ -38,6 +40,7 @@ class Watch:
         self._look = look
         self._due = 0.0
         self._troubles: dict[UUID | None, str] = {}
+        self._failures: Counter[UUID] = Counter()
         self._woken = threading.Event()
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
@@ -75,16 +78,22 @@ class Watch:
         """Return what keeps a bot from being looked after; None if nothing does."""
         return self._troubles.get(bot)
 
+    def failures(self, bot: UUID) -> int:
+        """Return how often looking after a bot has failed."""
+        return self._failures[bot]
+
     def guard(
         self, bot: BotRecord, do: Callable[Concatenate[BotRecord, P], None], *args: P.args, **kwargs: P.kwargs
     ) -> None:
-        """Do something for one bot, and log that it failed if it does."""
+        """Do something for one bot; that it fails is logged and counted."""
         try:
             do(bot, *args, **kwargs)
         except Exception as error:  # noqa: BLE001 - it must touch no other bot
+            self._failures[bot.id] += 1
             self.note_trouble(bot, error)
         else:
-            self._troubles.pop(bot.id, None)
+            if self._troubles.pop(bot.id, None):
+                log.warning("bot '%s' is looked after again; that failed %d times", bot.name, self._failures[bot.id])
 
     def note_trouble(self, bot: BotRecord | None, error: Exception) -> None:
         """Note that a bot, or all of them, can't be looked after, and log it once for as long as it stays so."""

@@ -78,6 +78,7 @@ def test_everything_is_told_in_the_text_format(cluster: Cluster) -> None:
     assert 'silverback_bot_log_lines_total{bot="steady",level="info"} 1.0' in text
     assert 'silverback_bot_log_lines_total{bot="steady",level="error"} 2.0' in text
     assert 'silverback_bot_restarts_total{bot="steady"} 0.0' in text
+    assert 'silverback_bot_watch_failures_total{bot="steady"} 0.0' in text
     [left] = found(text, "silverback_paid_seconds_left")
     assert 3500 < float(left.split()[1]) <= 3600
     assert found(text, 'silverback_http_request_seconds_count{method="POST",route="/bots",status="200"}')

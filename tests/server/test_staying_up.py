@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import sys
 import time
@@ -16,6 +17,7 @@ from typing import Any
 
 import psutil
 import pytest
+from prometheus_client import generate_latest
 
 from ape_silverback.cluster.types import (
     BotConfiguration,
@@ -25,6 +27,7 @@ from ape_silverback.cluster.types import (
     RestartPolicy,
 )
 from ape_silverback.server.logs import read_log
+from ape_silverback.server.measurements import Measurements
 from ape_silverback.server.processes import ProcessIdentity, boot_id, read_json, with_variable
 from ape_silverback.server.restarts import GiveUp, Restart, after_crash, after_end
 from ape_silverback.server.runtimes import EngineError, Run
@@ -447,10 +450,14 @@ def test_a_failure_while_looking_at_one_bot_is_told_and_tried_again(
     wait_for(lambda: not supervisor.health(now(supervisor, bot)).healthy)
     assert "can't look after" in (supervisor.health(now(supervisor, bot)).reason or "")
     assert "can't look after bot 'polite'" in caplog.text
+    wait_for(lambda: supervisor.failures(bot) > 1)
+    counted = generate_latest(Measurements(supervisor).registry).decode()
+    assert re.search(r'^silverback_bot_watch_failures_total{bot="polite"} [1-9]', counted, re.MULTILINE)
     with supervisor.store.transaction() as db:
         db.execute("DROP TRIGGER full")
     wait_for(lambda: len(starts(folder, "polite")) == 2)
     wait_for(lambda: supervisor.health(now(supervisor, bot)).healthy)
+    wait_for(lambda: "bot 'polite' is looked after again; that failed" in caplog.text)
 
 
 def test_a_bot_whose_variables_cant_be_read_doesnt_keep_the_others_from_starting(folder: Path) -> None:
