@@ -245,7 +245,7 @@ class _Examination:
             yield warning("profile", self.lacking["profile"], cure)
             return
         danger = danger_of(choice)
-        host = public_url(httpx.URL(choice.profile.host))
+        host = public_url(httpx.URL(choice.profile.host)).rstrip("/")
         yield ok("profile", f"'{choice.name}' ({choice.origin}): {host}")
         if danger:
             yield warning("profile", danger, "use https")
@@ -331,7 +331,7 @@ class _Examination:
             return
         try:
             done = subprocess.run(
-                [engine.program, "info"],
+                [engine.program, "ps", "--quiet"],
                 capture_output=True,
                 text=True,
                 errors="replace",

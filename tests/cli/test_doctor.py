@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -229,6 +230,18 @@ def test_without_an_engine_or_a_cluster_there_are_warnings_with_what_needs_them(
     assert (found["profile"].outcome, found["profile"].text) == ("warning", "no cluster is configured")
     left_out = {name: one.text for name, one in found.items() if one.outcome == "skipped"}
     assert left_out == dict.fromkeys(("login", "cluster", "clock"), "not checked: no cluster is configured")
+
+
+@pytest.mark.skipif(shutil.which("docker") is None, reason="docker is not installed")
+def test_an_engine_that_doesnt_answer_is_a_warning_with_its_own_words(
+    patient: Patient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SILVERBACK_CONTAINER_ENGINE", "docker")
+    monkeypatch.setenv("DOCKER_HOST", "unix:///nowhere.sock")
+    [engine] = [one for one in patient.findings() if one.check == "engine"]
+    assert engine.outcome == "warning"
+    assert "docker is installed, but can't be used: " in engine.text
+    assert "/nowhere.sock" in engine.text
 
 
 @pytest.mark.parametrize(
