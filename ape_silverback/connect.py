@@ -13,8 +13,9 @@ from ape.logging import logger
 if TYPE_CHECKING:
     import httpx
 
+    from ape_silverback.cluster.choice import Choice
     from ape_silverback.cluster.client import ClusterClient, PlatformClient, Workspace
-    from ape_silverback.cluster.settings import Choice, PlatformProfile
+    from ape_silverback.cluster.settings import PlatformProfile
     from ape_silverback.cluster.types import ClusterInfo, ClusterKind
     from ape_silverback.config.reader import SectionReading
     from ape_silverback.exceptions import ProfileError
@@ -265,7 +266,7 @@ def read_section_here() -> SectionReading:
 
 def _path(client: PlatformClient, profile: PlatformProfile, option: str | None, section: str | None) -> tuple[str, str]:
     """Return the slugs of the cluster to use; an error names all clusters, if the platform lists them."""
-    from ape_silverback.cluster.settings import choose_cluster
+    from ape_silverback.cluster.choice import choose_cluster
     from ape_silverback.exceptions import ClusterError, ProfileError
 
     try:
@@ -278,7 +279,7 @@ def _path(client: PlatformClient, profile: PlatformProfile, option: str | None, 
 
 
 def _choose(profile: str | None, reading: SectionReading, target: str | None) -> Choice:
-    from ape_silverback.cluster.settings import choose_profile
+    from ape_silverback.cluster.choice import choose_profile
 
     return choose_profile(profile, *_of_section(reading, target, "profile"))
 

@@ -33,7 +33,7 @@ from ape_silverback.version import __version__
 if TYPE_CHECKING:
     from packaging.requirements import Requirement
 
-    from ape_silverback.cluster.settings import Choice
+    from ape_silverback.cluster.choice import Choice
     from ape_silverback.config.reader import SectionReading
     from ape_silverback.connect import Connection
     from ape_silverback.project.desired import DesiredState
@@ -226,7 +226,7 @@ class _Examination:
     @cached_property
     def choice(self) -> Choice:
         """The profile that was chosen."""
-        from ape_silverback.cluster.settings import choose_profile
+        from ape_silverback.cluster.choice import choose_profile
 
         origin = f"silverback.profile in {self.reading.place_of('profile')}"
         return choose_profile(self.profile, self.reading.section.profile, origin)
@@ -235,8 +235,8 @@ class _Examination:
         """Choose the profile."""
         import httpx
 
+        from ape_silverback.cluster.choice import danger_of
         from ape_silverback.cluster.http_errors import public_url
-        from ape_silverback.cluster.settings import danger_of
 
         try:
             choice = self.choice

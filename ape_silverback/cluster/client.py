@@ -10,6 +10,7 @@ from ape.logging import logger
 from ape_silverback.cluster.auth.session import PlatformSession
 from ape_silverback.cluster.auth.tokens import LOG_IN
 from ape_silverback.cluster.base_client import Retries
+from ape_silverback.cluster.choice import danger_of
 from ape_silverback.cluster.cluster import (
     NO_CHANGE,
     Bot,
@@ -19,10 +20,10 @@ from ape_silverback.cluster.cluster import (
     VariableGroup,
 )
 from ape_silverback.cluster.platform import PlatformClient, Workspace
-from ape_silverback.cluster.settings import ClusterProfile, PlatformProfile, danger_of
+from ape_silverback.cluster.settings import ClusterProfile, PlatformProfile
 
 if TYPE_CHECKING:
-    from ape_silverback.cluster.settings import Choice
+    from ape_silverback.cluster.choice import Choice
 
 __all__ = [
     "NO_CHANGE",

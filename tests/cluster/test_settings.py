@@ -14,14 +14,12 @@ from typing import Any
 import pytest
 
 from ape_silverback.cluster import settings
+from ape_silverback.cluster.choice import Choice, choose_cluster, choose_profile
 from ape_silverback.cluster.client import ClusterClient, connect, connect_platform
 from ape_silverback.cluster.settings import (
-    Choice,
     ClusterProfile,
     PlatformProfile,
     ProfileSettings,
-    choose_cluster,
-    choose_profile,
     profile_path,
     read_profiles,
     remove_profile,

@@ -265,7 +265,7 @@ def _workspace_of(connection: PlatformConnection, given: str | None) -> str:
 
 def _find(connection: PlatformConnection, path: str) -> tuple[Workspace, ClusterInfo]:
     """Find the cluster of a path, or of a name in the profile's default workspace."""
-    from ape_silverback.cluster.settings import choose_cluster
+    from ape_silverback.cluster.choice import choose_cluster
     from ape_silverback.connect import find_cluster
 
     return find_cluster(connection.client, *choose_cluster(connection.profile, path))

@@ -100,7 +100,7 @@ def _reports(
     trust: StreamConfig,
     network: str | None,
 ) -> list[Report]:
-    from ape_silverback.cluster.settings import choose_cluster
+    from ape_silverback.cluster.choice import choose_cluster
     from ape_silverback.connect import find_cluster
     from ape_silverback.stream.claims import PlatformCluster
     from ape_silverback.stream.gate import verify_clusters, verify_connection

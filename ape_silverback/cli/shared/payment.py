@@ -305,7 +305,7 @@ def open_payment(
         signing: options of a command that signs; None for one that only reads.
         new: whether a stream is to be opened.
     """
-    from ape_silverback.cluster.settings import choose_cluster
+    from ape_silverback.cluster.choice import choose_cluster
     from ape_silverback.config.reader import read_section
     from ape_silverback.connect import find_cluster
     from ape_silverback.stream.chain import connected_provider, network_with, node_of

@@ -95,13 +95,8 @@ def choose_auth(profile: str | None = None, environ: Mapping[str, str] | None = 
     Raises:
         ProfileError: the profile isn't there or uses an API key, or none is named.
     """
-    from ape_silverback.cluster.settings import (
-        DEFAULT_PROFILE,
-        PlatformProfile,
-        choose_profile,
-        profile_path,
-        read_profiles,
-    )
+    from ape_silverback.cluster.choice import choose_profile
+    from ape_silverback.cluster.settings import DEFAULT_PROFILE, PlatformProfile, profile_path, read_profiles
 
     environ = os.environ if environ is None else environ
     if profile or environ.get("SILVERBACK_PROFILE"):

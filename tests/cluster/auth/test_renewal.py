@@ -16,8 +16,9 @@ import pytest
 
 from ape_silverback.cluster.auth.login import Auth, read_access_token, who_am_i
 from ape_silverback.cluster.auth.tokens import Login, read_login, token_file, write_login
+from ape_silverback.cluster.choice import Choice
 from ape_silverback.cluster.client import Bot, PlatformClient, connect_platform
-from ape_silverback.cluster.settings import Choice, PlatformProfile
+from ape_silverback.cluster.settings import PlatformProfile
 from ape_silverback.exceptions import Unauthorized
 from tests.cluster.auth.conftest import Provider, let_it_end, stored
 from tests.cluster.server import BOT, WORKSPACE, Reply, Request, Server, answer, in_turn, serving
