@@ -217,7 +217,7 @@ def describe(name: str, model: type[BaseModel], level: str = "##") -> str:
     """Write the keys of a document."""
     rows, about = ["| key | type | |", "| --- | --- | --- |"], descriptions(model)
     for key, part in model.model_json_schema(mode="serialization")["properties"].items():
-        text = (about.get(key) or part.get("description", "")).replace("None", "null")
+        text = " ".join((about.get(key) or part.get("description", "")).replace("None", "null").split())
         rows.append(f"| `{key}` | {type_text(part)} | {text} |")
     return f"{level} {name}\n\n{inspect.cleandoc(model.__doc__ or '')}\n\n" + "\n".join(rows)
 
