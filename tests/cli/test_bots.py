@@ -94,6 +94,8 @@ def test_crashes_restarts_and_the_next_attempt_are_shown(run: Run, cluster: Clus
 
     assert run("bots", "errors", "alpha").stdout == "1 x alpha\n    exited with code 7\n"  # though it runs again
     text = run("bots", "info", "alpha", "beta").stdout
+    policy = "on-failure, 1 hour to 1 hour later, until 5 crashes in 10 minutes"
+    assert re.search(rf"^restart: +{policy}$", text, re.MULTILINE)
     assert re.search(r"^restarts: +1$", text, re.MULTILINE)
     assert re.search(r"^restarts: +0, starts again in \d+m \d+s$|^restarts: +0, starts again in 1h", text, re.MULTILINE)
     assert re.search(r"^crashes:\n  \d{4}-.* ago\)  exited with code 7$", text, re.MULTILINE)

@@ -14,8 +14,10 @@ from pydantic import BaseModel, ConfigDict, Field
 from ape_silverback.cluster.types import (
     BotHealth,
     ClusterConfiguration,
+    HealthPolicy,
     RegistryCredentialsInfo,
     ResourceStatus,
+    RestartPolicy,
     RestartStatus,
     VariableGroupInfo,
 )
@@ -67,6 +69,12 @@ class BotDocument(Document):
     """Whether it does its work, from clusters that announce `health-details`."""
     restarts: RestartStatus | None = None
     """How often its cluster started it again, from clusters that announce `restarts`."""
+    restart: RestartPolicy | None = None
+    """When it is started again; null for the cluster's own policy."""
+    healthy: HealthPolicy | None = None
+    """What is expected of it; null for what the cluster expects."""
+    heartbeat: str | None = None
+    """Variable with the address that is requested while it is healthy."""
 
     @classmethod
     def of(cls, bot: Bot, state: ResourceStatus, credential: str | None = None) -> BotDocument:
@@ -91,6 +99,9 @@ class BotDocument(Document):
             reason=(task.reason if state is ResourceStatus.STARTUP else task.stopped_reason) if task else None,
             health=bot.health,
             restarts=bot.restarts,
+            restart=bot.restart,
+            healthy=bot.healthy,
+            heartbeat=bot.heartbeat,
         )
 
 

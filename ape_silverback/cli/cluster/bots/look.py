@@ -93,6 +93,8 @@ def show_bot(bot: BotDocument) -> None:
         "credential": bot.credential or "-",
         "cluster-access": "yes" if bot.cluster_access else "no",
     }
+    own = {"restart": bot.restart, "healthy": bot.healthy, "heartbeat-to": bot.heartbeat}
+    facts |= {name: str(value) for name, value in own.items() if value}
     if bot.started:
         facts |= {"started": f"{time_text(bot.started)} ({age(bot.started)} ago)"}
     if bot.stopped:
