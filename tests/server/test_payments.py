@@ -72,8 +72,8 @@ def test_a_payment_is_rehearsed_from_the_workspace_to_the_end(run: Run, home: Pa
 
     payer.advance(3700)
     wait_for(lambda: state() == "removed", 30)
-    assert "its payment ran out" in run("deploy", "--yes", *prod, code=1).stderr
-    assert "is gone: its payment ran out" in run("bots", "list", *prod, code=1).stderr
+    assert "its payment stream ran out" in run("deploy", "--yes", *prod, code=1).stderr
+    assert "is gone: its payment stream ran out" in run("bots", "list", *prod, code=1).stderr
     store.close()
 
     run("down")

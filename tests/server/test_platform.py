@@ -124,7 +124,7 @@ def test_a_cluster_whose_stream_ends_is_gone_with_its_bots(
         wait_for(lambda: status_of(workspace, found) is STATUS.REMOVED)
         assert gone(pid)
         assert not kept.exists()
-        with pytest.raises(NotFound, match="is gone: what was paid for ran out"):
+        with pytest.raises(NotFound, match="is gone: its payment stream ran out"):
             _ = client.bots
     with pytest.raises(Conflict, match="is gone"):
         workspace.update_cluster(str(found.id), name="again")

@@ -131,7 +131,7 @@ def test_a_cluster_is_paid_for_verified_used_extended_and_cancelled(ape: Run, sl
     assert ended.seconds_left == 0
     until(status, "removed")
     refused = ape("deploy", "--yes", code=1).stderr
-    assert "is gone: what was paid for ran out" in refused
+    assert "is gone: its payment stream ran out" in refused
 
 
 @pytest.mark.parametrize(

@@ -235,7 +235,7 @@ def _absence(record: ClusterRecord | None, path: str) -> tuple[int, str]:
     if record.status is ResourceStatus.CREATED:
         return 409, f"cluster {path} isn't paid for yet"
     if record.status is ResourceStatus.REMOVED:
-        return 404, f"cluster {path} is gone: its payment ran out or was cancelled"
+        return 404, f"cluster {path} is gone: its payment stream ran out or was cancelled"
     return 409, f"cluster {path} can't be used now: its state is {record.status.name.lower()}"
 
 

@@ -101,7 +101,7 @@ class Watcher:
             progress = self._follow(progress, min(latest.number, progress.last.number + MOST_BLOCKS))
         for record in self._paid():
             if record.expires is not None and record.expires <= latest.timestamp:
-                self._deprovision(record, "what was paid for ran out, or was cancelled")
+                self._deprovision(record, "its payment stream ran out, or was cancelled")
 
     @contextmanager
     def _act(self) -> Iterator[None]:
