@@ -14,7 +14,7 @@ from ape_silverback.stream.tokens import Token, read_token
 STREAMS_AT_ONCE = 100
 """Streams that are looked at in one batch, the newest first."""
 
-MOST_STREAMS = 20_000
+MOST_STREAMS = 5_000
 """Streams that are looked at: a node may claim any number of them."""
 
 
