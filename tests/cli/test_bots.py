@@ -619,6 +619,7 @@ def test_status_shows_some_bots_sorted_and_in_full(cluster: Cluster, run: Run, c
     rows = run("status", "--filter", "state=stopped").stdout
     assert "beta" in rows
     assert "gamma" not in rows
+    assert run("status", "--filter", "state=created").stderr == "No bot matches state=created.\n"
     found = documents(StatusDocument, run("status", "--sort", "state", "--format", "json").stdout)
     assert [bot.name for bot in found.bots] == ["beta", "alpha", "gamma"]
     wide = run("status", "-o", "wide", "--filter", "name=al*").stdout

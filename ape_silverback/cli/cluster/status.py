@@ -96,7 +96,7 @@ def status(
         if watch:
             _watch(connection, interval, page)
         document = page.of(connection)
-        show(document.data(), format_, lambda: _show(document, page.wide))
+        show(document.data(), format_, lambda: _show(document, page))
 
 
 @dataclass(frozen=True)
@@ -142,7 +142,7 @@ def _show_all(page: Page, format_: str, profile: str | None) -> None:
         for number, document in enumerate(documents):
             if number:
                 echo()
-            _show(document, page.wide)
+            _show(document, page)
         if not paths:
             note("No clusters. Create one with `ape silverback cluster new`.")
 
@@ -165,7 +165,7 @@ def _watch(connection: Connection, interval: float, page: Page) -> None:
     with Live(console=Console(), auto_refresh=False, screen=True) as live:
         while True:
             try:
-                shown = captured(partial(_show, page.of(connection), page.wide))
+                shown = captured(partial(_show, page.of(connection), page))
             except (ConnectionFailed, ServerError) as error:
                 shown = captured(partial(echo, style(str(error), fg="red")))
             footer = style(f"\n{datetime.now():%X}, every {interval:g} s; Ctrl-C to quit", dim=True)
@@ -200,7 +200,7 @@ def _ask(connection: Connection) -> StatusDocument:
         )
 
 
-def _show(document: StatusDocument, wide: bool) -> None:
+def _show(document: StatusDocument, page: Page) -> None:
     from ape_silverback.cluster.bot_errors import count_errors, last_error_line
 
     def fact(name: str, text: str) -> None:
@@ -217,7 +217,10 @@ def _show(document: StatusDocument, wide: bool) -> None:
         left = style("expired", fg="red") if over else f"{age(now, document.expiration)} left"
         fact("Stream", left)
     echo()
-    show_bots(document.bots, wide=wide)
+    if page.filters and not document.bots:
+        note(f"No bot matches {' '.join(page.filters)}.")
+    else:
+        show_bots(document.bots, wide=page.wide)
     for name, told in document.errors.items():
         echo()
         echo(style(f"Errors of {name}", bold=True))
