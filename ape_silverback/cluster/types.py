@@ -203,12 +203,8 @@ def _encoded(**settings: int) -> int:
 class ClusterTier(enum.IntEnum):
     """Suggestions for different tier configurations."""
 
-    STANDARD = ClusterConfiguration.model_construct(
-        cpu=1, memory=2, networks=3, bots=5, bandwidth=1, duration=3
-    ).encode()
-    PREMIUM = ClusterConfiguration.model_construct(
-        cpu=4, memory=8, networks=10, bots=20, bandwidth=5, duration=12
-    ).encode()
+    STANDARD = _encoded(cpu=1, memory=2, networks=3, bots=5, bandwidth=1, duration=3)
+    PREMIUM = _encoded(cpu=4, memory=8, networks=10, bots=20, bandwidth=5, duration=12)
 
     def configuration(self) -> ClusterConfiguration:
         """Return the configuration of this tier."""
