@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from pydantic import BaseModel
-
+from ape_silverback.cluster.types import WireModel
 from ape_silverback.deployment.json_lines import append_line, read_lines
 from ape_silverback.exceptions import Conflict, DeployError
 
@@ -82,7 +81,7 @@ class ClusterLines:
         lines.append(dict(line))
 
 
-class _Kept(BaseModel):
+class _Kept(WireModel):
     """What the cluster answers: the newest lines, and the number of the last one."""
 
     last: int

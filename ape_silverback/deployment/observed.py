@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 from uuid import UUID
 
+from ape_silverback.cluster.resource import by_name
 from ape_silverback.cluster.states import read_states
 from ape_silverback.cluster.types import ResourceStatus
 from ape_silverback.concurrency import CONCURRENCY
@@ -45,7 +46,7 @@ def read_live_state(
         return LiveState(
             cluster=cluster,
             identity=identity,
-            bots=_by_name(_live_bot(state.bot, state.status, names_by_id) for state in states),
+            bots=by_name(_live_bot(state.bot, state.status, names_by_id) for state in states),
             groups={
                 name: LiveGroup(group.id, name, frozenset(group.variables), group.created)
                 for name, group in groups.result().items()
@@ -63,14 +64,6 @@ def _read_claims(client: ClusterClient) -> dict[UUID, dict[str, int]]:
     if "deployment-claims" not in client.extensions:
         return {}
     return client.get_as(dict[UUID, dict[str, int]], "/deployments/claims")
-
-
-def _by_name(bots: Iterable[LiveBot]) -> dict[str, LiveBot]:
-    """Return bots by name; a second one of a name, which no cluster should have, by its id too."""
-    found: dict[str, LiveBot] = {}
-    for bot in bots:
-        found[bot.name if bot.name not in found else f"{bot.name} ({bot.id})"] = bot
-    return found
 
 
 def status_or_error(bots: Iterable[Bot]) -> dict[str, ResourceStatus | ClusterError]:

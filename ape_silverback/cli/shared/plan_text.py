@@ -147,7 +147,9 @@ def _lines(action: Action, plan: Plan) -> list[str]:
     sign, what, colour = SIGNS[action.kind]
     details = _details(action, plan.restores)
     if getattr(action, "adopts", False):
-        label = f"variable group {action.name}" if action.kind == "update-group" else action.name
+        from ape_silverback.deployment.planning.takeovers import group_label
+
+        label = group_label(action.name) if action.kind == "update-group" else action.name
         owner = plan.owners.get(label)
         back = "back" if label in plan.taken_over else "over"
         details.append(f"taken {back} from {owner}" if owner else "taken over: this project didn't deploy it")

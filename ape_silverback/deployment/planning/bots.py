@@ -110,5 +110,7 @@ def unknown_policies(desired: DesiredState, extensions: frozenset[str]) -> dict[
 def without_policies(desired: DesiredState, fields: Iterable[str]) -> DesiredState:
     """Return what a project wants without some policies, which the cluster wouldn't know."""
     without: dict[str, None] = dict.fromkeys(fields)
+    if not without:
+        return desired
     bots = (replace(bot, configuration=bot.configuration.model_copy(update=without)) for bot in desired.bots)
     return replace(desired, bots=tuple(bots))

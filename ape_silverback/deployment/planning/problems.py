@@ -115,8 +115,9 @@ def find_strangers(
 def find_owners(actions: Iterable[Action], strangers: Iterable[str], inputs: Inputs) -> dict[str, str]:
     """Return the projects that have what a plan changes or takes over, and this project hasn't."""
     live = inputs.live
-    ids = {name: live.bots[name].id for name in strangers if name in live.bots}
-    ids |= {group_label(name): group.id for name, group in live.groups.items() if group_label(name) in set(strangers)}
+    there = {name: bot.id for name, bot in live.bots.items()}
+    there |= {group_label(name): group.id for name, group in live.groups.items()}
+    ids = {label: there[label] for label in strangers if label in there}
     for action in actions:
         if isinstance(action, UpdateGroup) and action.adopts:
             ids[group_label(action.name)] = action.id

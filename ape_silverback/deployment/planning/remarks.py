@@ -8,6 +8,7 @@ from ape_silverback.config.private_keys import private_key_text
 from ape_silverback.deployment.plan import Action, CreateGroup, KeepBot, RestartBot, StartBot, UpdateBot, UpdateGroup
 from ape_silverback.deployment.planning.groups import is_comparable, sent_variables, shared_variables
 from ape_silverback.deployment.planning.inputs import Inputs, Match
+from ape_silverback.deployment.planning.takeovers import group_label
 from ape_silverback.deployment.planning.usage import too_much, usage_after
 from ape_silverback.project.desired import DesiredBot
 
@@ -69,7 +70,7 @@ def find_warnings(
     if usage := usage_after(live, actions):
         yield from too_much(usage, live)
     adopted = [
-        f"variable group {action.name}" if isinstance(action, UpdateGroup) else f"bot {action.name}"
+        group_label(action.name) if isinstance(action, UpdateGroup) else f"bot {action.name}"
         for action in actions
         if isinstance(action, UpdateGroup | UpdateBot | RestartBot | StartBot | KeepBot) and action.adopts
     ]
@@ -113,7 +114,8 @@ def find_taken_over(inputs: Inputs, strangers: Iterable[str]) -> Iterator[str]:
     """Name what this project deployed and another one took over since, where that doesn't stop the plan."""
     if inputs.options.adopt:
         return
-    left = {label: owner for label, owner in inputs.taken_over.items() if label not in set(strangers)}
+    stopping = set(strangers)
+    left = {label: owner for label, owner in inputs.taken_over.items() if label not in stopping}
     for owner in dict.fromkeys(left.values()):
         labels = [label for label, other in left.items() if other == owner]
         it, is_gone = ("it", "it is") if len(labels) == 1 else ("them", "they are")
