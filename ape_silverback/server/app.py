@@ -18,7 +18,16 @@ from starlette.requests import Request
 
 from ape_silverback.cluster.types import ClusterConfiguration
 from ape_silverback.server.alerts import Alerts
-from ape_silverback.server.authentication import SESSION, bearer_key, is_cross_site, is_same, role_of_key
+from ape_silverback.server.authentication import (
+    CROSS_SITE,
+    NO_KEY,
+    READ_ONLY,
+    SESSION,
+    bearer_key,
+    is_cross_site,
+    is_same,
+    role_of_key,
+)
 from ape_silverback.server.bounds import BoundedBodies
 from ape_silverback.server.dashboard.pages import add_dashboard
 from ape_silverback.server.database import NameTakenError
@@ -169,12 +178,12 @@ def _authenticate(
     if role := role_of_key(request.app, key):
         request.state.role = role
         if role == "read" and request.method not in ("GET", "HEAD"):
-            raise HTTPException(403, "a key with the role 'read' can't change anything")
+            raise HTTPException(403, READ_ONLY)
         return
     if not is_same(opened, state.session):
-        raise HTTPException(401, "missing or invalid X-API-Key")
+        raise HTTPException(401, NO_KEY)
     if is_cross_site(request.headers):
-        raise HTTPException(403, "the session's cookie isn't accepted from another site")
+        raise HTTPException(403, CROSS_SITE)
 
 
 def _is_up(request: Request) -> JSONResponse:

@@ -18,6 +18,11 @@ Role = Literal["read", "write"]
 SESSION = "session"
 """Name of the platform's cookie."""
 
+NO_KEY = "missing or invalid X-API-Key"
+READ_ONLY = "a key with the role 'read' can't change anything"
+CROSS_SITE = "the session's cookie isn't accepted from another site"
+"""Why a request is refused, in an answer's ``detail``."""
+
 
 @dataclass(frozen=True)
 class Grant:

@@ -11,6 +11,8 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from ape_silverback.server.authentication import NO_KEY
+
 MOST_BYTES = 4 * 1024 * 1024
 """Bytes of a body."""
 
@@ -51,7 +53,7 @@ class BoundedBodies:
         request = Request(scope)
         known = self.is_known(request)
         most = MOST_BYTES if known else MOST_BYTES_OF_STRANGERS
-        refusal = (413, f"the body is longer than {most} bytes") if known else (401, "missing or invalid X-API-Key")
+        refusal = (413, f"the body is longer than {most} bytes") if known else (401, NO_KEY)
         length = request.headers.get("content-length", "0")
         if not length.isdecimal() or len(length) > 15 or int(length) > most:
             await _refuse(scope, receive, send, *refusal)

@@ -10,7 +10,16 @@ from fastapi import APIRouter, Depends, Form, HTTPException, Query, Request, Res
 from fastapi.responses import JSONResponse, RedirectResponse
 
 from ape_silverback.cluster.types import ResourceStatus
-from ape_silverback.server.authentication import SESSION, Grant, Role, grant_of_key, is_cross_site, is_same
+from ape_silverback.server.authentication import (
+    NO_KEY,
+    READ_ONLY,
+    SESSION,
+    Grant,
+    Role,
+    grant_of_key,
+    is_cross_site,
+    is_same,
+)
 from ape_silverback.server.dashboard.rendering import SECURITY_HEADERS, page, root_of
 from ape_silverback.server.dashboard.sessions import COOKIE, SESSION_LIFE, is_valid, role_of
 from ape_silverback.server.routes import TheStore
@@ -43,7 +52,7 @@ Viewer = Annotated[Role, Depends(_viewer)]
 
 def _writer(role: Viewer) -> None:
     if role != "write":
-        raise HTTPException(403, "a key with the role 'read' can't change anything")
+        raise HTTPException(403, READ_ONLY)
 
 
 Writer = Depends(_writer)
@@ -77,7 +86,7 @@ def new_link(request: Request) -> JSONResponse:
     if grant is None and is_same(request.cookies.get(SESSION), request.app.state.session):
         grant = Grant("write")
     if grant is None:
-        raise HTTPException(401, "missing or invalid X-API-Key")
+        raise HTTPException(401, NO_KEY)
     return JSONResponse({"path": f"/ui/link/{request.app.state.dashboard.new_link(grant)}"})
 
 

@@ -18,7 +18,7 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ape_silverback.cluster.types import ClusterInfo, ResourceStatus, StreamInfo, WorkspaceInfo
-from ape_silverback.server.authentication import SESSION, bearer_key, is_cross_site, is_same, role_of_key
+from ape_silverback.server.authentication import CROSS_SITE, SESSION, bearer_key, is_cross_site, is_same, role_of_key
 from ape_silverback.server.platform.clusters import Clusters
 from ape_silverback.server.platform.payments import Payments
 from ape_silverback.server.platform.store import ClusterRecord, PlatformStore
@@ -86,7 +86,7 @@ def add_platform(app: FastAPI, store: PlatformStore, clusters: Clusters, payment
         if not is_same(opened, session):
             raise HTTPException(401, "missing or invalid session; `ape silverback cluster up` writes this server's")
         if is_cross_site(request.headers):
-            raise HTTPException(403, "the session's cookie isn't accepted from another site")
+            raise HTTPException(403, CROSS_SITE)
 
     for router in (_workspaces(store), _clusters(store), _payments(payments)):
         app.include_router(router, dependencies=[Depends(authenticate)])
