@@ -15,6 +15,9 @@ from ape_silverback.server.store import BotRecord
 LOOK_EVERY = 5.0
 """Seconds between two looks."""
 
+HEALTHY = BotHealth(healthy=True)
+"""Health of a bot that hasn't been looked at in this run."""
+
 
 class WorkWatch:
     """The health of bots, as it was last looked at.
@@ -33,7 +36,7 @@ class WorkWatch:
     def health(self, bot: BotRecord) -> BotHealth:
         """Return the health of a running bot; what was seen of a former run doesn't count."""
         run, known = self._health.get(bot.id, (None, None))
-        return known if known and run == bot.task.started_at else BotHealth(healthy=True)
+        return known if known and run == bot.task.started_at else HEALTHY
 
     def has_begun(self, bot: BotRecord) -> bool:
         """Return whether a bot has shown in this run that it works, which it does once its start is complete."""

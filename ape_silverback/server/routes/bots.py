@@ -124,9 +124,8 @@ class BotAnswers:
             seen, credential = supervisor.seen(bot), ids.get(bot.configuration.credential_name or "")
             shown = (bot, credential, supervisor.health(bot), seen.node, seen.unreachable_since)
             made = before.get(bot.id)
-            if made is None or made[0] != shown:
-                made = (shown, _info(bot, ids, supervisor).model_dump_json().encode())
-            known[bot.id] = made
+            json = made[1] if made and made[0] == shown else _info(bot, ids, supervisor).model_dump_json().encode()
+            known[bot.id] = (shown, json)  # of what there is now: to compare it with itself costs nothing
         self._known = known
         return b"[" + b",".join(json for _, json in known.values()) + b"]"
 
