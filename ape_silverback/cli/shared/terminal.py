@@ -15,9 +15,7 @@ import re
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from io import TextIOWrapper
 from json.encoder import encode_basestring, encode_basestring_ascii
-from pathlib import Path
 from traceback import walk_tb
 from typing import Any
 
@@ -205,16 +203,6 @@ def _discard(stream: Any) -> None:
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, number)
     os.close(nowhere)
-
-
-def prepare_streams() -> None:
-    """Make the standard streams fit for commands: one that is closed is empty, and no character is too much for one."""
-    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
-        stream = getattr(sys, name)
-        if stream is None:  # closed by who started the command
-            setattr(sys, name, Path(os.devnull).open(mode, encoding="utf8"))  # noqa: SIM115 - as long as the process
-        elif mode == "w" and isinstance(stream, TextIOWrapper):
-            stream.reconfigure(errors="replace")
 
 
 @contextmanager
