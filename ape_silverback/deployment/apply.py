@@ -399,7 +399,7 @@ class _Application:
         if self.options.fail_fast and self.failed:
             yield from (Event("skipped", name, "not waited for: another failed") for name in begun)
             return
-        kept = frozenset(bot.name for bot in self.plan.of(KeepBot))
+        kept = frozenset(one.name for one in self.plan.of(KeepBot, UpdateBot) if one.runs_on)
         yield from map(self._noted, wait_until_ready(self.client, begun, self.options.timing, self._halted, kept))
 
 

@@ -96,7 +96,11 @@ class Deployer:
         recorded = self.records.known()
         names = {name for bot in desired.bots for name in (bot.name, bot.family, *bot.renamed_from) if name}
         accounts = {bot.configuration.account for bot in desired.bots if bot.configuration.account}
-        live = self._live_state(names | {bot.name for bot in recorded.bots}, accounts | local.keyfiles.keys())
+        live = self._live_state(
+            names | {bot.name for bot in recorded.bots},
+            accounts | local.keyfiles.keys(),
+            credentials=any(bot.configuration.credential_name for bot in desired.bots),
+        )
         return make_plan(replace(desired, identity=self.identity), live, recorded, local, plan_options)
 
     def check(self, plan: Plan) -> None:
@@ -112,8 +116,9 @@ class Deployer:
             )
         if plan.cluster_identity not in (self.cluster_identity, self.address):
             raise DeployError(f"the plan is for {plan.cluster}, not for {self.cluster}")
-        live = self._live_state(plan.looked_at.bots, plan.looked_at.accounts)
-        if fingerprint(live, plan.looked_at, self.records.known().last) != plan.state:
+        looked_at = plan.looked_at
+        live = self._live_state(looked_at.bots, looked_at.accounts, credentials=bool(looked_at.credentials))
+        if fingerprint(live, looked_at, self.records.known().last) != plan.state:
             raise DeployError(f"{self.cluster} has changed since the plan was made: make a new plan")
 
     def check_allowed(self, plan: Plan) -> None:
@@ -161,7 +166,7 @@ class Deployer:
         """
         self.accept(plan, values)
         before = self.records.known()
-        started = {one.name for one in plan.bot_actions if not (isinstance(one, UpdateBot) and one.runs > one.restart)}
+        started = {one.name for one in plan.bot_actions if not (isinstance(one, UpdateBot) and one.runs_on)}
         planned = plan.model_copy(
             update={
                 "groups": fingerprints_after(plan, fingerprints or {}),
@@ -262,8 +267,10 @@ class Deployer:
             restores=record.id,
         )
 
-    def _live_state(self, names: Collection[str], accounts: Collection[str] = ()) -> LiveState:
-        return read_live_state(self.client, self.cluster, self.cluster_identity, names, accounts)
+    def _live_state(self, names: Collection[str], accounts: Collection[str], *, credentials: bool) -> LiveState:
+        return read_live_state(
+            self.client, self.cluster, self.cluster_identity, names, accounts, credentials=credentials
+        )
 
 
 def _chosen(record: Record, names: Collection[str], target: str | None) -> dict[str, object]:

@@ -19,7 +19,13 @@ if TYPE_CHECKING:
 
 
 def read_live_state(
-    client: ClusterClient, cluster: str, identity: str, names: Iterable[str], accounts: Iterable[str] = ()
+    client: ClusterClient,
+    cluster: str,
+    identity: str,
+    names: Iterable[str],
+    accounts: Iterable[str] = (),
+    *,
+    credentials: bool = True,
 ) -> LiveState:
     """Read bots, groups and credentials at once.
 
@@ -30,6 +36,7 @@ def read_live_state(
         names: the bots whose status is needed. Where neither the list nor the cluster's health shows a status, only
             these bots are asked for theirs.
         accounts: likewise the bots with one of these accounts.
+        credentials: False to read registry credentials only if a bot of the cluster has one.
 
     Raises:
         ClusterError: a request failed.
@@ -37,12 +44,14 @@ def read_live_state(
     wanted, signing = set(names), set(accounts)
     with ThreadPoolExecutor(CONCURRENCY) as pool:
         groups = pool.submit(lambda: client.variable_groups)
-        credentials = pool.submit(lambda: client.credentials)
+        asked = pool.submit(lambda: client.credentials) if credentials else None
         configuration = pool.submit(lambda: client.configuration)
         claims = pool.submit(_read_claims, client)
-        states = read_states(client, ask=lambda bot: bot.name in wanted or bot.account in signing)
+        states = read_states(client, lambda bot: bot.name in wanted or bot.account in signing, health=False)
         paid = configuration.result()
-        names_by_id = {credential.id: name for name, credential in credentials.result().items()}
+        if asked is None and any(state.bot.credential_name for state in states):
+            asked = pool.submit(lambda: client.credentials)
+        names_by_id = {credential.id: name for name, credential in (asked.result() if asked else {}).items()}
         return LiveState(
             cluster=cluster,
             identity=identity,

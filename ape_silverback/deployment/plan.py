@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Annotated, Any, Literal, TypeVar, overload
+from typing import Annotated, Any, ClassVar, Literal, TypeVar, overload
 from uuid import UUID
 
 from pydantic import Field
@@ -179,6 +179,11 @@ class UpdateBot(Frozen):
     """As for ``CreateBot``."""
 
     @property
+    def runs_on(self) -> bool:
+        """Whether it runs on with what it was started with."""
+        return self.runs and not self.restart
+
+    @property
     def holds_at_once(self) -> bool:
         """Whether the bot has what changes without a restart."""
         return all(change.field in POLICIES for change in self.changes)
@@ -232,6 +237,8 @@ class KeepBot(Frozen):
     """Why it should be restarted, where a restart wasn't wanted."""
 
     adopts: bool = False
+
+    runs_on: ClassVar[bool] = True
 
 
 class RemoveBot(Frozen):

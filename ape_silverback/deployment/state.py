@@ -71,7 +71,7 @@ class LiveState:
         cluster: label of the cluster in messages.
         identity: identifies the cluster, on every run and under every profile.
         bots: all of them, by name.
-        credentials: names of the registry credentials.
+        credentials: names of the registry credentials; none where no bot uses one.
         limit: most bots that are paid for; None when the cluster doesn't report it.
         extensions: what it offers beyond the API that every cluster has.
         network_limit: likewise for the networks that they use.

@@ -10,7 +10,7 @@ import math
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
@@ -121,7 +121,7 @@ class Watched:
     """What is known of a bot that is waited for.
 
     Attributes:
-        settle: seconds for which it has to stay healthy; none for one that nothing was done to.
+        settle: seconds for which it has to stay healthy; none for one that runs on as it did.
         status: its last status.
         was_active: whether it was ever seen running, or on its way to it.
         ready: seconds from the begin of the waiting to when it was first seen healthy, and stayed so.
@@ -131,6 +131,10 @@ class Watched:
     status: ResourceStatus | None = None
     was_active: bool = False
     ready: float | None = None
+
+    def has_settled(self, elapsed: float) -> bool:
+        """Return whether it had to stay healthy for a while, and that is over."""
+        return self.ready is not None and elapsed - self.ready >= self.settle
 
 
 @dataclass(frozen=True)
@@ -158,9 +162,8 @@ def verdict(watched: Watched, sight: Sight, elapsed: float, timing: Timing) -> t
     status = ResourceStatus.RUNNING if sight.healthy else sight.status or watched.status
     now = replace(watched, status=status, was_active=watched.was_active or status in ACTIVE)
     if sight.healthy:
-        ready = elapsed if watched.ready is None else watched.ready
-        done = elapsed - ready >= watched.settle
-        return replace(now, ready=ready), Verdict(True, "running and healthy") if done else None
+        now = replace(now, ready=elapsed if watched.ready is None else watched.ready)
+        return now, Verdict(True, "running and healthy") if now.has_settled(elapsed) else None
     now = replace(now, ready=None)
     if sight.crash is not None:
         return now, Verdict(False, f"it stopped: {sight.crash}")
@@ -194,7 +197,7 @@ def wait_until_ready(
         names: the bots to wait for.
         timing: how long, and for how long they have to stay so.
         given_up: returns why to wait no longer; None to go on.
-        kept: those to which nothing was done, so that they don't have to settle.
+        kept: those that run on as they did, so that they don't have to settle.
 
     Yields:
         A ``state`` event whenever a bot is seen in another state, and at last ``ready``, ``failed`` or ``skipped`` for
@@ -231,7 +234,16 @@ def wait_until_ready(
             yield from (Event("skipped", name, f"not waited for: {reason}") for name in watched)
             return
         if watched:
-            time.sleep(delay)
+            time.sleep(_until_next_look(watched.values(), time.monotonic() - started, delay, timing))
+
+
+def _until_next_look(watched: Collection[Watched], elapsed: float, delay: float, timing: Timing) -> float:
+    """Return the seconds until the next look: the delay, or an even share of the time that healthy bots settle."""
+    ready = [one.ready + one.settle for one in watched if one.ready is not None]
+    if len(ready) < len(watched):
+        return delay
+    left = max(ready) - elapsed
+    return max(left, 0.0) / max(math.ceil(left / (timing.poll * LONGEST_DELAY)), 1)
 
 
 def _seen(name: str, before: Watched, now: Watched, decided: Verdict | None) -> Iterator[Event]:
@@ -248,7 +260,7 @@ class _Look:
     """Looks at a cluster, with as few requests as it takes.
 
     Args:
-        kept: bots to which nothing was done: what they crashed of before isn't the deployment's doing. The others were
+        kept: bots that run on as they did: what they crashed of before isn't the deployment's doing. The others were
             started, with which a cluster begins to count anew.
 
     Attributes:
@@ -272,6 +284,10 @@ class _Look:
         health = self._client.health.bots
         healthy = {name for name in watched if (service := health.get(name)) is not None and service.healthy}
         sights = {name: Sight(healthy=True) for name in healthy}
+        if "restarts" in self._client.extensions and any(one.has_settled(elapsed) for one in watched.values()):
+            self.bots = self._client.bots  # one may have crashed and come back between two looks
+            crashes = {name: self._new_crash(name, self.bots[name]) for name in healthy if name in self.bots}
+            sights |= {name: Sight(crash=crash.reason) for name, crash in crashes.items() if crash}
         others = [name for name in watched if name not in healthy]
         if not others:
             return sights

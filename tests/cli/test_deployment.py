@@ -195,7 +195,6 @@ def test_many_bots_take_a_request_each_and_a_few_more_and_the_second_time_only_a
         "POST /bots": 30,
         "GET /openapi.json": 1,
         "GET /vars": 1,
-        "GET /credentials": 1,
         "GET /deployments": 1,
         "GET /deployments/claims": 1,
         "POST /deployments": 2,
@@ -203,9 +202,29 @@ def test_many_bots_take_a_request_each_and_a_few_more_and_the_second_time_only_a
     served.requests.clear()
     run("deploy", "--yes")
     counts = Counter(served.requests)
-    assert [counts.pop(f"GET /deployments{more}") for more in ("", "/claims")] == [1, 1]  # of a cluster with records
-    assert counts.total() <= 6
-    assert all(request.startswith("GET ") for request in served.requests)
+    gets = ["/openapi.json", "/bots", "/vars", "/health", "/deployments", "/deployments/claims"]
+    assert counts == {f"GET {path}": 1 for path in gets}
+
+
+def test_registry_credentials_are_asked_for_once_a_bot_has_some_and_shown_by_their_name(
+    run: Run, client: ClusterClient, served: Cluster, project: Path
+) -> None:
+    def plan() -> tuple[str, int]:
+        served.requests.clear()
+        return run("plan").stdout, served.requests.count("GET /credentials")
+
+    client.new_credentials("hub", "ghcr.io", "me@example.org", "me", "password")
+    (project / "ape-config.yaml").write_text(SECTION.replace("    prices:", "    prices: {credential: hub}"))
+    run("deploy", "--yes")
+    text, asked = plan()
+    assert "blocks, prices are as the project says" in text
+    assert asked == 1
+    (project / "ape-config.yaml").write_text(SECTION)
+    text, asked = plan()
+    assert "credential: hub -> -" in text
+    assert asked == 1
+    run("deploy", "--yes")
+    assert plan()[1] == 0
 
 
 @pytest.mark.parametrize("command", ["plan", "deploy", "history", "rollback"])

@@ -174,6 +174,29 @@ def test_states_of_their_own_are_asked_less_and_less_often() -> None:
     assert counts["status"] < 20 * counts["health"] * 0.7
 
 
+def test_bots_that_settle_are_looked_at_a_few_times() -> None:
+    steady = cluster(lambda _: healthy("a", "b"), lambda *_: answer(int(RUNNING)), "a", "b")
+    events, counts = waited(steady, "a", "b", settle=1.4, poll=0.1)
+    assert [event.kind for event in events if event.kind != "state"] == ["ready", "ready"]
+    assert counts["health"] in (3, 4), "at the begin, in the middle and at the end; a clock may round"
+
+
+def test_a_crash_between_two_looks_at_a_bot_that_settles_is_noticed() -> None:
+    crash = {"time": "2026-01-01T00:00:00Z", "reason": "no pool"}
+    task = {"last_status": "RUNNING", "exit_code": None, "reason": None, "started_at": "2026-01-01T00:00:01Z"}
+    task |= {"stop_code": None, "stopped_at": None, "stopped_reason": None}
+    back = [{**one, "task": task, "restarts": {"count": 1, "crashes": [crash]}} for one in bots("a", "b")]
+    back[1]["restarts"] = {"count": 0, "crashes": []}
+    answers = {"/openapi.json": {"info": {"x-extensions": ["task", "restarts"]}}, "/bots": back}
+
+    def behave(request: Request) -> Reply:
+        return healthy("a", "b") if request.path == "/health" else answer(answers.get(request.path, []))
+
+    last = {event.name: event for event in waited(behave, "a", "b", settle=0.2)[0]}
+    assert (last["a"].kind, last["a"].text) == ("failed", "it stopped: no pool")
+    assert last["b"].kind == "ready"
+
+
 def test_delays_grow_and_stay_bounded() -> None:
     delays = list(itertools.islice(Timing(poll=0.5).delays(), 30))
     assert delays[0] == 0.5
