@@ -66,7 +66,7 @@ def bare_route(body: bytes) -> Iterator[str]:
     def bare() -> Response:
         return Response(body, media_type="application/json")
 
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning", access_log=False, lifespan="off"))
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="critical", access_log=False, lifespan="off"))
     thread = threading.Thread(target=server.run)
     thread.start()
     try:
