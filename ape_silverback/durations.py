@@ -37,3 +37,10 @@ def span_text(seconds: int) -> str:
         if count:
             parts.append(f"{count} {unit}{'s' if count > 1 else ''}")
     return " ".join(parts[:2]) or "no time"
+
+
+def short_span_text(seconds: float) -> str:
+    """Return a time span in one unit, such as ``46 s``, ``20 min`` or ``3 h``."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.0f} h"

@@ -427,7 +427,7 @@ class Crash(WireModel):
 
     time: Moment
     reason: str
-    started: datetime | None = None
+    started: Moment | None = None
     """When the run began that ended so; None where that wasn't kept."""
 
 

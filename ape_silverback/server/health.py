@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ape_silverback.cluster.types import BotHealth, HealthPolicy
+from ape_silverback.durations import short_span_text
 from ape_silverback.server.processes import read_json
 from ape_silverback.timezones import with_timezone
 
@@ -97,7 +98,7 @@ def judge(
         waited = (now - running_since).total_seconds() if running_since and not ready else 0.0
         is_late = waited > policy.silent
         return BotHealth(
-            healthy=not is_late, reason=f"hasn't finished starting after {_span(waited)}" if is_late else None
+            healthy=not is_late, reason=f"hasn't finished starting after {short_span_text(waited)}" if is_late else None
         )
     behind = signs.blocks and (signs.lag != 0 or signs.under_way > 0)
     heartbeat = (signs.progress_at or running_since or signs.updated) if behind else signs.updated
@@ -105,7 +106,7 @@ def judge(
     reason = None
     if silence > policy.silent:
         did = "handled no block" if behind else "showed no sign of work"
-        reason = f"{did} for {_span(silence)}"
+        reason = f"{did} for {short_span_text(silence)}"
     elif signs.lag is not None and signs.lag > policy.lag:
         reason = f"{signs.lag} block{'s' * (signs.lag != 1)} behind"
     lag = signs.lag if (now - signs.updated).total_seconds() <= policy.silent else None  # the chain has gone on since
@@ -167,7 +168,3 @@ def _time(value: object) -> datetime | None:
             return datetime.fromtimestamp(value, timezone.utc)
         return with_timezone(datetime.fromisoformat(str(value).replace("Z", "+00:00")))
     return None
-
-
-def _span(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from ape_silverback.cluster.types import Crash, RestartPolicy
+from ape_silverback.durations import short_span_text
 
 CRASHES_SHOWN = 10
 """Crashes of a bot that are kept, the last ones."""
@@ -57,13 +58,7 @@ def _decide(policy: RestartPolicy, ends: Sequence[Crash], chance: float, verb: s
     recent = [end for end in ends if last.time - end.time < timedelta(seconds=policy.window)]
     if len(recent) >= policy.max_restarts:
         took = max((last.time - recent[0].time).total_seconds(), 1.0)
-        times = f"{len(recent)} times in {_span(took)}" if len(recent) > 1 else "once"
+        times = f"{len(recent)} times in {short_span_text(took)}" if len(recent) > 1 else "once"
         return GiveUp(f"{verb} {times}: {last.reason}")
     delay = min(policy.backoff * 2 ** (len(recent) - 1), policy.max_backoff)
     return Restart(last.time + timedelta(seconds=delay * (1 - JITTER + 2 * JITTER * chance)))
-
-
-def _span(seconds: float) -> str:
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.0f} h"

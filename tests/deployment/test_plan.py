@@ -29,6 +29,7 @@ from ape_silverback.deployment.plan import (
 )
 from ape_silverback.deployment.planner import make_plan
 from ape_silverback.deployment.planning.scope import fingerprint
+from ape_silverback.deployment.planning.takeovers import without_taken
 from ape_silverback.deployment.state import (
     Code,
     LiveBot,
@@ -496,3 +497,13 @@ def test_a_keyfile_account_without_its_passphrase_is_warned_of_when_the_bot_star
     assert not warned(desired(signing), live(there(signing), groups={"keys": {"OTHER"}})), "nothing is started"
     [warning] = warned(desired(bot(account="my-key")), live())
     assert warning.endswith("no variable can be called so, rename the account first")
+
+
+def test_of_two_projects_that_claimed_a_bot_at_once_one_has_it_and_the_other_is_told_which() -> None:
+    claims = {uuid5(SPACE, "a"): {"file:///one": 3, "file:///two": 3}}
+    [known] = recorded(bot()).bots
+    record = RecordedState((known.model_copy(update={"claim": 3}),), last=1)
+    seen = live(there(bot()), claims=claims)
+    kept, lost = (without_taken(record, seen, project) for project in ("file:///two", "file:///one"))
+    assert kept == (record, {})
+    assert (lost[0].bots, lost[1]) == ((), {"a": "file:///two"})

@@ -112,7 +112,7 @@ def new(
         failed = show_until_ready(connection.client, [name], timing) if wait else {}
         now = connection.client.bots.get(name, made)
         document = BotDocument.of(now, now.status)
-    show(document.data(), format_, lambda: echo(f"{name}: {failed.get(name, document.state)}"))
+    show(document.data(), format_, lambda: echo(f"{name}: {document.state}"))
     if failed:
         raise click.ClickException(f"failed: {name}")
 
