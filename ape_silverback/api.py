@@ -98,7 +98,8 @@ def plan(*bots: str, plan_options: PlanOptions = DEFAULT_PLAN_OPTIONS, **request
         ClusterError: a request failed.
     """
     with open_session(_request(bots, request)) as session:
-        return session.plan(session.resolve(), plan_options)
+        look = session.begin_look()
+        return session.plan(session.resolve(), plan_options, look)
 
 
 def deploy(
@@ -181,8 +182,9 @@ def _begun(
         session.open_for_writing(verify)
         images: Sequence[DesiredBot] = ()
         if plan is None:
+            look = session.begin_look()
             desired = session.resolve()
-            plan = session.plan(desired, plan_options)
+            plan = session.plan(desired, plan_options, look)
             images = session.to_build(plan, desired) if build is not None else ()
         else:
             session.deployer.check(plan)

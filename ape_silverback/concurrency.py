@@ -1,9 +1,14 @@
-"""Doing the same for many things at once, with a bounded number of threads."""
+"""Doing things side by side: the same for many things with a bounded number of threads, or one beside what goes on."""
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable
-from typing import TypeVar
+from contextvars import copy_context
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -33,3 +38,20 @@ def map_threads(function: Callable[[T], R], items: Iterable[T], concurrency: int
         return list(pool.map(function, items))
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def begin(function: Callable[[], R]) -> Future[R]:
+    """Begin to call a function in a thread of its own, which the end of the process doesn't wait for."""
+    from concurrent.futures import Future
+
+    future: Future[R] = Future()
+    context = copy_context()
+
+    def run() -> None:
+        try:
+            future.set_result(context.run(function))
+        except BaseException as error:  # noqa: BLE001 - raised where it is waited for
+            future.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    return future

@@ -10,11 +10,9 @@ from __future__ import annotations
 import os
 import socket
 import ssl
-import threading
 import time
 import zlib
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -28,6 +26,7 @@ from urllib.request import getproxies, proxy_bypass
 import httpcore
 import httpx
 
+from ape_silverback.concurrency import begin
 from ape_silverback.exceptions import EnvironmentVariableError
 
 MAX_BYTES = 8 << 20
@@ -352,20 +351,14 @@ def _addresses(host: str, port: int, timeout: float | None) -> list[str]:
     """
     if timeout is None or is_loopback(host) or _is_address(host):
         return [host]
-    found: Future[list[str]] = Future()
 
-    def look_up() -> None:
-        try:
-            results = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-            # The system's resolver can't be interrupted, so it has a thread, which isn't waited for any longer than
-            # this; a scope (fe80::1%eth0) is part of the address.
-            found.set_result(list(dict.fromkeys(socket.getnameinfo(result[4], NUMERIC)[0] for result in results)))
-        except BaseException as error:  # noqa: BLE001 - raised where it is waited for
-            found.set_exception(error)
+    def look_up() -> list[str]:
+        results = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        # A scope (fe80::1%eth0) is part of the address.
+        return list(dict.fromkeys(socket.getnameinfo(result[4], NUMERIC)[0] for result in results))
 
-    threading.Thread(target=look_up, name="look-up", daemon=True).start()
     try:
-        return found.result(timeout)
+        return begin(look_up).result(timeout)  # the system's resolver can't be interrupted
     except FutureTimeout:
         raise httpcore.ConnectTimeout("no name server has answered in time") from None
     except (OSError, UnicodeError) as error:

@@ -32,25 +32,20 @@ class BotState:
     healthy: bool | None
 
 
-def read_states(
-    client: ClusterClient, ask: Callable[[Bot], bool] = lambda _: True, *, health: bool = True
-) -> list[BotState]:
+def read_states(client: ClusterClient, ask: Callable[[Bot], bool] = lambda _: True) -> list[BotState]:
     """Read every bot of a cluster with its state: two requests, and one for each bot whose state neither of them shows.
 
     Args:
         client: of the cluster.
         ask: whether a bot may be asked for its status, where nothing else shows it.
-        health: False to do without the bots' health where their list shows their states, which saves a request.
 
     Raises:
         ClusterError: a request failed.
     """
-    if not health and "task" in client.extensions:
-        return states_of(client.list_bots(), None, ask)
     with ThreadPoolExecutor(1) as pool:
-        asked = pool.submit(lambda: client.health)
+        health = pool.submit(lambda: client.health)
         bots = client.list_bots()
-        return states_of(bots, asked.result(), ask)
+        return states_of(bots, health.result(), ask)
 
 
 def states_of(

@@ -15,19 +15,32 @@ from ape_silverback.deployment.creation import with_creations
 from ape_silverback.deployment.events import Event
 from ape_silverback.deployment.history import Records
 from ape_silverback.deployment.lines import ClusterLines
-from ape_silverback.deployment.observed import read_live_state
+from ape_silverback.deployment.observed import Answers, ask_cluster, live_state
 from ape_silverback.deployment.plan import DEFAULT_PLAN_OPTIONS, Plan, PlanOptions, UpdateBot
 from ape_silverback.deployment.planner import make_plan
 from ape_silverback.deployment.planning.outcome import fingerprints_after
 from ape_silverback.deployment.planning.scope import fingerprint
 from ape_silverback.deployment.record import UNKNOWN_SOURCE, Record, Source
 from ape_silverback.deployment.result import DeployResult
-from ape_silverback.deployment.state import NOTHING_LOCAL, LiveState, LocalState
+from ape_silverback.deployment.state import NOTHING_LOCAL, LiveState, LocalState, RecordedState
 from ape_silverback.exceptions import DeployError
 from ape_silverback.project.desired import DesiredBot, DesiredGroup, DesiredState
 
 if TYPE_CHECKING:
     from ape_silverback.cluster.client import ClusterClient
+
+
+@dataclass(frozen=True)
+class Look:
+    """What a plan compares the project with.
+
+    Attributes:
+        recorded: what earlier deployments left; read first, so that one of another machine that comes between is told.
+        answers: what the cluster has answered.
+    """
+
+    recorded: RecordedState
+    answers: Answers
 
 
 @dataclass(frozen=True)
@@ -76,11 +89,22 @@ class Deployer:
         """
         return self.records.lock()
 
+    def look(self) -> Look:
+        """Look at what earlier deployments left and at what the cluster has.
+
+        Raises:
+            ClusterError: a request failed.
+            FileError: the record can't be read.
+        """
+        recorded = self.records.known()
+        return Look(recorded, ask_cluster(self.client))
+
     def plan(
         self,
         desired: DesiredState,
         local: LocalState = NOTHING_LOCAL,
         plan_options: PlanOptions = DEFAULT_PLAN_OPTIONS,
+        look: Look | None = None,
     ) -> Plan:
         """Compare what the project wants with what the cluster has and what earlier deployments left.
 
@@ -88,15 +112,18 @@ class Deployer:
             desired: what the project wants.
             local: values, code and images of this machine.
             plan_options: what the plan may do.
+            look: what ``look`` has returned; None to look now.
 
         Raises:
             ClusterError: a request failed.
             DeployError: it can't be done, with every reason, a line each.
         """
-        recorded = self.records.known()
+        look = look or self.look()
+        recorded = look.recorded
         names = {name for bot in desired.bots for name in (bot.name, bot.family, *bot.renamed_from) if name}
         accounts = {bot.configuration.account for bot in desired.bots if bot.configuration.account}
         live = self._live_state(
+            look.answers,
             names | {bot.name for bot in recorded.bots},
             accounts | local.keyfiles.keys(),
             credentials=any(bot.configuration.credential_name for bot in desired.bots),
@@ -117,7 +144,9 @@ class Deployer:
         if plan.cluster_identity not in (self.cluster_identity, self.address):
             raise DeployError(f"the plan is for {plan.cluster}, not for {self.cluster}")
         looked_at = plan.looked_at
-        live = self._live_state(looked_at.bots, looked_at.accounts, credentials=bool(looked_at.credentials))
+        live = self._live_state(
+            ask_cluster(self.client), looked_at.bots, looked_at.accounts, credentials=bool(looked_at.credentials)
+        )
         if fingerprint(live, looked_at, self.records.known().last) != plan.state:
             raise DeployError(f"{self.cluster} has changed since the plan was made: make a new plan")
 
@@ -267,9 +296,11 @@ class Deployer:
             restores=record.id,
         )
 
-    def _live_state(self, names: Collection[str], accounts: Collection[str], *, credentials: bool) -> LiveState:
-        return read_live_state(
-            self.client, self.cluster, self.cluster_identity, names, accounts, credentials=credentials
+    def _live_state(
+        self, answers: Answers, names: Collection[str], accounts: Collection[str], *, credentials: bool
+    ) -> LiveState:
+        return live_state(
+            self.client, answers, self.cluster, self.cluster_identity, names, accounts, credentials=credentials
         )
 
 

@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING
 from ape.logging import logger
 
 from ape_silverback.cluster.types import ClusterKind
+from ape_silverback.concurrency import begin
 from ape_silverback.config.env_file import Commands, read_env_file
 from ape_silverback.config.reader import SectionReading, is_utf8, read_section
 from ape_silverback.connect import Connection, connected
 from ape_silverback.deployment.apply import DEFAULT_APPLY_OPTIONS, ApplyOptions
-from ape_silverback.deployment.deployer import Deployer
+from ape_silverback.deployment.deployer import Deployer, Look
 from ape_silverback.deployment.events import Event
 from ape_silverback.deployment.local import fingerprints_of, missing_plugins, read_local_state
 from ape_silverback.deployment.plan import DEFAULT_PLAN_OPTIONS, Plan, PlanOptions
@@ -36,6 +37,8 @@ from ape_silverback.project.identity import project_identity
 from ape_silverback.project.resolver import resolve
 
 if TYPE_CHECKING:
+    from concurrent.futures import Future
+
     from ape_silverback.cluster.client import ClusterClient
     from ape_silverback.config.models import StreamConfig
     from ape_silverback.images.build import Build, BuiltImage
@@ -150,8 +153,23 @@ class DeploySession:
         """Find an earlier deployment, and what it wanted; see ``Deployer.earlier``."""
         return self.deployer.earlier(self.request.bots, to, self.request.target)
 
-    def plan(self, desired: DesiredState, plan_options: PlanOptions = DEFAULT_PLAN_OPTIONS) -> Plan:
-        """Compare what the project wants with what the cluster has; see ``Deployer.plan``."""
+    def begin_look(self) -> Future[Look]:
+        """Begin to look at the record and the cluster, beside what goes on; see ``Deployer.look``."""
+        return begin(self.deployer.look)
+
+    def plan(
+        self,
+        desired: DesiredState,
+        plan_options: PlanOptions = DEFAULT_PLAN_OPTIONS,
+        look: Future[Look] | None = None,
+    ) -> Plan:
+        """Compare what the project wants with what the cluster has; see ``Deployer.plan``.
+
+        Args:
+            desired: what the project wants.
+            plan_options: what the plan may do.
+            look: what ``begin_look`` has returned; None to look now.
+        """
         values = self.values(name for group in desired.groups for name in group.variables)
         runs_folder = self.connection.kind() == "local"
         built = [] if runs_folder else own_bots(self.reading, self.request.target, desired)
@@ -162,7 +180,8 @@ class DeploySession:
             runs_folder=runs_folder,
             missing_plugins=missing_plugins(self.request.folder, self.reading.file, built),
         )
-        return self.deployer.plan(replace(desired, strict=self.reading.section.strict), local, plan_options)
+        desired = replace(desired, strict=self.reading.section.strict)
+        return self.deployer.plan(desired, local, plan_options, look.result() if look else None)
 
     def values(self, names: Iterable[str] = ()) -> dict[str, str]:
         """Return the values that are at hand of the variables that the project declares, and of others."""
@@ -292,12 +311,15 @@ def open_session(request: DeployRequest, warn: Callable[[str], None] = logger.wa
             connection = stack.enter_context(
                 connected(request.profile, request.cluster, reading, request.target, warn=warn)
             )
-        identity = project_identity(request.folder, reading.section.project)
+        # While Ape loads, which takes longest, the cluster says what it offers.
+        offered = begin(lambda: connection.client.extensions)
+        identity, name = project_identity(request.folder, reading.section.project), project_name()
+        offered.result()
         deployer = Deployer.of(
             connection.client,
             connection.label,
             connection.identity,
-            project_name(),
+            name,
             identity,
             root,
             connection.address,

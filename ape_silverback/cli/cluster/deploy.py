@@ -134,9 +134,10 @@ def deploy(
                     plan = saved
                     session.deployer.check(plan)
                 else:
+                    look = session.begin_look()
                     desired = session.resolve()
                     code = BotCode(desired.bots) if watching else None
-                    plan = _adopting(session, desired, session.plan(desired, plan_options), plan_options, yes)
+                    plan = _adopting(session, desired, session.plan(desired, plan_options, look), plan_options, yes)
                     images = session.to_build(plan, desired) if build else []
                 if build and not images:
                     note(_nothing_to_build(session, plan))

@@ -89,7 +89,8 @@ def plan(
     if drift_only and out is not None:
         raise click.UsageError("--drift-only makes no plan for --out.")
     with open_session(request_of(options, bots, profile, cluster), warn) as session:
-        made = session.plan(session.resolve(), plan_options)
+        look = session.begin_look()
+        made = session.plan(session.resolve(), plan_options, look)
         if drift_only and not session.deployer.records.known().last:
             raise click.ClickException(f"no deployment to {made.cluster} is recorded, so drift can't be told")
     if out is not None:
