@@ -35,7 +35,8 @@ class Look:
     """What a plan compares the project with.
 
     Attributes:
-        recorded: what earlier deployments left; read first, so that one of another machine that comes between is told.
+        recorded: what earlier deployments left. It is read first, so that one from another machine that comes between
+            the two is noticed.
         answers: what the cluster has answered.
     """
 

@@ -239,11 +239,12 @@ def wait_until_ready(
 
 def _until_next_look(watched: Collection[Watched], elapsed: float, delay: float, timing: Timing) -> float:
     """Return the seconds until the next look: the delay, or an even share of the time that healthy bots settle."""
-    ready = [one.ready + one.settle for one in watched if one.ready is not None]
-    if len(ready) < len(watched):
+    ends = [one.ready + one.settle for one in watched if one.ready is not None]
+    longest = timing.poll * LONGEST_DELAY
+    if len(ends) < len(watched) or longest <= 0:
         return delay
-    left = max(ready) - elapsed
-    return max(left, 0.0) / max(math.ceil(left / (timing.poll * LONGEST_DELAY)), 1)
+    left = max(max(ends) - elapsed, 0.0)
+    return left / max(math.ceil(left / longest), 1)
 
 
 def _seen(name: str, before: Watched, now: Watched, decided: Verdict | None) -> Iterator[Event]:

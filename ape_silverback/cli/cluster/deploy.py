@@ -121,9 +121,10 @@ def deploy(
             if watching:
                 check_watchable(session.connection)
             if dry_run:
+                look = session.begin_look()
                 desired = session.resolve()
                 _show_desired(desired)  # before anything that can fail: it is what was asked for
-                show_plan(session.plan(desired, plan_options))
+                show_plan(session.plan(desired, plan_options, look))
                 note("Dry run: nothing was changed.")
                 return
             pass_gate(session.connection, session.stream, no_verify=no_verify)
