@@ -127,7 +127,7 @@ def imported(file: Path) -> set[str]:
             names |= {alias.name.partition(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and not node.level and node.module:
             names.add(node.module.partition(".")[0])
-    return names - sys.stdlib_module_names - {"ape_silverback"}
+    return names - sys.stdlib_module_names - {"ape_silverback", "tomllib"}  # in Python 3.10 there is no tomllib
 
 
 def declared(extra: str) -> set[str]:
