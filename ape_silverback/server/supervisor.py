@@ -189,7 +189,9 @@ class Supervisor:
             return self._states.reload(bot)
 
     def start(self, bot: BotRecord) -> None:
-        """Start a bot; one that runs or starts stays as it is, one that is stopping starts once it has stopped.
+        """Start a bot; one that runs or starts goes on, one that is stopping starts once it has stopped.
+
+        What it has crashed of counts no longer, also if the cluster has started it again just before.
 
         Raises:
             BusyError: it is being removed.
@@ -200,6 +202,8 @@ class Supervisor:
                 case ResourceStatus.STOPPED:
                     self.store.set_restarts(bot.id, RestartStatus())
                     self._start(self._states.reload(bot), "by the user")
+                case ResourceStatus.STARTUP | ResourceStatus.RUNNING if bot.restarts.count:
+                    self.store.set_restarts(bot.id, RestartStatus())
                 case ResourceStatus.SHUTDOWN:
                     self._states.rewrite(bot, SHUTDOWN, wanted=True)
                 case ResourceStatus.DEPROVISIONING:

@@ -25,6 +25,7 @@ from ape_silverback.cluster.types import (
     HealthPolicy,
     ResourceStatus,
     RestartPolicy,
+    RestartStatus,
 )
 from ape_silverback.server.logs import read_log
 from ape_silverback.server.measurements import Measurements
@@ -239,6 +240,16 @@ def test_a_start_that_comes_while_a_bot_stops_waits_for_its_end(supervisor: Supe
     first, second = starts(folder, "deaf")
     assert not psutil.pid_exists(first) or psutil.Process(first).status() == psutil.STATUS_ZOMBIE
     assert processes_of(bot) == [second]
+
+
+def test_a_start_just_after_the_cluster_started_a_bot_again_counts_anew(supervisor: Supervisor, folder: Path) -> None:
+    bot = create(supervisor, folder, "polite")
+    wait_for(lambda: now(supervisor, bot).status is STATUS.RUNNING)
+    os.kill(processes_of(bot)[0], signal.SIGKILL)
+    wait_for(lambda: now(supervisor, bot).restarts.count == 1 and now(supervisor, bot).status is STATUS.RUNNING)
+    again = processes_of(bot)
+    supervisor.start(bot)
+    assert (now(supervisor, bot).restarts, processes_of(bot)) == (RestartStatus(), again)
 
 
 def test_a_restart_that_is_due_while_the_cluster_goes_down_waits_for_the_next_server(folder: Path) -> None:
