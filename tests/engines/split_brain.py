@@ -235,7 +235,7 @@ def prepared(
         try:
             play = Play(nodes, server, chain, home, project, cut_for, settle, watchers)
             with server.client() as client:
-                play.deploy(client, f"{CHAIN_HOST} {port}")
+                play.deploy(client, f"{CHAIN_HOST}:{port}")
                 yield play, client
         finally:
             server.end()
