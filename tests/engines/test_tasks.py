@@ -43,6 +43,15 @@ def test_a_signer_whose_node_is_away_is_unreachable_since_then() -> None:
     )
 
 
+def test_a_signer_that_waits_for_the_node_that_it_is_bound_to_is_unreachable_too() -> None:
+    tasks = (task(1, "shutdown"), task(2, "pending", on=None, error="no suitable node"))
+    seen = judged(*tasks, state=SIGNER, down=("a",)).observation
+    assert (seen.alive, seen.unreachable_since, seen.node) == (True, NOW, "A")
+    new = {"signer": True, "node": None}
+    assert judged(tasks[1], state=new, down=("a",)).observation.note == "no suitable node", "it never was on one"
+    assert judged(*tasks, state=SIGNER).observation.unreachable_since is None
+
+
 def test_a_signer_whose_service_vanished_while_its_node_was_away_has_not_ended() -> None:
     away = {**SIGNER, "unreachable_since": NOW.isoformat()}
     assert judged(state=away, down=("a",)).alive

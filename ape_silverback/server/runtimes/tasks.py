@@ -129,8 +129,8 @@ def judge(
             task.id,
             node,
         )
-    if signer and task.node and (task.state == "orphaned" or not _answers(nodes, task.node)):
-        return Verdict(_unreachable(state, nodes, task.node, now), task.id, node)
+    if signer and node and (task.state == "orphaned" or not _answers(nodes, node)):  # also one that waits for its node
+        return Verdict(_unreachable(state, nodes, node, now), task.id, node)
     note = None
     if task.state in BEFORE:
         note = task.error or {"preparing": f"being prepared on {name}, which pulls its image if need be"}.get(
