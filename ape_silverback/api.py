@@ -98,8 +98,7 @@ def plan(*bots: str, plan_options: PlanOptions = DEFAULT_PLAN_OPTIONS, **request
         ClusterError: a request failed.
     """
     with open_session(_request(bots, request)) as session:
-        look = session.begin_look()
-        return session.plan(session.resolve(), plan_options, look)
+        return session.plan_project(plan_options)[1]
 
 
 def deploy(
@@ -182,9 +181,7 @@ def _begun(
         session.open_for_writing(verify)
         images: Sequence[DesiredBot] = ()
         if plan is None:
-            look = session.begin_look()
-            desired = session.resolve()
-            plan = session.plan(desired, plan_options, look)
+            desired, plan = session.plan_project(plan_options)
             images = session.to_build(plan, desired) if build is not None else ()
         else:
             session.deployer.check(plan)

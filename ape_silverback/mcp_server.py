@@ -241,8 +241,7 @@ def _project_tools(served: Served) -> Iterator[Callable[..., Any]]:
         request = replace(served.request, bots=bots or (), target=target or served.request.target)
         warnings: list[str] = []
         with open_session(request, warnings.append) as session:
-            look = session.begin_look()
-            made = session.plan(session.resolve(), PlanOptions(prune=prune), look)
+            _, made = session.plan_project(PlanOptions(prune=prune))
         shown = made.model_dump(mode="json")
         digest = hashlib.sha256(json.dumps(shown, sort_keys=True).encode()).hexdigest()
         served.plans[digest] = made

@@ -183,6 +183,12 @@ class DeploySession:
         desired = replace(desired, strict=self.reading.section.strict)
         return self.deployer.plan(desired, local, plan_options, look.result() if look else None)
 
+    def plan_project(self, plan_options: PlanOptions = DEFAULT_PLAN_OPTIONS) -> tuple[DesiredState, Plan]:
+        """Resolve the bots while the cluster is looked at, and compare; see ``resolve`` and ``plan``."""
+        look = self.begin_look()
+        desired = self.resolve()
+        return desired, self.plan(desired, plan_options, look)
+
     def values(self, names: Iterable[str] = ()) -> dict[str, str]:
         """Return the values that are at hand of the variables that the project declares, and of others."""
         places = [self.reading.section, self.reading.target(self.request.target)]

@@ -89,8 +89,7 @@ def plan(
     if drift_only and out is not None:
         raise click.UsageError("--drift-only makes no plan for --out.")
     with open_session(request_of(options, bots, profile, cluster), warn) as session:
-        look = session.begin_look()
-        made = session.plan(session.resolve(), plan_options, look)
+        _, made = session.plan_project(plan_options)
         if drift_only and not session.deployer.records.known().last:
             raise click.ClickException(f"no deployment to {made.cluster} is recorded, so drift can't be told")
     if out is not None:
