@@ -66,9 +66,9 @@ def live_state(
     cluster: str,
     identity: str,
     names: Iterable[str],
-    accounts: Iterable[str] = (),
+    accounts: Iterable[str],
     *,
-    credentials: bool = True,
+    credentials: bool,
 ) -> LiveState:
     """Return what a cluster has, and ask it for what its answers leave open.
 
@@ -86,7 +86,7 @@ def live_state(
         ClusterError: a request failed.
     """
     wanted, signing = set(names), set(accounts)
-    known = answers.credentials if answers.credentials or not credentials else client.credentials
+    known = client.credentials if answers.credentials is None and credentials else answers.credentials
     names_by_id = {credential.id: name for name, credential in (known or {}).items()}
     states = states_of(answers.bots, answers.health, lambda bot: bot.name in wanted or bot.account in signing)
     paid = client.configuration

@@ -239,6 +239,7 @@ class KeepBot(Frozen):
     adopts: bool = False
 
     runs_on: ClassVar[bool] = True
+    """As for ``UpdateBot``."""
 
 
 class RemoveBot(Frozen):

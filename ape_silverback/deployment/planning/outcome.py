@@ -40,7 +40,7 @@ def bots_after(
 def _after(match: Match, action: BotAction, inputs: Inputs) -> RecordedBot:
     """Return what a bot is after its action."""
     bot, live, recorded = match.bot, match.live, match.recorded
-    starts = not isinstance(action, KeepBot) and not (isinstance(action, UpdateBot) and action.runs_on)
+    starts = not (isinstance(action, KeepBot | UpdateBot) and action.runs_on)
     code, digest = inputs.local.code.get(bot.name), inputs.local.digests.get(bot.configuration.image)
     fresh_code = code is not None and (starts or live is None or not code_changed(match, live, inputs.local))
     return RecordedBot(
