@@ -25,7 +25,7 @@ def nodes() -> Iterator[Nodes]:
 def test_a_signer_that_is_cut_off_stays_the_only_one_and_is_moved_when_its_node_is_lost(
     nodes: Nodes, tmp_path: Path, home: Path, project: Path
 ) -> None:
-    with prepared(nodes, tmp_path / "cluster", home, project, cut_for=0.0, settle=5.0, watchers=("watch",)) as (
+    with prepared(nodes, tmp_path / "cluster", home, project, cut_for=0.0, settle=0.0, watchers=("watch",)) as (
         play,
         client,
     ):
