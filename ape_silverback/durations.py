@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from datetime import timedelta
 
+from ape_silverback.plurals import plural
+
 MANY_YEARS = 36_500 * 24 * 60 * 60
 MOST_DIGITS = 20
 
@@ -35,7 +37,7 @@ def span_text(seconds: int) -> str:
     for unit, size in (("day", 86400), ("hour", 3600), ("minute", 60), ("second", 1)):
         count, seconds = divmod(seconds, size)
         if count:
-            parts.append(f"{count} {unit}{'s' if count > 1 else ''}")
+            parts.append(plural(count, unit))
     return " ".join(parts[:2]) or "no time"
 
 

@@ -22,6 +22,7 @@ LEAVES = {
     "durations",
     "exceptions",
     "files",
+    "plurals",
     "suggestions",
     "timezones",
     "toml_lines",

@@ -9,6 +9,7 @@ import click
 from ape_silverback.cli.shared.options import cluster_options, format_option
 from ape_silverback.cli.shared.output import messages_on_stderr, show
 from ape_silverback.cli.shared.terminal import echo, echo_text, style
+from ape_silverback.plurals import plural
 
 COLOURS = {"ok": "green", "warning": "yellow", "error": "red", "skipped": "bright_black"}
 
@@ -48,4 +49,4 @@ def doctor(as_report: bool, format_: str, profile: str | None, cluster: str | No
 
     show([one.model_dump(mode="json") for one in findings], format_, text)
     if errors := sum(one.outcome == "error" for one in findings):
-        raise click.ClickException(f"{errors} error{'s' if errors > 1 else ''} found")
+        raise click.ClickException(f"{plural(errors, 'error')} found")

@@ -9,6 +9,7 @@ import click
 
 from ape_silverback.cli.shared.options import cluster_options, connected
 from ape_silverback.cli.shared.terminal import echo_text, note
+from ape_silverback.plurals import plural
 
 if TYPE_CHECKING:
     from ape_silverback.project.initial import InitialSection
@@ -59,7 +60,7 @@ def init(
         return
     file = add_section(folder, section.entries)
     count = len(section.bots)
-    note(f"{file.name} describes {count} {'bot' if count == 1 else 'bots'}: {', '.join(section.bots)}.")
+    note(f"{file.name} describes {plural(count, 'bot')}: {', '.join(section.bots)}.")
     if from_cluster:
         note("Next: `ape silverback cluster plan` shows how the project and the cluster differ.")
     else:

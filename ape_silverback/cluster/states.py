@@ -32,12 +32,11 @@ class BotState:
     healthy: bool | None
 
 
-def read_states(client: ClusterClient, ask: Callable[[Bot], bool] = lambda _: True) -> list[BotState]:
+def read_states(client: ClusterClient) -> list[BotState]:
     """Read every bot of a cluster with its state: two requests, and one for each bot whose state neither of them shows.
 
     Args:
         client: of the cluster.
-        ask: whether a bot may be asked for its status, where nothing else shows it.
 
     Raises:
         ClusterError: a request failed.
@@ -45,7 +44,7 @@ def read_states(client: ClusterClient, ask: Callable[[Bot], bool] = lambda _: Tr
     with ThreadPoolExecutor(1) as pool:
         health = pool.submit(lambda: client.health)
         bots = client.list_bots()
-        return states_of(bots, health.result(), ask)
+        return states_of(bots, health.result())
 
 
 def states_of(

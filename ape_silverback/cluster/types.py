@@ -18,6 +18,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from ape_silverback.addresses import checksummed_address
 from ape_silverback.durations import span_text
+from ape_silverback.plurals import plural
 from ape_silverback.timezones import with_timezone
 
 if TYPE_CHECKING:
@@ -380,8 +381,7 @@ class HealthPolicy(WireModel):
     """Blocks that it has seen and not handled."""
 
     def __str__(self) -> str:
-        behind = "1 block" if self.lag == 1 else f"{self.lag} blocks"
-        return f"silent for at most {_span(self.silent)}, at most {behind} behind"
+        return f"silent for at most {_span(self.silent)}, at most {plural(self.lag, 'block')} behind"
 
 
 POLICIES = frozenset({"restart", "healthy", "heartbeat"})

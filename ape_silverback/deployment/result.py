@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from ape_silverback.deployment.events import NOT_STARTED, Event
 from ape_silverback.deployment.plan import Plan, RemoveBot, RestartBot, UpdateBot
 from ape_silverback.exceptions import DeployFailed
+from ape_silverback.plurals import plural
 
 
 @dataclass
@@ -62,9 +63,7 @@ class DeployResult:
         """What was reached, in a line."""
         done = f"{len(self.ready)} of {len(self.plan.watched)} bots running and healthy on {self.plan.cluster}."
         if not self.waits:
-            made = len(self.plan.writes)
-            changes = "1 change" if made == 1 else f"{made} changes"
-            done = f"{changes} made on {self.plan.cluster}; not waited for the bots."
+            done = f"{plural(len(self.plan.writes), 'change')} made on {self.plan.cluster}; not waited for the bots."
         removed = [action.name for action in self.plan.of(RemoveBot) if action.name in self.named("applied")]
         return f"{done} Removed: {', '.join(removed)}." if removed else done
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from ape_silverback.cluster.types import BotHealth, HealthPolicy
 from ape_silverback.durations import short_span_text
+from ape_silverback.plurals import plural
 from ape_silverback.server.processes import read_json
 from ape_silverback.timezones import with_timezone
 
@@ -108,7 +109,7 @@ def judge(
         did = "handled no block" if behind else "showed no sign of work"
         reason = f"{did} for {short_span_text(silence)}"
     elif signs.lag is not None and signs.lag > policy.lag:
-        reason = f"{signs.lag} block{'s' * (signs.lag != 1)} behind"
+        reason = f"{plural(signs.lag, 'block')} behind"
     lag = signs.lag if (now - signs.updated).total_seconds() <= policy.silent else None  # the chain has gone on since
     return BotHealth(healthy=reason is None, reason=reason, heartbeat=heartbeat, last_block=signs.processed, lag=lag)
 

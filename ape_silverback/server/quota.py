@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ape_silverback.cluster.types import BotConfiguration, ClusterConfiguration
+from ape_silverback.plurals import plural
 from ape_silverback.server.runtimes import Limits
 
 GIB = 1024**3
@@ -51,4 +52,4 @@ def refusal(
 
 
 def _paid(count: int, thing: str) -> str:
-    return f"1 {thing} is" if count == 1 else f"{count} {thing}s are"
+    return f"{plural(count, thing)} {'is' if count == 1 else 'are'}"

@@ -18,6 +18,7 @@ from ape_silverback.cluster.types import ClusterConfiguration, StreamClaim
 from ape_silverback.config.models import StreamConfig
 from ape_silverback.durations import span_text
 from ape_silverback.exceptions import ChainError, NotFound, UnexpectedAnswer
+from ape_silverback.plurals import plural
 from ape_silverback.stream.claims import Claim
 from ape_silverback.stream.reading import NOTHING_READ, NodeOf, OnChainState, key_of, read_chain
 
@@ -275,7 +276,8 @@ class _Checker:
                 found=", ".join(f"0x{product.hex()}" for product in found.products) or "no product",
             )
         [one] = paid
-        text = f"{one.cpu} vCPU, {one.memory} GiB, {one.bots} bots, {one.networks} networks, signed for {who}"
+        limits = f"{plural(one.bots, 'bot')}, {plural(one.networks, 'network')}"
+        text = f"{one.cpu} vCPU, {one.memory} GiB, {limits}, signed for {who}"
         if self.claim.configuration is None:
             text += "; the platform doesn't answer what it should be"
         return Check(name="product", outcome="pass", text=text)

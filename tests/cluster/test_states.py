@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from ape_silverback.cluster.client import ClusterClient
-from ape_silverback.cluster.states import BotState, read_states
+from ape_silverback.cluster.states import BotState, read_states, states_of
 from ape_silverback.cluster.types import ResourceStatus
 from tests.cluster.server import BOT, Behaviour, Reply, Request, answer, serving
 
@@ -35,9 +35,9 @@ def cluster(listed: list[dict[str, Any]], unhealthy: dict[str, int], unnamed: se
     return behave
 
 
-def states(behave: Behaviour, **more: Any) -> tuple[list[BotState], list[str]]:
+def states(behave: Behaviour) -> tuple[list[BotState], list[str]]:
     with serving(behave) as server, ClusterClient(base_url=server.url) as client:
-        return read_states(client, **more), sorted(server.lines)
+        return read_states(client), sorted(server.lines)
 
 
 @pytest.mark.parametrize("number", [1, 250])
@@ -51,7 +51,9 @@ def test_the_states_of_healthy_bots_take_two_requests(number: int) -> None:
 
 def test_only_a_bot_that_neither_answer_tells_of_is_asked() -> None:
     behave = cluster(bots(50), {"bot-7": 7, "bot-9": -1}, unnamed={"bot-11"})
-    found, lines = states(behave, ask=lambda bot: bot.name != "bot-11")
+    with serving(behave) as server, ClusterClient(base_url=server.url) as client:
+        found = states_of(client.list_bots(), client.health, ask=lambda bot: bot.name != "bot-11")
+        lines = server.lines
     told = {one.bot.name: (one.status, one.healthy) for one in found}
     assert told["bot-7"] == (ResourceStatus.STOPPED, False)
     assert told["bot-9"] == (ResourceStatus.REMOVED, False)  # since it was listed

@@ -11,6 +11,7 @@ import click
 
 from ape_silverback.cli.shared.output import WHOLE, age, show_table, state_text, time_text
 from ape_silverback.cli.shared.terminal import note
+from ape_silverback.plurals import plural
 
 if TYPE_CHECKING:
     from ape_silverback.cli.shared.documents import BotDocument
@@ -95,7 +96,7 @@ def _work_of(bot: BotDocument) -> tuple[str, str, str]:
     return (
         str(bot.restarts.count) if bot.restarts else "-",
         age(health.heartbeat) if health and health.heartbeat else "-",
-        f"{health.lag} blocks" if health and health.lag is not None else "-",
+        plural(health.lag, "block") if health and health.lag is not None else "-",
     )
 
 

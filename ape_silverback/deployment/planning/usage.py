@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 
 from ape_silverback.deployment.plan import Action, CreateBot, RemoveBot, UpdateBot, Usage
 from ape_silverback.deployment.state import LiveState
+from ape_silverback.plurals import plural
 
 
 def usage_after(live: LiveState, actions: Iterable[Action]) -> Usage | None:
@@ -40,9 +41,11 @@ def usage_after(live: LiveState, actions: Iterable[Action]) -> Usage | None:
 def too_much(usage: Usage, live: LiveState) -> Iterator[str]:
     """Yield a warning for what would be used beyond what is paid for; not of bots that are there already."""
     if usage.bots > usage.bots_paid and usage.bots > len(live.bots):
-        yield f"{usage.bots} bots would be on the cluster, which is paid for {usage.bots_paid}: some may not run"
+        bots = plural(usage.bots, "bot")
+        yield f"{bots} would be on the cluster, which is paid for {usage.bots_paid}: some may not run"
     if len(usage.networks) > usage.networks_paid:
+        networks = plural(len(usage.networks), "network")
         yield (
-            f"bots would use {len(usage.networks)} networks ({', '.join(usage.networks)}), and the cluster is paid for "
+            f"bots would use {networks} ({', '.join(usage.networks)}), and the cluster is paid for "
             f"{usage.networks_paid}: some may not run"
         )

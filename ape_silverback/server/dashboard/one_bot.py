@@ -12,6 +12,7 @@ from starlette.concurrency import run_in_threadpool
 
 from ape_silverback.cluster.bot_errors import count_errors
 from ape_silverback.cluster.types import ResourceStatus
+from ape_silverback.plurals import plural
 from ape_silverback.server.authentication import Role
 from ape_silverback.server.dashboard.access import Bot, SameOrigin, Viewer, Writer
 from ape_silverback.server.dashboard.all_bots import shown_bot
@@ -144,7 +145,7 @@ def _state(supervisor: Supervisor, role: Role, bot: BotRecord) -> dict[str, Any]
     facts = [
         ("Stopped", moment_text(bot.task.stopped_at) if bot.status is ResourceStatus.STOPPED else ""),
         ("Next start", moment_text(view.next_start)),
-        ("Lag", "" if view.lag is None else f"{view.lag} {'block' if view.lag == 1 else 'blocks'}"),
+        ("Lag", "" if view.lag is None else plural(view.lag, "block")),
         ("Network", view.network),
         ("Account", view.account or ""),
         ("Balance", view.balance or ""),

@@ -17,6 +17,7 @@ from ape_silverback.cli.shared.options import (
 from ape_silverback.cli.shared.output import age, health_text, show, show_facts, state_text, time_text
 from ape_silverback.cli.shared.selection import choose
 from ape_silverback.cli.shared.terminal import echo, style
+from ape_silverback.plurals import plural
 
 if TYPE_CHECKING:
     from ape_silverback.cli.shared.documents import BotDocument
@@ -118,7 +119,7 @@ def _facts_of_work(bot: BotDocument) -> dict[str, str]:
         if health.last_block is not None:
             facts["last-block"] = str(health.last_block)
         if health.lag is not None:
-            facts["lag"] = f"{health.lag} blocks"
+            facts["lag"] = plural(health.lag, "block")
     if bot.restarts:
         following = bot.restarts.next_start
         facts["restarts"] = str(bot.restarts.count) + (f", {next_start_text(following)}" if following else "")
