@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 from ape.logging import logger
 
-from ape_silverback.cluster.auth.session import PlatformSession
-from ape_silverback.cluster.auth.tokens import LOG_IN
 from ape_silverback.cluster.base_client import Retries
 from ape_silverback.cluster.choice import danger_of
 from ape_silverback.cluster.cluster import (
@@ -19,11 +17,11 @@ from ape_silverback.cluster.cluster import (
     RemovedBot,
     VariableGroup,
 )
-from ape_silverback.cluster.platform import PlatformClient, Workspace
 from ape_silverback.cluster.settings import ClusterProfile, PlatformProfile
 
 if TYPE_CHECKING:
     from ape_silverback.cluster.choice import Choice
+    from ape_silverback.cluster.platform import PlatformClient, Workspace
 
 __all__ = [
     "NO_CHANGE",
@@ -78,12 +76,24 @@ def connect_platform(
         ProfileError: as for ``connect``.
         Unauthorized: not logged in to the platform.
     """
+    from ape_silverback.cluster.auth.session import PlatformSession
+    from ape_silverback.cluster.auth.tokens import LOG_IN
+    from ape_silverback.cluster.platform import PlatformClient
+
     profile = choice.profile
     assert isinstance(profile, PlatformProfile)  # noqa: S101 - the caller looks
     _warn_once(choice, warn)
     session = PlatformSession.of(profile.auth)
     session.access_token()  # not being logged in is an error before anything is requested
     return PlatformClient(base_url=profile.host, auth=session, hint=f"{LOG_IN} again", **_impatient(patience))
+
+
+def __getattr__(name: str) -> Any:
+    if name in ("PlatformClient", "Workspace"):  # which nothing on a cluster needs
+        from ape_silverback.cluster import platform
+
+        return getattr(platform, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def _warn_once(choice: Choice, warn: Callable[[str], None]) -> None:

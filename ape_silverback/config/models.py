@@ -151,7 +151,7 @@ ChecksummedAddress = Annotated[str, BeforeValidator(checksummed_address)]
 class Part(BaseModel):
     """A part of the section: frozen, and without keys that aren't declared."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)  # one section is read
 
 
 def _policy(value: Any) -> Any:

@@ -18,7 +18,7 @@ from click.utils import make_default_short_help
 
 from ape_silverback.suggestions import did_you_mean
 
-COLLECT_EVERY = 50_000
+COLLECT_EVERY = 200_000
 """Objects that are made before the garbage collector looks at them."""
 
 
