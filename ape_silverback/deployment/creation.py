@@ -7,7 +7,7 @@ there before, is as it was to be, and came into being just after the creation wa
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from datetime import datetime, timedelta
 from uuid import UUID, uuid4
@@ -65,7 +65,12 @@ def _was_made(begun: datetime | None, found: LiveBot | LiveGroup) -> bool:
 
 
 def with_creations(
-    plan: Plan, recorded: RecordedState, *, choose_ids: bool, new_id: Callable[[], UUID] = uuid4
+    plan: Plan,
+    recorded: RecordedState,
+    *,
+    choose_ids: bool,
+    removed: Collection[UUID] = (),
+    new_id: Callable[[], UUID] = uuid4,
 ) -> Plan:
     """Return a plan that is about to be carried out, which marks what it creates.
 
@@ -73,9 +78,11 @@ def with_creations(
         plan: the plan.
         recorded: what is recorded so far. An id that was chosen for something stays until that is there.
         choose_ids: whether the cluster lets its clients choose ids.
+        removed: ids of bots that were there and are no more; the cluster takes none of them again.
         new_id: makes an id.
     """
-    bot_ids = {bot.name: bot.id for bot in recorded.bots if bot.creating and bot.target == plan.target}
+    creating = [bot for bot in recorded.bots if bot.creating and bot.id not in removed]
+    bot_ids = {bot.name: bot.id for bot in creating if bot.target == plan.target}
     group_ids = {name: group.id for name, group in recorded.groups.items() if group.creating}
     bots = {one.name: (bot_ids.get(one.name) or new_id()) if choose_ids else None for one in plan.of(CreateBot)}
     groups = {one.name: (group_ids.get(one.name) or new_id()) if choose_ids else None for one in plan.of(CreateGroup)}

@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
+from uuid import UUID
 
 from ape_silverback.cluster.types import BotConfiguration
 from ape_silverback.deployment.apply import DEFAULT_APPLY_OPTIONS, ApplyOptions, apply_plan
@@ -208,7 +209,8 @@ class Deployer:
                 ),
             }
         )
-        planned = with_creations(planned, before, choose_ids="chosen-ids" in self.client.extensions)
+        choose_ids = "chosen-ids" in self.client.extensions
+        planned = with_creations(planned, before, choose_ids=choose_ids, removed=self._removed(before))
         record: Record | None = None
         if plan.writes or planned.bots != before.bots or planned.groups != before.groups:
             record = self.records.begin(source, planned)
@@ -296,6 +298,13 @@ class Deployer:
             group_names=frozenset(record.groups),
             restores=record.id,
         )
+
+    def _removed(self, recorded: RecordedState) -> set[UUID]:
+        """Return the bots that were created, though no answer told so, and were removed since."""
+        creating = {bot.id for bot in recorded.bots if bot.creating and bot.id is not None}
+        if not creating or "removed-logs" not in self.client.extensions:
+            return set()
+        return creating.intersection(bot.id for bot in self.client.removed_bots.values())
 
     def _live_state(
         self, answers: Answers, names: Collection[str], accounts: Collection[str], *, credentials: bool

@@ -88,6 +88,18 @@ def test_a_creation_that_arrives_late_is_met_with_its_own_id(
     assert client.bots["a"].id == made.id
 
 
+def test_what_was_made_without_an_answer_and_removed_by_hand_is_made_anew(
+    deployer: Deployer, client: ClusterClient, deploy: Deploy
+) -> None:
+    plan = begin(deployer)
+    [made] = plan.of(CreateBot)
+    journal(deployer, client)
+    create(client, plan)
+    client.bots["a"].remove()
+    assert deploy(STATE).succeeded, "an id is used once"
+    assert client.bots["a"].id != made.id
+
+
 def test_a_new_bot_gets_its_restart_policy(deploy: Deploy, client: ClusterClient) -> None:
     policy = RestartPolicy(max_restarts=2)
     assert deploy(wanted(bot("a", restart=policy))).succeeded

@@ -173,7 +173,8 @@ def carry_out(world: World, plan: Plan, records: Records, step: Deploys) -> bool
     One that is cut off has begun an action whose answer it never got.
     """
     before = records.known()
-    plan = with_creations(plan, before, choose_ids=world.chooses, new_id=world.new_id)
+    removed = world.owners.keys() - world.bots.keys()
+    plan = with_creations(plan, before, choose_ids=world.chooses, removed=removed, new_id=world.new_id)
     record = records.begin(UNKNOWN_SOURCE, plan)
     for action in plan.actions:
         if getattr(action, "adopts", False):  # from now on, also when this deployment is cut off before it acts
@@ -287,10 +288,10 @@ steps = st.lists(
 )
 
 
-def deploys(project: str, **plan_options: bool) -> Deploys:
-    """Return a deployment of one bot that isn't cut off."""
+def deploys(project: str, cut: int | None = None, **plan_options: bool) -> Deploys:
+    """Return a deployment of one bot, which may be cut off while it does one of its actions."""
     wanted = desired(bot("a", environment=("rpc",)), groups={"rpc": ("X",)})
-    return Deploys(project, None, wanted, PlanOptions(**plan_options), False, None, True, True)
+    return Deploys(project, None, wanted, PlanOptions(**plan_options), False, cut, True, True)
 
 
 def meddle(world: World, step: Meddles) -> None:
@@ -394,6 +395,7 @@ def check_reached(world: World, plan: Plan, step: Deploys, wanted: DesiredState)
 )
 @given(steps, st.sampled_from(["any", "chooses ids", "keeps records"]))
 @example([deploys("one"), deploys("two", adopt=True, force=True), deploys("one", force=True)], "keeps records")
+@example([deploys("one", cut=1), Meddles("remove", 0, {}), deploys("one")], "chooses ids")
 def test_any_sequence_of_deployments_touches_only_what_is_owned_and_loses_no_restart(
     all_steps: list[Any], kind: str
 ) -> None:
