@@ -79,8 +79,8 @@ def _temporary_home() -> Iterator[None]:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
-    """Return how many processes run tests: these wait for bots, blocks and answers for half of their time."""
-    return 2 * (os.cpu_count() or 1)
+    """Return how many processes run tests: these wait for bots, blocks and answers for most of their time."""
+    return 2 * (os.cpu_count() or 1) + 2
 
 
 @pytest.hookimpl(optionalhook=True)
