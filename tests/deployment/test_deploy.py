@@ -242,6 +242,8 @@ def test_what_isnt_there_is_named_in_one_clear_error(place: Place, arguments: li
 
 @pytest.mark.usefixtures("deployed")
 def test_a_killed_bot_is_shown_as_stopped_with_its_reason_within_five_seconds(place: Place) -> None:
+    place.configure("silverback:\n  bots:\n    left: {restart: never}\n    right:\n")
+    place.cluster("deploy", "--yes")  # else it runs again a second later
     os.kill(place.pid_of("left"), signal.SIGKILL)
     killed = time.monotonic()
     pattern = r"left +stopped .*killed by signal 9 \(SIGKILL\)"
