@@ -23,8 +23,8 @@ case "$BEHAVIOUR" in
 esac
 echo "SUCCESS:  Startup complete"
 case "$BEHAVIOUR" in
-    crash-later)
-        sleep 0.5
+    crash-later) # not before it was seen to run
+        sleep 3
         echo "ERROR:    the price is gone"
         exit 4
         ;;

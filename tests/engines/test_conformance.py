@@ -123,7 +123,7 @@ def test_bots_go_on_without_the_server_and_are_adopted_once(client: ClusterClien
 def test_an_end_that_no_server_saw_is_told_by_the_next(client: ClusterClient, server: Server) -> None:
     bot = until(new_bot(client, server, "crash-later"), RUNNING)
     server.kill()
-    time.sleep(1.5)
+    time.sleep(3.5)
     server.start()
     until(bot, STOPPED)
     assert client.bots["one"].task.exit_code == 4
