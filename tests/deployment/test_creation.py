@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 
@@ -50,6 +50,16 @@ def create(client: ClusterClient, plan: Plan) -> None:
     client.new_bot(made.name, **dict(made.configuration), identity=made.id)
 
 
+def create_unheard(deployer: Deployer, client: ClusterClient) -> UUID:
+    """Begin a deployment that creates everything and hears no answer; return the id of its bot."""
+    plan = begin(deployer)
+    [made] = plan.of(CreateBot)
+    journal(deployer, client)
+    create(client, plan)
+    assert made.id is not None
+    return made.id
+
+
 @pytest.mark.parametrize("was_begun", [False, True])
 def test_what_another_project_made_since_isnt_taken_for_its_own(
     deployer: Deployer, client: ClusterClient, was_begun: bool
@@ -67,14 +77,11 @@ def test_what_another_project_made_since_isnt_taken_for_its_own(
 def test_what_it_made_itself_is_its_own_though_no_answer_came(
     deployer: Deployer, client: ClusterClient, deploy: Deploy
 ) -> None:
-    plan = begin(deployer)
-    [made] = plan.of(CreateBot)
-    journal(deployer, client)
-    create(client, plan)
+    made = create_unheard(deployer, client)
     again = deployer.plan(STATE, LOCAL, PlanOptions(push_variables=True))
     assert (again.strangers, again.of(CreateBot)) == ((), ())
     assert deploy(STATE).succeeded
-    assert [one.id for one in client.bots.values()] == [made.id]
+    assert [one.id for one in client.bots.values()] == [made]
     assert not deployer.plan(STATE, LOCAL).writes
 
 
@@ -91,13 +98,10 @@ def test_a_creation_that_arrives_late_is_met_with_its_own_id(
 def test_what_was_made_without_an_answer_and_removed_by_hand_is_made_anew(
     deployer: Deployer, client: ClusterClient, deploy: Deploy
 ) -> None:
-    plan = begin(deployer)
-    [made] = plan.of(CreateBot)
-    journal(deployer, client)
-    create(client, plan)
+    made = create_unheard(deployer, client)
     client.bots["a"].remove()
     assert deploy(STATE).succeeded, "an id is used once"
-    assert client.bots["a"].id != made.id
+    assert client.bots["a"].id != made
 
 
 def test_a_new_bot_gets_its_restart_policy(deploy: Deploy, client: ClusterClient) -> None:
