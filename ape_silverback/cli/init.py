@@ -59,8 +59,7 @@ def init(
         echo_text(yaml_section(section.entries).rstrip("\n"))
         return
     file = add_section(folder, section.entries)
-    count = len(section.bots)
-    note(f"{file.name} describes {plural(count, 'bot')}: {', '.join(section.bots)}.")
+    note(f"{file.name} describes {plural(len(section.bots), 'bot')}: {', '.join(section.bots)}.")
     if from_cluster:
         note("Next: `ape silverback cluster plan` shows how the project and the cluster differ.")
     else:

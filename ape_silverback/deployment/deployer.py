@@ -17,7 +17,7 @@ from ape_silverback.deployment.events import Event
 from ape_silverback.deployment.history import Records
 from ape_silverback.deployment.lines import ClusterLines
 from ape_silverback.deployment.observed import Answers, ask_cluster, live_state
-from ape_silverback.deployment.plan import DEFAULT_PLAN_OPTIONS, Plan, PlanOptions, UpdateBot
+from ape_silverback.deployment.plan import DEFAULT_PLAN_OPTIONS, CreateBot, Plan, PlanOptions, UpdateBot
 from ape_silverback.deployment.planner import make_plan
 from ape_silverback.deployment.planning.outcome import fingerprints_after
 from ape_silverback.deployment.planning.scope import fingerprint
@@ -210,7 +210,7 @@ class Deployer:
             }
         )
         choose_ids = "chosen-ids" in self.client.extensions
-        planned = with_creations(planned, before, choose_ids=choose_ids, removed=self._removed(before))
+        planned = with_creations(planned, before, choose_ids=choose_ids, removed=self._removed(planned, before))
         record: Record | None = None
         if plan.writes or planned.bots != before.bots or planned.groups != before.groups:
             record = self.records.begin(source, planned)
@@ -299,9 +299,10 @@ class Deployer:
             restores=record.id,
         )
 
-    def _removed(self, recorded: RecordedState) -> set[UUID]:
-        """Return the bots that were created, though no answer told so, and were removed since."""
-        creating = {bot.id for bot in recorded.bots if bot.creating and bot.id is not None}
+    def _removed(self, plan: Plan, recorded: RecordedState) -> set[UUID]:
+        """Return which bots that a plan creates were created before, though no answer told so, and removed since."""
+        names = {action.name for action in plan.of(CreateBot)}
+        creating = {bot.id for bot in recorded.bots if bot.creating and bot.id is not None and bot.name in names}
         if not creating or "removed-logs" not in self.client.extensions:
             return set()
         return creating.intersection(bot.id for bot in self.client.removed_bots.values())
